@@ -1,0 +1,7 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+from haystack_integrations.components.embedders.keytok.pc1_adjuster import PC1Adjuster
+from haystack_integrations.components.embedders.keytok.sparse_embedder import KeyTokenSparseEmbedder
+
+__all__ = ["KeyTokenSparseEmbedder", "PC1Adjuster"]

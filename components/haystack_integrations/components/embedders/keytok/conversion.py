@@ -1,0 +1,57 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Between Haystack's documents and sparse embeddings and the library's arrays."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from haystack import Document
+from haystack.dataclasses import SparseEmbedding
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from keytok_haystack import EmbeddingError
+from keytok_haystack.spectrum import check_embeddings
+
+
+def check_documents(documents: object, component: str) -> None:
+    """Raise a `TypeError` unless the input is a list of documents."""
+    if not isinstance(documents, list) or not all(isinstance(document, Document) for document in documents):
+        msg = f"{component} expects a list of Documents as `documents`."
+        raise TypeError(msg)
+
+
+def document_embeddings(documents: Sequence[Document], dimension: int) -> NDArray[np.float32]:
+    """
+    Return the embeddings of documents, shape `(n, dimension)`.
+
+    :raises EmbeddingError: A document has no embedding or an unusable one; the message names it.
+    """
+    for document in documents:
+        if document.embedding is None:
+            msg = f"Document '{document.id}' has no embedding: run a document embedder first."
+            raise EmbeddingError(msg)
+    try:
+        return check_embeddings([document.embedding for document in documents], dimension)
+    except EmbeddingError:
+        for document in documents:
+            try:
+                check_embeddings([document.embedding], dimension)
+            except EmbeddingError as error:
+                msg = f"The embedding of document '{document.id}' is unusable. {error}"
+                raise EmbeddingError(msg) from error
+        raise
+
+
+def sparse_embeddings(rows: csr_array) -> list[SparseEmbedding]:
+    """Turn each row, shape `(n, V)`, into a sparse embedding whose indices are features."""
+    indices, values = rows.indices.tolist(), rows.data.tolist()
+    return [SparseEmbedding(indices[i:j], values[i:j]) for i, j in pairwise(rows.indptr.tolist())]
+
+
+def stringified(sparse_embedding: SparseEmbedding) -> dict[str, float]:
+    """Turn any sparse embedder's vector into key tokens whose keys are its indices, leaving out zeros."""
+    pairs = zip(sparse_embedding.indices, sparse_embedding.values, strict=True)
+    return {str(index): float(value) for index, value in pairs if value != 0}

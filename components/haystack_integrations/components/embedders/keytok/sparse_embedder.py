@@ -1,0 +1,184 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from haystack import Document, component, default_to_dict
+from haystack.dataclasses import SparseEmbedding
+from tqdm import tqdm
+
+from haystack_integrations.components.embedders.keytok.conversion import (
+    check_documents,
+    document_embeddings,
+    sparse_embeddings,
+)
+from haystack_integrations.components.embedders.keytok.loading import load_model
+from keytok_haystack import KeyTokenModel
+
+
+@component
+class KeyTokenSparseEmbedder:
+    """
+    Turns dense embeddings into sparse vectors over readable tokens: the key tokens of a text.
+
+    It stands behind any dense embedder and uses the embedding that is there, so a text is not embedded twice. In an
+    indexing pipeline give it `documents`, in a query pipeline `embedding` and `text`.
+
+    ### Usage example
+    ```python
+    from haystack import Document
+    from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
+
+    embedder = KeyTokenSparseEmbedder(model="models/key-tokens")
+
+    documents = [Document(content="shock waves", embedding=[0.1] * 384)]
+    print(embedder.run(documents=documents)["documents"][0].meta["key_tokens"])
+
+    print(embedder.run(embedding=[0.1] * 384, text="shock waves")["key_tokens"])
+    ```
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        top_k: int | None = None,
+        query_top_k: int | None = None,
+        field: str = "key_tokens",
+        return_sparse_embedding: bool = False,
+        batch_size: int = 1024,
+        progress_bar: bool = True,
+    ) -> None:
+        """
+        Creates a KeyTokenSparseEmbedder component.
+
+        :param model:
+            The folder of a key-token model, as `keytok fit` writes it. Documents and queries need the same model.
+        :param top_k:
+            How many key tokens a document keeps. By default, what the model says (`k_document`, 128).
+        :param query_top_k:
+            How many aligned tokens a query has beside its own tokens. By default, what the model says
+            (`m_query`, 32); 0 leaves only its own tokens.
+        :param field:
+            The key of `meta` that receives a document's key tokens. Document stores flatten `meta`, so it is also the
+            name of the `rank_features` field.
+        :param return_sparse_embedding:
+            Whether documents get a `sparse_embedding`, too, for stores that index those. Its indices are features.
+        :param batch_size:
+            How many documents to process at once.
+        :param progress_bar:
+            Whether to show a progress bar if there is more than one batch.
+
+        :raises ValueError:
+            If `top_k` or `batch_size` is not positive, or `query_top_k` is negative.
+        """
+        if top_k is not None and top_k <= 0:
+            msg = f"top_k must be greater than 0, but got {top_k}."
+            raise ValueError(msg)
+        if query_top_k is not None and query_top_k < 0:
+            msg = f"query_top_k must not be negative, but got {query_top_k}."
+            raise ValueError(msg)
+        if batch_size <= 0:
+            msg = f"batch_size must be greater than 0, but got {batch_size}."
+            raise ValueError(msg)
+        self.model = str(model)
+        self.top_k = top_k
+        self.query_top_k = query_top_k
+        self.field = field
+        self.return_sparse_embedding = return_sparse_embedding
+        self.batch_size = batch_size
+        self.progress_bar = progress_bar
+        self._model: KeyTokenModel | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serializes the component to a dictionary.
+
+        :returns:
+            Dictionary with serialized data.
+        """
+        return default_to_dict(
+            self,
+            model=self.model,
+            top_k=self.top_k,
+            query_top_k=self.query_top_k,
+            field=self.field,
+            return_sparse_embedding=self.return_sparse_embedding,
+            batch_size=self.batch_size,
+            progress_bar=self.progress_bar,
+        )
+
+    def warm_up(self) -> None:
+        """
+        Loads the key-token model.
+        """
+        if self._model is None:
+            self._model = load_model(self.model)
+
+    @component.output_types(documents=list[Document], key_tokens=dict[str, float], sparse_embedding=SparseEmbedding)
+    def run(
+        self,
+        documents: list[Document] | None = None,
+        embedding: list[float] | None = None,
+        text: str | None = None,
+    ) -> dict[str, list[Document] | dict[str, float] | SparseEmbedding]:
+        """
+        Finds the key tokens of documents, or of one query.
+
+        :param documents:
+            Documents with embeddings.
+        :param embedding:
+            The embedding of a query.
+        :param text:
+            The text of the query: its own tokens join the aligned ones.
+        :returns:
+            A dictionary with the following keys for `documents`:
+            - `documents`: Copies of the documents with key tokens, `{token: weight}`, in their `meta`.
+
+            And for `embedding`:
+            - `key_tokens`: The query's `{token: weight}`, strongest first.
+            - `sparse_embedding`: The same; its indices are features of the model.
+
+        :raises ValueError:
+            If not exactly one of `documents` and `embedding` is given, `text` is given with `documents`, or an
+            embedding is missing or unusable.
+        :raises TypeError:
+            If `documents` is not a list of Documents, or `text` is not a string.
+        """
+        if (documents is None) == (embedding is None):
+            msg = "KeyTokenSparseEmbedder needs exactly one of `documents` and `embedding`."
+            raise ValueError(msg)
+        self.warm_up()
+        assert self._model is not None  # noqa: S101  # warm_up has set it
+        if documents is None:
+            weights = self._model.encode_queries([embedding], None if text is None else [text], self.query_top_k)
+            return {
+                "key_tokens": self._model.query_tokens(weights)[0],
+                "sparse_embedding": sparse_embeddings(weights)[0],
+            }
+        if text is not None:
+            msg = "`text` goes with `embedding`: the key tokens of documents come from their embeddings alone."
+            raise ValueError(msg)
+        check_documents(documents, "KeyTokenSparseEmbedder")
+        batches = range(0, len(documents), self.batch_size)
+        show = self.progress_bar and len(batches) > 1
+        return {
+            "documents": [
+                document
+                for start in tqdm(batches, desc="Finding key tokens", disable=not show)
+                for document in self._with_key_tokens(self._model, documents[start : start + self.batch_size])
+            ]
+        }
+
+    def _with_key_tokens(self, model: KeyTokenModel, documents: list[Document]) -> list[Document]:
+        weights = model.encode_documents(document_embeddings(documents, model.dimension), self.top_k)
+        changes: list[dict[str, Any]] = [
+            {"meta": {**document.meta, self.field: tokens}}
+            for document, tokens in zip(documents, model.document_tokens(weights), strict=True)
+        ]
+        if self.return_sparse_embedding:
+            for change, sparse_embedding in zip(changes, sparse_embeddings(weights), strict=True):
+                change["sparse_embedding"] = sparse_embedding
+        return [replace(document, **change) for document, change in zip(documents, changes, strict=True)]

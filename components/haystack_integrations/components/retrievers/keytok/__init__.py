@@ -1,0 +1,7 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+from haystack_integrations.components.retrievers.keytok.explainer import KeyTokenExplainer
+from haystack_integrations.components.retrievers.keytok.sparse_retriever import SparseRetriever
+
+__all__ = ["KeyTokenExplainer", "SparseRetriever"]

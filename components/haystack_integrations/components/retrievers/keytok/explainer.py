@@ -1,0 +1,101 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+from typing import Any
+
+from haystack import Document, component, default_to_dict
+
+from haystack_integrations.components.embedders.keytok.conversion import check_documents
+from keytok_haystack.index import contributions
+from keytok_haystack.rank_features import unescape_feature
+
+
+@component
+class KeyTokenExplainer:
+    """
+    Explains hits by the tokens that they share with the query.
+
+    Each document gets `meta["matched_tokens"]`, strongest first, and loses its bulky `meta["key_tokens"]`. Put it
+    last, behind the `DocumentJoiner` of a hybrid pipeline: it explains any document that was written with key tokens,
+    also one that the dense retriever or BM25 has found. For a hit of `SparseRetriever` without a BM25 share, the
+    contributions of all matched tokens sum to its score.
+
+    ### Usage example
+    ```python
+    from haystack import Document
+    from haystack_integrations.components.retrievers.keytok import KeyTokenExplainer
+
+    documents = [Document(content="shock waves", meta={"key_tokens": {"shock": 0.5, "wave": 1.0}})]
+    explained = KeyTokenExplainer().run(documents=documents, key_tokens={"shock": 1.0, "boundary": 0.7})
+    print(explained["documents"][0].meta["matched_tokens"])
+
+    # [{'token': 'shock', 'query_weight': 1.0, 'document_weight': 0.5, 'contribution': 0.5}]
+    ```
+    """
+
+    def __init__(self, *, top_k: int | None = 10, strip: bool = True, field: str = "key_tokens") -> None:
+        """
+        Creates a KeyTokenExplainer component.
+
+        :param top_k:
+            How many matched tokens to list at most; `None` lists all.
+        :param strip:
+            Whether to take the document's key tokens out of its `meta`, which are 2 to 4 KB of it.
+        :param field:
+            The key of `meta` that holds a document's key tokens.
+
+        :raises ValueError:
+            If `top_k` is not greater than 0.
+        """
+        if top_k is not None and top_k <= 0:
+            msg = f"top_k must be greater than 0, but got {top_k}."
+            raise ValueError(msg)
+        self.top_k = top_k
+        self.strip = strip
+        self.field = field
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serializes the component to a dictionary.
+
+        :returns:
+            Dictionary with serialized data.
+        """
+        return default_to_dict(self, top_k=self.top_k, strip=self.strip, field=self.field)
+
+    @component.output_types(documents=list[Document])
+    def run(self, documents: list[Document], key_tokens: dict[str, float]) -> dict[str, list[Document]]:
+        """
+        Explains documents.
+
+        :param documents:
+            The documents that were found, by whatever retriever.
+        :param key_tokens:
+            The key tokens of the query.
+        :returns:
+            A dictionary with the following keys:
+            - `documents`: Copies of the documents, in the same order. `meta["matched_tokens"]` is a list of dicts with
+                the keys `token`, `query_weight`, `document_weight` and `contribution`; it is empty for a document that
+                shares no key token with the query or was written without.
+
+        :raises TypeError:
+            If `documents` is not a list of Documents.
+        """
+        check_documents(documents, "KeyTokenExplainer")
+        return {"documents": [self._explain(document, key_tokens) for document in documents]}
+
+    def _explain(self, document: Document, key_tokens: dict[str, float]) -> Document:
+        stripped = {key: value for key, value in document.meta.items() if not (self.strip and key == self.field)}
+        matched = [
+            {
+                "token": unescape_feature(key),
+                "query_weight": query_weight,
+                "document_weight": document_weight,
+                "contribution": contribution,
+            }
+            for key, query_weight, document_weight, contribution in contributions(
+                key_tokens, document.meta.get(self.field) or {}
+            )[: self.top_k]
+        ]
+        return replace(document, meta={**stripped, "matched_tokens": matched})

@@ -1,0 +1,280 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+import math
+from pathlib import Path
+from typing import Any
+
+from haystack import Document, component, default_from_dict, default_to_dict
+from haystack.dataclasses import SparseEmbedding
+from haystack.document_stores.types import DocumentStore, FilterPolicy, apply_filter_policy
+
+from haystack_integrations.components.embedders.keytok.conversion import stringified
+from haystack_integrations.components.embedders.keytok.loading import load_model
+from haystack_integrations.components.retrievers.keytok.adapters import SparseQuery, adapter_for
+from keytok_haystack import KeyTokenModel
+
+
+@component
+class SparseRetriever:
+    """
+    Retrieves documents by their key tokens, from an inverted index.
+
+    The score of a document is the sum, over the tokens that it shares with the query, of the query's weight times the
+    document's. Give the query in one of three forms: `key_tokens` from `KeyTokenSparseEmbedder`; `query_embedding`
+    from any dense embedder, which needs `model` and makes this the only new component of a query pipeline; or
+    `query_sparse_embedding`, the vector of any Haystack sparse embedder.
+
+    Supported document stores: `InMemoryDocumentStore`.
+
+    ### Usage example
+    ```python
+    from haystack import Document
+    from haystack.document_stores.in_memory import InMemoryDocumentStore
+    from haystack_integrations.components.retrievers.keytok import SparseRetriever
+
+    document_store = InMemoryDocumentStore()
+    document_store.write_documents([
+        Document(content="Shock waves", meta={"key_tokens": {"shock": 1.0, "wave": 0.9}}),
+        Document(content="Heat transfer", meta={"key_tokens": {"heat": 1.0, "transfer": 0.8}}),
+    ])
+    retriever = SparseRetriever(document_store, top_k=1)
+    print(retriever.run(key_tokens={"shock": 1.0, "boundary": 0.5})["documents"][0].content)
+
+    # Shock waves
+    ```
+    """
+
+    def __init__(
+        self,
+        document_store: DocumentStore,
+        *,
+        filters: dict[str, Any] | None = None,
+        top_k: int = 10,
+        filter_policy: str | FilterPolicy = FilterPolicy.REPLACE,
+        model: str | Path | None = None,
+        bm25_weight: float = 0.0,
+        field: str = "key_tokens",
+    ) -> None:
+        """
+        Creates a SparseRetriever component.
+
+        :param document_store:
+            The document store to search.
+        :param filters:
+            Filters to narrow down the documents.
+        :param top_k:
+            The maximum number of documents to return.
+        :param filter_policy:
+            Whether filters at run time replace the ones given here or are merged with them.
+        :param model:
+            The folder of the key-token model that the documents were written with. Needed for `query_embedding`, and
+            for BM25 over an `InMemoryDocumentStore`.
+        :param bm25_weight:
+            What BM25 scores of `query` are multiplied by before they are added to the key-token scores, in the same
+            pass over the same index; 0.1 is a good choice. Key-token weights have the same scale for every model.
+        :param field:
+            The key of `meta` that holds a document's key tokens.
+
+        :raises ValueError:
+            If `top_k` is not greater than 0, or `bm25_weight` is negative or not finite.
+        :raises TypeError:
+            If the document store is of a kind that is not supported.
+        """
+        if top_k <= 0:
+            msg = f"top_k must be greater than 0, but got {top_k}."
+            raise ValueError(msg)
+        if not (math.isfinite(bm25_weight) and bm25_weight >= 0):
+            msg = f"bm25_weight must be a finite number and not negative, but got {bm25_weight}."
+            raise ValueError(msg)
+        self._adapter = adapter_for(document_store, field)
+        self.document_store = document_store
+        self.filters = filters
+        self.top_k = top_k
+        self.filter_policy = filter_policy if isinstance(filter_policy, FilterPolicy) else FilterPolicy.from_str(filter_policy)
+        self.model = None if model is None else str(model)
+        self.bm25_weight = bm25_weight
+        self.field = field
+        self._model: KeyTokenModel | None = None
+        self._is_warm = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serializes the component to a dictionary.
+
+        :returns:
+            Dictionary with serialized data.
+        """
+        return default_to_dict(
+            self,
+            document_store=self.document_store,
+            filters=self.filters,
+            top_k=self.top_k,
+            filter_policy=self.filter_policy.value,
+            model=self.model,
+            bm25_weight=self.bm25_weight,
+            field=self.field,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "SparseRetriever":
+        """
+        Deserializes the component from a dictionary.
+
+        :param data:
+            The dictionary to deserialize from.
+        :returns:
+            The deserialized component.
+        """
+        return default_from_dict(cls, data)
+
+    def warm_up(self) -> None:
+        """
+        Loads the key-token model, if one was given, and prepares the search of the document store.
+        """
+        if not self._is_warm:
+            if self.model is not None:
+                self._model = load_model(self.model)
+            self._adapter.warm_up(self._model)
+            self._is_warm = True
+
+    def close(self) -> None:
+        """
+        Frees the model and the index; a later run makes them again.
+        """
+        self._adapter.close()
+        self._model = None
+        self._is_warm = False
+
+    async def close_async(self) -> None:
+        """
+        Releases what asynchronous runs have made.
+        """
+        await self._adapter.close_async()
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self,
+        key_tokens: dict[str, float] | None = None,
+        query_sparse_embedding: SparseEmbedding | None = None,
+        query_embedding: list[float] | None = None,
+        query: str | None = None,
+        filters: dict[str, Any] | None = None,
+        top_k: int | None = None,
+    ) -> dict[str, list[Document]]:
+        """
+        Retrieves documents.
+
+        :param key_tokens:
+            The key tokens of the query, `{token: weight}`.
+        :param query_sparse_embedding:
+            The sparse embedding of the query. With `model`, its indices are features of that model, as
+            `KeyTokenSparseEmbedder` returns them. Without, they are those of any other sparse embedder, and are
+            looked up as strings.
+        :param query_embedding:
+            The dense embedding of the query. Needs `model`.
+        :param query:
+            The text of the query: for BM25, and for the query's own tokens next to `query_embedding`.
+        :param filters:
+            Filters to narrow down the documents. How they go together with those given at initialization depends on
+            `filter_policy`.
+        :param top_k:
+            The maximum number of documents to return. 0 returns none.
+        :returns:
+            A dictionary with the following keys:
+            - `documents`: The documents with the highest scores, best first. Documents that share no token with the
+                query are not among them.
+
+        :raises ValueError:
+            If not exactly one form of the query is given, what it needs is missing, a weight is not positive, or
+            `top_k` is negative.
+        """
+        self.warm_up()
+        sparse_query = self._sparse_query(key_tokens, query_sparse_embedding, query_embedding, query)
+        filters, top_k = self._resolve(filters, top_k)
+        return {"documents": self._adapter.search(sparse_query, filters, top_k)}
+
+    @component.output_types(documents=list[Document])
+    async def run_async(
+        self,
+        key_tokens: dict[str, float] | None = None,
+        query_sparse_embedding: SparseEmbedding | None = None,
+        query_embedding: list[float] | None = None,
+        query: str | None = None,
+        filters: dict[str, Any] | None = None,
+        top_k: int | None = None,
+    ) -> dict[str, list[Document]]:
+        """
+        Retrieves documents asynchronously; parameters, result and errors are those of `run`.
+
+        :param key_tokens:
+            The key tokens of the query, `{token: weight}`.
+        :param query_sparse_embedding:
+            The sparse embedding of the query.
+        :param query_embedding:
+            The dense embedding of the query. Needs `model`.
+        :param query:
+            The text of the query.
+        :param filters:
+            Filters to narrow down the documents.
+        :param top_k:
+            The maximum number of documents to return. 0 returns none.
+        :returns:
+            A dictionary with the following keys:
+            - `documents`: The documents with the highest scores, best first.
+        """
+        await asyncio.to_thread(self.warm_up)
+        sparse_query = self._sparse_query(key_tokens, query_sparse_embedding, query_embedding, query)
+        filters, top_k = self._resolve(filters, top_k)
+        return {"documents": await self._adapter.search_async(sparse_query, filters, top_k)}
+
+    def _resolve(self, filters: dict[str, Any] | None, top_k: int | None) -> tuple[dict[str, Any] | None, int]:
+        top_k = self.top_k if top_k is None else top_k
+        if top_k < 0:
+            msg = f"top_k must not be negative, but got {top_k}."
+            raise ValueError(msg)
+        return apply_filter_policy(self.filter_policy, self.filters, filters), top_k
+
+    def _sparse_query(
+        self,
+        key_tokens: dict[str, float] | None,
+        query_sparse_embedding: SparseEmbedding | None,
+        query_embedding: list[float] | None,
+        query: str | None,
+    ) -> SparseQuery:
+        if (key_tokens, query_sparse_embedding, query_embedding).count(None) != 2:
+            msg = (
+                "SparseRetriever needs exactly one of `key_tokens`, `query_sparse_embedding` and `query_embedding`."
+            )
+            raise ValueError(msg)
+        if self.bm25_weight and query is None:
+            msg = "SparseRetriever has a `bm25_weight`, so it needs the text of the query: pass `query`."
+            raise ValueError(msg)
+        if query_embedding is not None:
+            key_tokens = self._decoded(query_embedding, query)
+        elif query_sparse_embedding is not None:
+            key_tokens = self._named(query_sparse_embedding)
+        assert key_tokens is not None  # noqa: S101  # one of the three was given
+        for token, weight in key_tokens.items():
+            if not (weight > 0 and math.isfinite(weight)):
+                msg = f"Query weights must be positive and finite, but that of '{token}' is {weight}."
+                raise ValueError(msg)
+        return SparseQuery(key_tokens, query or "", self.bm25_weight)
+
+    def _decoded(self, embedding: list[float], text: str | None) -> dict[str, float]:
+        if self._model is None:
+            msg = "SparseRetriever needs a key-token model for `query_embedding`: set `model`."
+            raise ValueError(msg)
+        weights = self._model.encode_queries([embedding], None if text is None else [text])
+        return self._model.query_tokens(weights)[0]
+
+    def _named(self, sparse_embedding: SparseEmbedding) -> dict[str, float]:
+        by_index = stringified(sparse_embedding)
+        if self._model is None:
+            return by_index
+        keys = self._model.vocabulary.keys
+        if any(index >= len(keys) for index in sparse_embedding.indices):
+            msg = f"The sparse embedding has indices beyond the {len(keys)} features of the model '{self.model}'."
+            raise ValueError(msg)
+        return {keys[int(index)]: weight for index, weight in by_index.items()}

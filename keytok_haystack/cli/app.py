@@ -1,0 +1,241 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from keytok_haystack.cli.demo import demo
+from keytok_haystack.encoders import Embedded, embed
+from keytok_haystack.evaluation import Collection, evaluate, read_texts, table
+from keytok_haystack.model import KeyTokenModel, Weighting
+from keytok_haystack.rank_features import unescape_feature
+from keytok_haystack.sources import REGULARIZATION, fit
+from keytok_haystack.sources.checkpoint import Checkpoint
+from keytok_haystack.spectrum import BATCH_SIZE, check_embeddings
+from keytok_haystack.vocabulary import Vocabulary
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.command("demo")(demo)
+
+EmbedderOption = Annotated[str | None, typer.Option(help="A sentence-transformers model: hub id or path.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
+
+
+@app.callback()
+def about() -> None:
+    """Sparse vectors over readable tokens, from any dense embedding."""
+
+
+def run() -> None:
+    """Run the command line; bad input ends it with exit code 2 and one line that says what is wrong."""
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app()
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        Console(stderr=True, highlight=False).print(f"[red]error:[/red] {' '.join(str(message).split())}", soft_wrap=True)
+        sys.exit(2)
+
+
+@app.command("fit")
+def fit_command(
+    data: Annotated[Path, typer.Argument(help="Texts: a folder in BEIR's layout, or a JSONL file.")],
+    output: Annotated[Path, typer.Option(help="The folder of the key-token model to write.")],
+    embedder: EmbedderOption = None,
+    embeddings: Annotated[Path | None, typer.Option(help="Ready-made embeddings of the texts, (n, d), .npy.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Whose tokenizer to use: hub id or path. Default: the embedder's.")
+    ] = None,
+    k: Annotated[int, typer.Option(help="How many key tokens a document keeps.")] = Weighting.k_document,
+    m: Annotated[int, typer.Option(help="How many aligned tokens a query has.")] = Weighting.m_query,
+    regularization: Annotated[
+        str, typer.Option(help="Ridge penalty as a share of the mean eigenvalue, or 'gcv' to choose it.")
+    ] = str(REGULARIZATION),
+    min_df: Annotated[int, typer.Option(help="Leave out tokens of fewer texts.")] = 2,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding."""
+    if (embedder is None) == (embeddings is None):
+        msg = "Give either --embedder, to embed the texts, or --embeddings with ready-made ones."
+        raise ValueError(msg)
+    vocabulary_source = tokenizer or embedder
+    if vocabulary_source is None:
+        msg = "--embeddings needs a --tokenizer: its tokens become the readable features. Any language model's will do."
+        raise ValueError(msg)
+    penalty = "gcv" if regularization == "gcv" else _positive_number(regularization, "--regularization")
+    texts = read_texts(data)
+    vocabulary = Vocabulary.from_tokenizer(Checkpoint.open(vocabulary_source).file("tokenizer.json"))
+    embedded = embed(texts, embedder, progress_bar=_is_interactive()) if embedder else _ready_made(embeddings, len(texts))
+    started = time.perf_counter()
+    model = fit(
+        _with_progress(embedded.embeddings, "Fitting"),
+        texts,
+        vocabulary,
+        regularization=penalty,
+        min_df=min_df,
+        weighting=Weighting(k_document=k, m_query=m),
+        embedder=embedder,
+    )
+    model.save(output)
+    seconds = time.perf_counter() - started
+    if as_json:
+        summary = {
+            "output": str(output),
+            "fingerprint": model.fingerprint,
+            "texts": len(texts),
+            "dimension": model.dimension,
+            "features": len(model.vocabulary),
+            "seconds": {"embed": embedded.seconds, "fit": seconds},
+        }
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{output}[/bold]: {len(model.vocabulary):,} features from {len(texts):,} texts in {seconds:.1f} s"
+        f"{_embedding_note(embedded)}"
+    )
+    console.print(_token_table(model, texts[:1], embedded.embeddings[:1], top=12))
+    if embedder:
+        console.print(f'\nNext: keytok tokens {output} "a text of yours"', soft_wrap=True)
+
+
+@app.command("tokens")
+def tokens_command(
+    model: Annotated[Path, typer.Argument(help="The folder of a key-token model.")],
+    texts: Annotated[list[str], typer.Argument(help="Texts to read.")],
+    embedder: EmbedderOption = None,
+    top: Annotated[int, typer.Option(help="How many tokens to show.", min=1)] = 16,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the key tokens of texts: what their embeddings say, in words."""
+    loaded = KeyTokenModel.load(model)
+    embedded = embed(texts, _embedder_of(loaded, embedder), progress_bar=False)
+    if as_json:
+        weights = loaded.encode_documents(embedded.embeddings, top)
+        rows = [
+            {"text": text, "key_tokens": {unescape_feature(key): weight for key, weight in tokens.items()}}
+            for text, tokens in zip(texts, loaded.document_tokens(weights), strict=True)
+        ]
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    Console(highlight=False).print(_token_table(loaded, texts, embedded.embeddings, top))
+
+
+@app.command("evaluate")
+def evaluate_command(
+    data: Annotated[Path, typer.Argument(help="A test collection: a folder in BEIR's layout.")],
+    split: Annotated[str, typer.Option(help="Which judgements to use: qrels/SPLIT.tsv.")] = "test",
+    model: Annotated[
+        Path | None, typer.Option(help="The key-token model. Without one, it is fitted to the collection's documents.")
+    ] = None,
+    embedder: EmbedderOption = None,
+    embeddings: Annotated[Path | None, typer.Option(help="Ready-made embeddings of the documents, .npy.")] = None,
+    query_embeddings: Annotated[
+        Path | None, typer.Option(help="Ready-made embeddings of the judged queries, in the order of the file, .npy.")
+    ] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the results here as JSON.")] = None,
+) -> None:
+    """Measure key tokens next to the dense vectors and BM25 on a test collection."""
+    if (embeddings is None) != (query_embeddings is None):
+        msg = "Ready-made embeddings are needed of both: give --embeddings and --query-embeddings."
+        raise ValueError(msg)
+    loaded = None if model is None else KeyTokenModel.load(model)
+    collection = Collection.load(data, split)
+    texts, query_texts = list(collection.documents.values()), list(collection.queries.values())
+    interactive = _is_interactive()
+    if embeddings is not None and query_embeddings is not None:
+        documents, queries = _ready_made(embeddings, len(texts)), _ready_made(query_embeddings, len(query_texts))
+    else:
+        name = _embedder_of(loaded, embedder)
+        documents = embed(texts, name, progress_bar=interactive)
+        queries = embed(query_texts, name, progress_bar=interactive)
+    fit_seconds = None
+    if loaded is None:
+        if embedder is None:
+            msg = "Give --model, or --embedder to fit a model to the collection's documents."
+            raise ValueError(msg)
+        vocabulary = Vocabulary.from_tokenizer(Checkpoint.open(embedder).file("tokenizer.json"))
+        started = time.perf_counter()
+        loaded = fit(_with_progress(documents.embeddings, "Fitting"), texts, vocabulary, embedder=embedder)
+        fit_seconds = time.perf_counter() - started
+    report = evaluate(
+        collection, split, loaded, documents, queries, fit_seconds=fit_seconds, progress_bar=interactive
+    )
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    Console(highlight=False).print(table(report))
+
+
+def _embedder_of(model: KeyTokenModel | None, embedder: str | None) -> str:
+    name = embedder or (model.embedder if model is not None else None)
+    if name is None:
+        msg = "It is not known which embedder to use: give --embedder."
+        raise ValueError(msg)
+    return name
+
+
+def _positive_number(value: str, option: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < float("inf"):
+        msg = f"{option} must be a positive number, not '{value}'."
+        raise ValueError(msg)
+    return number
+
+
+def _ready_made(file: Path | None, expected: int) -> Embedded:
+    if file is None or not file.is_file():
+        msg = f"There is no file '{file}'."
+        raise FileNotFoundError(msg)
+    array = check_embeddings(np.load(file, allow_pickle=False))
+    if len(array) != expected:
+        msg = f"'{file}' has {len(array)} embeddings for {expected} texts."
+        raise ValueError(msg)
+    return Embedded(array)
+
+
+def _with_progress(embeddings: NDArray[np.float32], description: str) -> Iterator[NDArray[np.float32]]:
+    batches = [embeddings[start : start + BATCH_SIZE] for start in range(0, len(embeddings), BATCH_SIZE)]
+    yield from tqdm(batches, desc=description, disable=not _is_interactive(), leave=False)
+
+
+def _is_interactive() -> bool:
+    return sys.stderr.isatty()
+
+
+def _embedding_note(embedded: Embedded) -> str:
+    if embedded.seconds is None:
+        return ""
+    return f" (embedding them: {'cached' if embedded.cached else f'{embedded.seconds:.1f} s'})"
+
+
+def _token_table(model: KeyTokenModel, texts: list[str], embeddings: NDArray[np.float32], top: int) -> Table:
+    """Return the key tokens of texts as bars."""
+    grid = Table(show_header=False, box=None, padding=(0, 1))
+    grid.add_column(justify="right", style="bold")
+    grid.add_column(justify="right")
+    grid.add_column()
+    weights = model.encode_documents(embeddings, top)
+    for text, tokens in zip(texts, model.document_tokens(weights), strict=True):
+        grid.add_row("", "", f"[dim]{text[:90]}{'…' if len(text) > 90 else ''}[/dim]")
+        strongest = max(tokens.values(), default=1.0)
+        for key, weight in tokens.items():
+            grid.add_row(unescape_feature(key), f"{weight:.2f}", "[#d9822b]" + "█" * round(32 * weight / strongest))
+    return grid

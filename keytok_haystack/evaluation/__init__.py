@@ -1,0 +1,10 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""How well key tokens retrieve, next to the dense vectors they come from and to BM25."""
+
+from keytok_haystack.evaluation.collection import Collection, CollectionError, read_texts
+from keytok_haystack.evaluation.experiment import Report, evaluate
+from keytok_haystack.evaluation.report import draw, table
+
+__all__ = ["Collection", "CollectionError", "Report", "draw", "evaluate", "read_texts", "table"]

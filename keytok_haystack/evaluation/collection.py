@@ -1,0 +1,102 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+
+class CollectionError(ValueError):
+    """Data that cannot be read: a file is missing, or a line of it is not what it should be."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """
+    A test collection: documents, queries, and judgements of relevance.
+
+    :param name: What to call it.
+    :param documents: `{id: text}`; the text is the title, if there is one, followed by the text.
+    :param queries: `{id: text}` of the judged queries.
+    :param qrels: `{query id: {document id: relevance}}`.
+    """
+
+    name: str
+    documents: Mapping[str, str]
+    queries: Mapping[str, str]
+    qrels: Mapping[str, Mapping[str, int]]
+
+    @classmethod
+    def load(cls, folder: str | Path, split: str) -> Self:
+        """
+        Read a folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv`.
+
+        :raises CollectionError: A file is missing or malformed, or the split has no judgement of a known query.
+        """
+        folder = Path(folder)
+        documents = {identifier: text for identifier, text in _texts(folder / "corpus.jsonl")}
+        queries = {identifier: text for identifier, text in _texts(folder / "queries.jsonl")}
+        qrels = _qrels(folder / "qrels" / f"{split}.tsv")
+        judged = {identifier: text for identifier, text in queries.items() if identifier in qrels}
+        if not judged:
+            msg = f"None of the queries in '{folder}' is judged in the split '{split}'."
+            raise CollectionError(msg)
+        return cls(folder.resolve().name, documents, judged, {identifier: qrels[identifier] for identifier in judged})
+
+
+def read_texts(path: str | Path) -> list[str]:
+    """
+    Read the texts of a collection: a folder in BEIR's layout, or a JSONL file.
+
+    A line's text is its "text" or "content", behind its "title" if it has one.
+
+    :raises CollectionError: There is no such file, it holds no texts, or a line of it is malformed.
+    """
+    path = Path(path)
+    texts = [text for _, text in _texts(path / "corpus.jsonl" if path.is_dir() else path)]
+    if not texts:
+        msg = f"'{path}' holds no texts."
+        raise CollectionError(msg)
+    return texts
+
+
+def _texts(file: Path) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(_lines(file), start=1):
+        try:
+            record: Any = json.loads(line)
+            text = record["text"] if "text" in record else record["content"]
+            identifier = str(record.get("_id", number))
+            parts = [part for part in (record.get("title"), text) if part]
+            yield identifier, " ".join(parts)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            msg = f"Line {number} of '{file}' is not a JSON object with a string \"text\" or \"content\"."
+            raise CollectionError(msg) from error
+
+
+def _qrels(file: Path) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    for number, row in enumerate(csv.reader(_lines(file), delimiter="\t"), start=1):
+        if number == 1 and not (len(row) == 3 and row[2].lstrip("-").isdigit()):
+            continue  # the header
+        try:
+            query, document, relevance = row
+            qrels.setdefault(query, {})[document] = int(relevance)
+        except ValueError as error:
+            msg = f"Line {number} of '{file}' is not a query id, a document id and a number, separated by tabs."
+            raise CollectionError(msg) from error
+    return qrels
+
+
+def _lines(file: Path) -> Iterator[str]:
+    try:
+        with file.open(encoding="utf-8") as lines:
+            yield from (line for line in lines if line.strip())
+    except FileNotFoundError as error:
+        msg = f"There is no file '{file}'."
+        raise CollectionError(msg) from error
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"'{file}' cannot be read: {error}"
+        raise CollectionError(msg) from error

@@ -1,0 +1,303 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""An inverted index in memory that scores key tokens and BM25 as a search engine does."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, hstack, vstack
+
+from keytok_haystack.rank_features import check_weights, truncate_weights
+from keytok_haystack.sparse import dicts_to_rows
+from keytok_haystack.vocabulary import Vocabulary
+
+BM25_K1 = 1.2
+BM25_B = 0.75
+_BLOCK = 128
+
+
+class Postings:
+    """
+    For each of a growing number of tokens, the documents that have it and its weight in them.
+
+    Documents are numbered in the order in which they are added. As in Lucene, each addition is a segment of its own,
+    and segments of similar size are merged, so that adding a few documents to many costs little.
+    """
+
+    def __init__(self) -> None:
+        self._segments: list[csr_array] = []  # (tokens, documents), float32
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return sum(segment.shape[1] for segment in self._segments)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the postings take up."""
+        return sum(s.data.nbytes + s.indices.nbytes + s.indptr.nbytes for s in self._segments)
+
+    def add(self, rows: csr_array) -> None:
+        """
+        Add documents.
+
+        :param rows: Their weights, shape `(n, tokens)`; there may be more tokens than before, not fewer.
+        """
+        self._segments.append(csr_array(rows.astype(np.float32, copy=False).T))
+        while len(self._segments) > 1 and self._segments[-2].shape[1] <= 2 * self._segments[-1].shape[1]:
+            last, previous = self._segments.pop(), self._segments.pop()
+            previous.resize(last.shape[0], previous.shape[1])
+            self._segments.append(csr_array(hstack([previous, last], format="csr")))
+
+    def keep(self, documents: NDArray[np.bool_]) -> None:
+        """Drop documents; the remaining ones are renumbered in the same order."""
+        if self._segments:
+            size = self._segments[-1].shape[0]
+            for segment in self._segments:
+                segment.resize(size, segment.shape[1])
+            self._segments = [csr_array(hstack(self._segments, format="csr")[:, documents])]
+
+    def score(self, tokens: NDArray[np.int64], weights: NDArray[np.floating]) -> NDArray[np.float32]:
+        """
+        Return each document's dot product with a query, shape `(documents,)`.
+
+        The sum is taken in float32: 1 nanosecond a posting, a ninth of what float64 takes.
+        """
+        scores = [np.zeros(0, dtype=np.float32)]
+        for segment in self._segments:
+            known = tokens < segment.shape[0]
+            scores.append(segment[tokens[known]].T @ weights[known].astype(np.float32))
+        return np.concatenate(scores)
+
+    def document_frequency(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many documents have each token."""
+        frequency = np.zeros(len(tokens), dtype=np.int64)
+        for segment in self._segments:
+            known = tokens < segment.shape[0]
+            frequency[known] += segment.indptr[tokens[known] + 1] - segment.indptr[tokens[known]]
+        return frequency
+
+
+class Bm25:
+    """
+    BM25 over a vocabulary's features by the formula of Lucene's BM25Similarity: `idf * tf / (tf + k1 * norm)`.
+
+    Lucene's factor of `k1 + 1` has been gone since version 8; it rounds document lengths to a byte, which is not done
+    here.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._batches: list[csr_array] = []
+        self._postings: Postings | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that counts and postings take up."""
+        counts = self.counts
+        own = counts.data.nbytes + counts.indices.nbytes + counts.indptr.nbytes
+        return int(own + (0 if self._postings is None else self._postings.nbytes))
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Add documents."""
+        self._batches.append(self._vocabulary.literal_counts(texts))
+        self._postings = None
+
+    def keep(self, documents: NDArray[np.bool_]) -> None:
+        """Drop documents; the remaining ones are renumbered in the same order."""
+        self._batches = [csr_array(self.counts[documents])]
+        self._postings = None
+
+    def score(self, text: str) -> NDArray[np.float32]:
+        """Return each document's BM25 score, shape `(documents,)`; a token that the query repeats counts repeatedly."""
+        query = self._vocabulary.literal_counts([text])
+        if self._postings is None:
+            self._postings = self._weigh()
+        n = len(self._postings)
+        frequency = self._postings.document_frequency(query.indices)
+        idf = np.log1p((n - frequency + 0.5) / (frequency + 0.5))
+        return self._postings.score(query.indices, query.data * idf)
+
+    @property
+    def counts(self) -> csr_array:
+        """How often each document has each feature, shape `(documents, V)`."""
+        if len(self._batches) != 1:
+            empty = csr_array((0, len(self._vocabulary)), dtype=np.float32)
+            self._batches = [csr_array(vstack([empty, *self._batches], format="csr"))]
+        return self._batches[0]
+
+    def _weigh(self) -> Postings:
+        """Weigh the counts anew: the mean document length changes with every document."""
+        counts = self.counts
+        lengths = np.asarray(counts.sum(axis=1)).ravel()
+        norms = BM25_K1 * (1 - BM25_B + BM25_B * lengths / (lengths.mean() if lengths.any() else 1.0))
+        data = counts.data / (counts.data + np.repeat(norms, np.diff(counts.indptr)))
+        postings = Postings()
+        postings.add(csr_array((data, counts.indices, counts.indptr), shape=counts.shape))
+        return postings
+
+
+class InvertedIndex:
+    """
+    Documents with their key tokens, and their text where BM25 is wanted, found by a query's weighted tokens.
+
+    Scores are those of an engine's `rank_feature` queries with the function `linear`: the sum over shared tokens of
+    the query's weight times the document's weight as Lucene stores it.
+
+    :param bm25_vocabulary: The features that BM25 counts; None for an index without BM25.
+    """
+
+    def __init__(self, bm25_vocabulary: Vocabulary | None = None) -> None:
+        self._ids: list[str] = []
+        self._tokens: list[Mapping[str, float]] = []
+        self._alive = np.zeros(0, dtype=bool)
+        self._position: dict[str, int] = {}
+        self._columns: dict[str, int] = {}
+        self._postings = Postings()
+        self._bm25 = None if bm25_vocabulary is None else Bm25(bm25_vocabulary)
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self._position)
+
+    def add(self, ids: Sequence[str], tokens: Sequence[Mapping[str, float]], texts: Sequence[str]) -> None:
+        """
+        Add documents, replacing those whose id is known.
+
+        :param ids: `n` distinct ids.
+        :param tokens: `{key: weight}` for each; may be empty.
+        :param texts: The text of each, for BM25; may be empty.
+        :raises ValueError: A weight is not a positive normal float; nothing has been added then.
+        """
+        if not ids:
+            return
+        for key in (key for document in tokens for key in document):
+            self._columns.setdefault(key, len(self._columns))
+        rows = dicts_to_rows(tokens, self._columns)
+        rows.data = self._storable(rows.data, ids, tokens)
+        self.remove([document_id for document_id in ids if document_id in self._position])
+        self._postings.add(rows)
+        if self._bm25 is not None:
+            self._bm25.add(texts)
+        self._position.update(zip(ids, range(len(self._ids), len(self._ids) + len(ids)), strict=True))
+        self._ids.extend(ids)
+        self._tokens.extend(tokens)
+        self._alive = np.concatenate([self._alive, np.ones(len(ids), dtype=bool)])
+
+    def _storable(
+        self, weights: NDArray[np.floating], ids: Sequence[str], tokens: Sequence[Mapping[str, float]]
+    ) -> NDArray[np.float32]:
+        try:
+            return truncate_weights(check_weights(weights))
+        except ValueError:
+            for document_id, document in zip(ids, tokens, strict=True):
+                try:
+                    check_weights(list(document.values()))
+                except ValueError as error:
+                    msg = f"Document '{document_id}' cannot be indexed. {error}"
+                    raise ValueError(msg) from error
+            raise
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """
+        Remove documents.
+
+        :raises KeyError: An id is unknown.
+        """
+        self._alive[[self._position.pop(document_id) for document_id in ids]] = False
+        # with BM25 at once, since its idf and mean length count documents; else when half of the space is wasted
+        if ids and (self._bm25 is not None or 2 * len(self) < len(self._ids)):
+            self._compact()
+
+    def _compact(self) -> None:
+        kept = np.flatnonzero(self._alive)
+        self._postings.keep(self._alive)
+        if self._bm25 is not None:
+            self._bm25.keep(self._alive)
+        self._ids = [self._ids[i] for i in kept]
+        self._tokens = [self._tokens[i] for i in kept]
+        self._position = {document_id: position for position, document_id in enumerate(self._ids)}
+        self._alive = np.ones(len(kept), dtype=bool)
+
+    def search(
+        self,
+        tokens: Mapping[str, float],
+        top_k: int,
+        *,
+        text: str = "",
+        bm25_weight: float = 0.0,
+        among: Sequence[str] | None = None,
+    ) -> list[tuple[str, float]]:
+        """
+        Find the documents with the highest scores.
+
+        :param tokens: The query's `{key: weight}`; keys that no document has are ignored.
+        :param top_k: How many documents to return at most; 0 for none.
+        :param text: The query's text, for BM25.
+        :param bm25_weight: What BM25 scores are multiplied by before they are added.
+        :param among: The ids of the documents to search; None searches all.
+        :returns: `(id, score)`, highest score first, equal scores by id. Documents that share nothing with the query
+            are not found.
+        :raises ValueError: The index has no BM25, but there is a `bm25_weight`.
+        """
+        known = [(self._columns[key], weight) for key, weight in tokens.items() if key in self._columns]
+        columns = np.array([column for column, _ in known], dtype=np.int64)
+        scores = self._postings.score(columns, np.array([weight for _, weight in known]))
+        lexical = np.zeros(0, dtype=np.float32)
+        if bm25_weight:
+            if self._bm25 is None:
+                msg = "This index has no BM25: give it a vocabulary."
+                raise ValueError(msg)
+            lexical = self._bm25.score(text) * np.float32(bm25_weight)
+            scores = scores + lexical
+        candidates = self._candidates(scores, top_k, among)
+        # the winners' sums are taken again in float64, term by term, so that they equal the explained contributions
+        exact = [
+            (self._ids[i], self._exact_score(tokens, i) + (float(lexical[i]) if bm25_weight else 0.0)) for i in candidates
+        ]
+        return sorted(exact, key=lambda hit: (-hit[1], hit[0]))[:top_k]
+
+    def _candidates(self, scores: NDArray[np.float32], top_k: int, among: Sequence[str] | None) -> NDArray[np.int64]:
+        """Return the documents that may be among the best, allowing for what float32 sums are off by."""
+        if top_k <= 0:
+            return np.zeros(0, dtype=np.int64)
+        eligible = self._alive
+        if among is not None:
+            eligible = np.zeros_like(self._alive)
+            eligible[[self._position[document_id] for document_id in among if document_id in self._position]] = True
+        if among is not None or len(self) < len(self._ids):
+            scores = np.where(eligible, scores, 0)
+        threshold = max(_lower_bound_of_kth(scores, top_k), np.finfo(np.float32).tiny)
+        candidates = np.flatnonzero(scores >= threshold)
+        if top_k < len(candidates):
+            kth = -np.partition(-scores[candidates], top_k - 1)[top_k - 1]
+            candidates = candidates[scores[candidates] >= kth * np.float32(1 - 1e-5)]
+        return candidates
+
+    def _exact_score(self, tokens: Mapping[str, float], position: int) -> float:
+        return sum(contribution for _, _, _, contribution in contributions(tokens, self._tokens[position]))
+
+
+def _lower_bound_of_kth(scores: NDArray[np.float32], k: int) -> float:
+    """
+    Return a value that at least `k` scores reach, and not many more; 0 if there are too few scores to tell.
+
+    The k-th largest of the maxima of blocks is one, and takes a tenth of the time of partitioning all scores.
+    """
+    blocks = scores[: len(scores) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1)
+    return float(np.partition(blocks, len(blocks) - k)[len(blocks) - k]) * (1 - 1e-5) if k <= len(blocks) else 0.0
+
+
+def contributions(
+    query: Mapping[str, float], document: Mapping[str, float]
+) -> list[tuple[str, float, float, float]]:
+    """
+    Return why a query finds a document: `(key, query weight, document weight, contribution)` of each shared token.
+
+    Contributions are strongest first and sum to the score; the document weight is the one that Lucene stores.
+    """
+    shared = [key for key in query if key in document]
+    stored = truncate_weights([document[key] for key in shared]).tolist()
+    parts = [(key, query[key], weight, query[key] * weight) for key, weight in zip(shared, stored, strict=True)]
+    return sorted(parts, key=lambda part: (-part[3], part[0]))

@@ -1,0 +1,349 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A key-token model: everything that turns an embedding into weighted tokens, and the folder it is kept in."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self, TypeGuard
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+from scipy.sparse import csr_array
+from tokenizers import Tokenizer
+
+from keytok_haystack.decoder import TokenDecoder
+from keytok_haystack.rank_features import shortest_decimals
+from keytok_haystack.sparse import add_literals, row_maxima, rows_to_dicts, scale_rows
+from keytok_haystack.spectrum import Preparation, Spectrum
+from keytok_haystack.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+_CONFIG, _TOKENIZER, _DECODER, _SPECTRUM = "config.json", "tokenizer.json", "decoder.safetensors", "spectrum.safetensors"
+_FILES = (_TOKENIZER, _DECODER, _SPECTRUM)
+
+
+class ModelFolderError(ValueError):
+    """A folder that is not a key-token model, or not one that this version can read."""
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """
+    How logits become the weights of a document's tokens and how many tokens are kept.
+
+    :param k_document: How many tokens a document keeps (`K`).
+    :param m_query: How many aligned tokens a query has beside its literal ones (`M`).
+    :param exponent: A document's weight is `logit ** exponent`; 0.5 dampens the strongest tokens.
+    :param weight_scale: What a document's weights are divided by, so that the strongest is 1 in the mean.
+    :param minimum_weight: Document weights up to this are left out.
+    """
+
+    k_document: int = 128
+    m_query: int = 32
+    exponent: float = 0.5
+    weight_scale: float = 1.0
+    minimum_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings without a meaning."""
+        if self.k_document < 1 or self.m_query < 0:
+            msg = f"k_document must be at least 1 and m_query at least 0, but they are {self.k_document}, {self.m_query}."
+            raise ValueError(msg)
+        if self.exponent <= 0 or self.weight_scale <= 0 or self.minimum_weight < 0:
+            msg = "exponent and weight_scale must be positive, and minimum_weight must not be negative."
+            raise ValueError(msg)
+
+    def document_weights(self, logits: csr_array) -> csr_array:
+        """Turn positive logits, shape `(n, V)`, into document weights."""
+        weights = (logits.data**self.exponent / self.weight_scale).astype(np.float32)
+        return csr_array((weights, logits.indices, logits.indptr), shape=logits.shape)
+
+    @property
+    def minimum_logit(self) -> float:
+        """The logit whose document weight is `minimum_weight`."""
+        return float((self.minimum_weight * self.weight_scale) ** (1 / self.exponent))
+
+
+@dataclass(frozen=True, eq=False)
+class KeyTokenModel:
+    """
+    Turn embeddings into key tokens: sparse weights over the features of a vocabulary.
+
+    Documents and queries are weighted differently. A document keeps its strongest aligned tokens, dampened and scaled
+    so that the strongest weighs 1 in the mean over the fitting corpus. A query has its aligned tokens and its own
+    (literal) ones, scaled so that the strongest weighs 1. The score of a document is the dot product.
+
+    :param vocabulary: The `V` features.
+    :param decoder: From embeddings of dimension `d` to `V` logits.
+    :param weighting: How logits become weights.
+    :param source: Where the decoder comes from: "fit", "language-model" or "word-embeddings".
+    :param embedder: The name of the embedding model that this model reads, if known.
+    :param idf: Shape `(V,)`, the inverse document frequency of each feature in the fitting corpus, if there was one.
+    :param spectrum: The spectrum of the embeddings, if known; `PC1Adjuster` needs it.
+    :param query_mean: Shape `(d,)`, the mean of prepared query embeddings, for embedders whose instruction moves
+        queries away from documents; None uses the documents' mean.
+    """
+
+    vocabulary: Vocabulary
+    decoder: TokenDecoder
+    weighting: Weighting = Weighting()
+    source: str = "fit"
+    embedder: str | None = None
+    idf: NDArray[np.float32] | None = None
+    spectrum: Spectrum | None = None
+    query_mean: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit together."""
+        if len(self.vocabulary) != len(self.decoder):
+            msg = f"The vocabulary has {len(self.vocabulary)} features, but the decoder {len(self.decoder)}."
+            raise ValueError(msg)
+
+    @property
+    def dimension(self) -> int:
+        """The dimension `d` of the embeddings."""
+        return self.decoder.dimension
+
+    @cached_property
+    def _query_decoder(self) -> TokenDecoder:
+        if self.query_mean is None:
+            return self.decoder
+        return TokenDecoder(self.decoder.weight, replace(self.decoder.preparation, mean=self.query_mean))
+
+    def encode_documents(self, embeddings: ArrayLike, top_k: int | None = None) -> csr_array:
+        """
+        Turn document embeddings into the weights of their key tokens.
+
+        :param embeddings: Shape `(n, d)`, as the embedder gives them or adjusted by `PC1Adjuster`.
+        :param top_k: How many tokens to keep; the weighting's `k_document` by default.
+        :returns: Shape `(n, V)`, float32. A row is empty where no logit is positive.
+        :raises EmbeddingError: The embeddings are unusable: wrong dimension, zero or not finite.
+        """
+        k = self.weighting.k_document if top_k is None else top_k
+        return self.weighting.document_weights(self.decoder.top_k(embeddings, k, self.weighting.minimum_logit))
+
+    def encode_queries(
+        self, embeddings: ArrayLike, texts: Iterable[str] | None = None, top_k: int | None = None
+    ) -> csr_array:
+        """
+        Turn query embeddings into the weights of their aligned and literal tokens.
+
+        :param embeddings: Shape `(n, d)`.
+        :param texts: The `n` texts of the queries; None leaves the literal tokens out.
+        :param top_k: How many aligned tokens to keep; the weighting's `m_query` by default, 0 for the literals alone.
+        :returns: Shape `(n, V)`, float32, the largest weight of each row is 1.
+        :raises EmbeddingError: The embeddings are unusable: wrong dimension, zero or not finite.
+        :raises ValueError: There are not as many texts as embeddings.
+        """
+        m = self.weighting.m_query if top_k is None else top_k
+        weights = self._query_decoder.top_k(embeddings, max(m, 1))
+        if m == 0:
+            weights = csr_array(weights.shape, dtype=np.float32)
+        if texts is not None:
+            literals = self.vocabulary.literal_counts(texts)
+            if literals.shape[0] != weights.shape[0]:
+                msg = f"There are {weights.shape[0]} query embeddings, but {literals.shape[0]} texts."
+                raise ValueError(msg)
+            weights = add_literals(weights, literals, self.idf)
+        maxima = row_maxima(weights)
+        return scale_rows(weights, 1 / np.where(maxima > 0, maxima, 1))
+
+    def document_tokens(self, weights: csr_array) -> list[dict[str, float]]:
+        """
+        Turn document weights, shape `(n, V)`, into `{key: weight}`, strongest first.
+
+        The weights are the shortest decimals that engines store as the same value (`shortest_decimals`).
+        """
+        stored = csr_array((shortest_decimals(weights.data), weights.indices, weights.indptr), shape=weights.shape)
+        stored.eliminate_zeros()
+        return rows_to_dicts(stored, self.vocabulary.keys)
+
+    def query_tokens(self, weights: csr_array) -> list[dict[str, float]]:
+        """Turn query weights, shape `(n, V)`, into `{key: weight}`, strongest first, rounded to 6 decimals."""
+        rounded = csr_array((weights.data.astype(float).round(6), weights.indices, weights.indptr), shape=weights.shape)
+        rounded.eliminate_zeros()
+        return rows_to_dicts(rounded, self.vocabulary.keys)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """
+        A digest of all that document weights depend on: vocabulary, decoder, preparation and document weighting.
+
+        Documents and queries must come from models of the same fingerprint; `m_query`, `idf` and `query_mean` may
+        change freely.
+        """
+        preparation = self.decoder.preparation
+        digest = hashlib.sha256(f"keytok-haystack {FORMAT_VERSION}\n".encode())
+        weighting = asdict(self.weighting)
+        del weighting["m_query"]
+        settings = [self.vocabulary.features, weighting, preparation.normalize]
+        digest.update(json.dumps(settings, sort_keys=True).encode())
+        for array in (self.decoder.weight.astype(np.float16), preparation.mean, preparation.removed):
+            digest.update(b"\0" if array is None else np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+    def with_weighting(self, **changes: Any) -> Self:
+        """Return this model with changed settings of its `Weighting`."""
+        return replace(self, weighting=replace(self.weighting, **changes))
+
+    def save(self, path: str | Path) -> None:
+        """
+        Write the model as a folder, replacing a key-token model that is already there.
+
+        The folder appears whole or not at all: it is written beside its place and moved there.
+
+        :param path: The folder; its parents are created.
+        :raises FileExistsError: Something else than a key-token model is at the path.
+        """
+        path = Path(path)
+        if path.exists() and not _is_replaceable(path):
+            msg = f"'{path}' exists and is not a key-token model, so it is not replaced. Choose another path."
+            raise FileExistsError(msg)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+            new = Path(temporary) / "new"
+            new.mkdir()
+            self._write(new)
+            if path.exists():
+                os.replace(path, Path(temporary) / "old")
+            os.replace(new, path)
+
+    def _write(self, folder: Path) -> None:
+        preparation = self.decoder.preparation
+        files = {
+            _TOKENIZER: self.vocabulary.tokenizer_json.encode(),
+            _DECODER: _pack(
+                weight=self.decoder.weight.astype(np.float16),
+                features=np.frombuffer(json.dumps(self.vocabulary.features).encode(), dtype=np.uint8),
+                feature_of_id=self.vocabulary.feature_of_id,
+                idf=self.idf,
+                mean=preparation.mean,
+                removed=preparation.removed,
+                query_mean=self.query_mean,
+            ),
+        }
+        if self.spectrum is not None:
+            files[_SPECTRUM] = _pack(**vars(self.spectrum))
+        config = {
+            "format_version": FORMAT_VERSION,
+            "keytok_haystack_version": version("keytok-haystack"),
+            "fingerprint": self.fingerprint,
+            "source": self.source,
+            "embedder": self.embedder,
+            "dimension": self.dimension,
+            "normalize": preparation.normalize,
+            **asdict(self.weighting),
+            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        }
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        (folder / _CONFIG).write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """
+        Read a model from its folder. Nothing in the folder is ever executed.
+
+        :param path: The folder.
+        :raises FileNotFoundError: There is no folder at the path.
+        :raises ModelFolderError: The folder is not a key-token model, of another format version, or damaged.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            msg = f"There is no key-token model at '{path}'. Make one with `keytok fit DATA --output {path}`."
+            raise FileNotFoundError(msg)
+        config = _read_config(path)
+        digests = {name: digest for name, digest in config["sha256"].items() if name in _FILES}
+        files = {name: _read_checked(path / name, digest) for name, digest in digests.items()}
+        try:
+            model = cls._from_parts(config, files)
+        except Exception as error:
+            msg = f"The key-token model '{path}' is damaged: {type(error).__name__}: {error}. Make it again."
+            raise ModelFolderError(msg) from error
+        if model.fingerprint != config["fingerprint"]:
+            msg = f"The key-token model '{path}' is damaged: its content does not match its fingerprint. Make it again."
+            raise ModelFolderError(msg)
+        return model
+
+    @classmethod
+    def _from_parts(cls, config: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
+        tensors = load_tensors(files[_DECODER])
+        preparation = Preparation(tensors.get("removed"), config["normalize"], tensors.get("mean"))
+        tokenizer = Tokenizer.from_str(files[_TOKENIZER].decode())
+        return cls(
+            vocabulary=Vocabulary(tokenizer, json.loads(tensors["features"].tobytes()), tensors["feature_of_id"]),
+            decoder=TokenDecoder(tensors["weight"], preparation),
+            weighting=Weighting(**{field.name: config[field.name] for field in fields(Weighting)}),
+            source=config["source"],
+            embedder=config["embedder"],
+            idf=tensors.get("idf"),
+            spectrum=Spectrum(**load_tensors(files[_SPECTRUM])) if _SPECTRUM in files else None,
+            query_mean=tensors.get("query_mean"),
+        )
+
+
+def mean_maximum(weights: csr_array) -> float:
+    """Return the mean over rows, shape `(n, V)`, of the largest weight: what `weight_scale` divides by."""
+    mean = float(row_maxima(weights).mean()) if weights.shape[0] else 0.0
+    return mean if mean > 0 else 1.0
+
+
+def _pack(**arrays: NDArray[Any] | None) -> bytes:
+    return bytes(save_tensors({name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}))
+
+
+def _is_replaceable(path: Path) -> bool:
+    if path.is_dir() and not any(path.iterdir()):
+        return True
+    try:
+        config = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return _is_config(config)
+
+
+def _is_config(config: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(config, dict) and "format_version" in config and "fingerprint" in config
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f"'{path}' is not a key-token model: it has no readable {_CONFIG} ({error})."
+        raise ModelFolderError(msg) from error
+    if not _is_config(config):
+        msg = f"'{path}' is not a key-token model: its {_CONFIG} belongs to something else."
+        raise ModelFolderError(msg)
+    if config["format_version"] != FORMAT_VERSION:
+        msg = (
+            f"The key-token model '{path}' has format version {config['format_version']}, but this version of "
+            f"keytok-haystack reads {FORMAT_VERSION}. Make it again, or install the version that made it."
+        )
+        raise ModelFolderError(msg)
+    if not isinstance(config.get("sha256"), dict):
+        msg = f"The key-token model '{path}' is damaged: its {_CONFIG} names no files. Make it again."
+        raise ModelFolderError(msg)
+    return config
+
+
+def _read_checked(file: Path, digest: str) -> bytes:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        msg = f"The key-token model '{file.parent}' is damaged: {file.name} is missing. Make it again."
+        raise ModelFolderError(msg) from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        msg = f"The key-token model '{file.parent}' is damaged: {file.name} is not what was saved. Make it again."
+        raise ModelFolderError(msg)
+    return content

@@ -1,0 +1,49 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The pipelines that come with the project, adapted to a user's own models and addresses."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from keytok_haystack.resources import resource
+
+
+def pipeline_yaml(name: str | Path, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """
+    Return a pipeline as YAML, with some of its components' parameters replaced.
+
+    Haystack substitutes no variables in YAML, so paths and addresses are literal there. This replaces them:
+
+    ```python
+    from haystack import Pipeline
+    from keytok_haystack import pipeline_yaml
+
+    overrides = {"key_token_embedder": {"model": "models/mine"}, "text_embedder": {"model": "BAAI/bge-small-en-v1.5"}}
+    pipeline = Pipeline.loads(pipeline_yaml("query.in_memory", overrides))
+    ```
+
+    :param name: A pipeline of this project, such as "query.in_memory", or the path of a YAML file.
+    :param overrides: For each component, the init parameters to replace; `"retriever": {"document_store.index": "x"}`
+        reaches into a nested component.
+    :raises FileNotFoundError: There is no such pipeline.
+    :raises KeyError: The pipeline has no such component, or a nested parameter does not exist.
+    """
+    path = Path(name)
+    if path.suffix not in (".yml", ".yaml"):
+        path = resource("pipelines") / f"{name}.yml"
+    definition = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for component, parameters in (overrides or {}).items():
+        if component not in definition["components"]:
+            msg = f"'{path.name}' has no component '{component}', only {', '.join(definition['components'])}."
+            raise KeyError(msg)
+        for dotted, value in parameters.items():
+            *parents, last = dotted.split(".")
+            target = definition["components"][component]["init_parameters"]
+            for parent in parents:
+                target = target[parent]["init_parameters"]
+            target[last] = value
+    return str(yaml.safe_dump(definition, sort_keys=False))

@@ -1,0 +1,83 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What OpenSearch and Elasticsearch do to the names and weights of a `rank_features` field, as pure functions."""
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_DROPPED_BITS = 15  # Lucene's FeatureField stores `Float.floatToIntBits(weight) >>> 15` as a term frequency
+_SMALLEST_NORMAL = np.finfo(np.float32).tiny
+
+
+def escape_feature(feature: str) -> str:
+    """
+    Turn a feature into a key that engines can both store and find.
+
+    A `.` in a `rank_features` key is accepted when indexing and can never be matched by a query, because the engines
+    split the field path at dots. `%` and `.` become `%25` and `%2E`; every other string is safe as it is.
+    """
+    return feature.replace("%", "%25").replace(".", "%2E")
+
+
+def unescape_feature(key: str) -> str:
+    """Undo `escape_feature`."""
+    return key.replace("%2E", ".").replace("%25", "%")
+
+
+def check_weights(weights: ArrayLike) -> NDArray[np.float32]:
+    """
+    Return the weights as float32, refusing what engines refuse.
+
+    :raises ValueError: A weight is not a positive normal float: engines reject the whole document for one of those.
+    """
+    array = np.asarray(weights, dtype=np.float32)
+    if not (np.isfinite(array) & (array >= _SMALLEST_NORMAL)).all():
+        bad = array[~(np.isfinite(array) & (array >= _SMALLEST_NORMAL))][0]
+        msg = f"Key-token weights must be finite and at least {_SMALLEST_NORMAL:.2g}, but one is {bad}."
+        raise ValueError(msg)
+    return array
+
+
+def truncate_weights(weights: ArrayLike) -> NDArray[np.float32]:
+    """
+    Return the values that a query is scored with: Lucene keeps 9 significant bits of a float and cuts off the rest.
+
+    :param weights: Positive normal floats, any shape.
+    """
+    bits = np.asarray(weights, dtype=np.float32).view(np.uint32)
+    return (bits >> _DROPPED_BITS << _DROPPED_BITS).view(np.float32)
+
+
+def shortest_decimals(weights: ArrayLike) -> NDArray[np.float64]:
+    """
+    Replace every weight by the shortest decimal that Lucene truncates to the same stored value.
+
+    The scores stay the same to the bit, and the JSON of 128 tokens shrinks by more than half.
+
+    :param weights: Non-negative floats, any shape. Subnormal ones, which engines cannot store, become 0.
+    """
+    return _shortest_decimal_table()[np.asarray(weights, dtype=np.float32).view(np.uint32) >> _DROPPED_BITS]
+
+
+@cache
+def _shortest_decimal_table() -> NDArray[np.float64]:
+    """Return the shortest decimal for each of the 65,536 values that a non-negative float can be truncated to."""
+    first, infinity = (np.float32(value).view(np.uint32) >> _DROPPED_BITS for value in (_SMALLEST_NORMAL, np.inf))
+    target = (np.arange(first, infinity, dtype=np.uint32) << _DROPPED_BITS).view(np.float32).astype(np.float64)
+    exponent = np.floor(np.log10(target)).astype(int)
+    shortest = target.copy()
+    for digits in (4, 3, 2, 1):  # 4 significant digits always suffice: 9 bits are spaced by at least 0.2 %
+        decimals = digits - 1 - exponent
+        # an integer divided by an exact power of ten is the double nearest to that decimal
+        scale = 10.0 ** np.abs(decimals)
+        mantissa = np.ceil(np.where(decimals >= 0, target * scale, target / scale) * (1 - 1e-15))
+        candidate = np.where(decimals >= 0, mantissa / scale, mantissa * scale)
+        with np.errstate(over="ignore"):  # rounding up the largest ones leaves the range of float32
+            same = truncate_weights(candidate) == target
+        shortest[same] = candidate[same]
+    table = np.zeros(1 << 16)
+    table[first:infinity] = shortest
+    return table

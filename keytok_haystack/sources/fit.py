@@ -1,0 +1,210 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Fit a decoder to any embedder: a ridge regression of a corpus's tokens on its embeddings."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+
+from keytok_haystack.decoder import TokenDecoder
+from keytok_haystack.model import KeyTokenModel, Weighting, mean_maximum
+from keytok_haystack.spectrum import EmbeddingError, Moments, Preparation, Spectrum, in_batches
+from keytok_haystack.vocabulary import Vocabulary
+
+REGULARIZATION = 0.02
+_GCV_GRID = np.logspace(-4, 1, 41)
+_SAMPLE_SIZE = 4096
+
+
+def fit(
+    embeddings: "ArrayLike | Iterable[ArrayLike]",
+    texts: Iterable[str],
+    vocabulary: Vocabulary,
+    *,
+    regularization: float | Literal["gcv"] = REGULARIZATION,
+    min_df: int = 2,
+    spectrum: Spectrum | None = None,
+    head: TokenDecoder | None = None,
+    weighting: Weighting | None = None,
+    embedder: str | None = None,
+) -> KeyTokenModel:
+    """
+    Fit a key-token model to the embeddings of texts: no labels, no queries, no second model.
+
+    The regression's target for a text is the square root of its unigram distribution, a vector of unit length; its
+    input is the centred embedding. With X (n, d) and Y (n, V) these are the ridge coefficients
+    `B = (X'X + lambda I)^-1 X'Y`, and the decoder is `B` with each feature's column multiplied by its idf. Multiplying
+    by the idf after the regression is what makes one pass enough: `X'X` and `X'Y` are sums over texts, and document
+    frequencies need not be known before the end.
+
+    Memory is `O(d V)` however many texts there are, time `O(n d (d + tokens per text) + d^2 V)`.
+
+    :param embeddings: Shape `(n, d)`, or any iterable of such batches, as the embedder gives them.
+    :param texts: The `n` texts that were embedded, in the same order; any iterable.
+    :param vocabulary: The features of the tokenizer to fit; any tokenizer will do, the embedder's is a good choice.
+    :param regularization: `lambda` as a share of the mean eigenvalue of `X'X`. "gcv" takes the one with the least
+        generalized cross-validation error, the rotation-invariant form of leave-one-out (Golub, Heath and Wahba 1979),
+        computed from the same sums. It predicts the tokens best, and retrieves slightly worse than the default.
+    :param min_df: Features in fewer texts are left out, or taken from `head`.
+    :param spectrum: A spectrum of the embeddings, whose first principal component is removed before fitting. Without
+        one nothing is removed, and the model's spectrum is that of the unit-length embeddings.
+    :param head: A decoder over the same vocabulary (an LM head): its rows serve the features rarer than `min_df`, at
+        the mean logit variance of the fitted ones.
+    :param weighting: How logits become weights; its `weight_scale` is replaced by the one fitted.
+    :param embedder: The name of the embedding model, kept in the model.
+    :raises EmbeddingError: There are no embeddings, they are all the same, or one is unusable.
+    :raises ValueError: There are not as many texts as embeddings, or no feature is frequent enough.
+    """
+    preparation = Preparation(removed=None if spectrum is None else spectrum.pc1)
+    sums: _Sums | None = None
+    for batch, counts in _paired(embeddings, texts, vocabulary):
+        if sums is None:
+            sums = _Sums(batch.shape[1], len(vocabulary))
+        sums.add(preparation(batch), counts, batch)
+    if sums is None:
+        msg = "There are no texts to fit on."
+        raise EmbeddingError(msg)
+
+    frequent = np.flatnonzero(sums.document_frequency >= min_df)
+    if len(frequent) == 0:
+        msg = f"No feature occurs in at least min_df={min_df} of the {sums.moments.count} texts: use more texts."
+        raise ValueError(msg)
+    idf = np.log1p((sums.moments.count - sums.document_frequency + 0.5) / (sums.document_frequency + 0.5))
+    weight = sums.solve(frequent, regularization) * idf[frequent, None]
+    kept = frequent
+    if head is not None:
+        weight, kept = _with_head(weight, frequent, head, sums.moments), np.arange(len(vocabulary))
+    mean = sums.moments.mean.astype(np.float32)
+    # only the decoder's direction matters, since weights are scaled: the largest entry is set to 1 to suit float16
+    decoder = TokenDecoder(weight / np.abs(weight).max(), replace(preparation, mean=mean))
+    unscaled = replace(weighting or Weighting(), weight_scale=1.0)
+    model = KeyTokenModel(
+        vocabulary=vocabulary.subset(kept),
+        decoder=decoder,
+        weighting=unscaled,
+        embedder=embedder,
+        idf=idf[kept].astype(np.float32),
+        spectrum=spectrum or Spectrum.from_moments(sums.moments),
+    )
+    return model.with_weighting(weight_scale=mean_maximum(model.encode_documents(sums.sample.rows)))
+
+
+def _paired(
+    embeddings: "ArrayLike | Iterable[ArrayLike]", texts: Iterable[str], vocabulary: Vocabulary
+) -> Iterator[tuple[NDArray[np.float32], csr_array]]:
+    """Pair each batch of embeddings with the literal counts of its texts."""
+    if isinstance(texts, str):
+        msg = "`texts` must be an iterable of strings, not one string."
+        raise TypeError(msg)
+    remaining = iter(texts)
+    n = 0
+    for batch in in_batches(embeddings):
+        batch_texts = list(islice(remaining, len(batch)))
+        n += len(batch_texts)
+        if len(batch_texts) < len(batch):
+            msg = f"There are only {n} texts for more embeddings: each embedding needs its text."
+            raise ValueError(msg)
+        yield batch, vocabulary.literal_counts(batch_texts)
+    if next(remaining, None) is not None:
+        msg = f"There are only {n} embeddings for more texts: each text needs its embedding."
+        raise ValueError(msg)
+
+
+class _Sums:
+    """What one pass over the corpus accumulates."""
+
+    def __init__(self, dimension: int, n_features: int) -> None:
+        self.moments = Moments(dimension)
+        self.document_frequency = np.zeros(n_features)
+        self.sample = _Reservoir(_SAMPLE_SIZE)
+        self._target_sum = np.zeros(n_features)
+        self._target_energy = np.zeros(n_features)
+        # Y'X: rows of features that never occur are never touched, so that they take up no memory
+        self._cross_products = np.zeros((n_features, dimension), dtype=np.float32)
+
+    def add(self, prepared: NDArray[np.float32], counts: csr_array, embeddings: NDArray[np.float32]) -> None:
+        lengths = np.asarray(counts.sum(axis=1)).ravel()
+        per_entry = np.repeat(np.where(lengths > 0, lengths, 1), np.diff(counts.indptr))
+        shares = (counts.data / per_entry).astype(np.float32)
+        target = csr_array((np.sqrt(shares), counts.indices, counts.indptr), shape=counts.shape)
+        present = np.unique(counts.indices)
+        self._cross_products[present] += target[:, present].T @ prepared
+        self._target_sum += np.bincount(target.indices, target.data, minlength=counts.shape[1])
+        self._target_energy += np.bincount(target.indices, shares, minlength=counts.shape[1])
+        self.document_frequency += np.bincount(counts.indices, minlength=counts.shape[1])
+        self.moments.add(prepared)
+        self.sample.add(embeddings)
+
+    def solve(self, features: NDArray[np.int64], regularization: float | Literal["gcv"]) -> NDArray[np.float64]:
+        """Return the ridge coefficients of some features, shape `(v, d)`."""
+        count = self.moments.count
+        energies, vectors = np.linalg.eigh(self.moments.scatter)
+        energies = np.maximum(energies, 0.0)
+        if energies.mean() <= 1e-12 * count:
+            msg = "The embeddings are all the same, so nothing can be fitted to them."
+            raise EmbeddingError(msg)
+        centred = self._cross_products[features] - np.outer(self._target_sum[features], self.moments.mean)
+        rotated = centred @ vectors
+        if regularization == "gcv":
+            total = self._target_energy[features].sum() - np.square(self._target_sum[features]).sum() / count
+            errors = self._gcv(energies, np.square(rotated).sum(axis=0), total)
+            regularization = float(_GCV_GRID[np.argmin(errors)])
+        penalty = regularization * energies.mean()
+        return np.asarray((rotated / (energies + penalty)) @ vectors.T)
+
+    def _gcv(
+        self, energies: NDArray[np.float64], projected: NDArray[np.float64], total: float
+    ) -> NDArray[np.float64]:
+        """Return the generalized cross-validation error at each point of the grid."""
+        count = self.moments.count
+        penalties = _GCV_GRID[:, None] * energies.mean()
+        shrinkage = 1 / (energies + penalties)
+        residual = total - (projected * (2 * shrinkage - energies * shrinkage**2)).sum(axis=1)
+        freedom = 1 + (energies * shrinkage).sum(axis=1)
+        return np.asarray(count * residual / np.maximum(count - freedom, 1e-9) ** 2)
+
+
+class _Reservoir:
+    """A uniform sample of a stream of rows (Vitter's algorithm R), the same for the same stream."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._seen = 0
+        self._rows: list[NDArray[np.float32]] = []
+        self._random = np.random.default_rng(0)
+
+    def add(self, batch: NDArray[np.float32]) -> None:
+        for row in batch:
+            if len(self._rows) < self._size:
+                self._rows.append(row.copy())
+            elif (slot := int(self._random.integers(self._seen + 1))) < self._size:
+                self._rows[slot] = row.copy()
+            self._seen += 1
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        return np.array(self._rows)
+
+
+def _with_head(
+    fitted: NDArray[np.float64], frequent: NDArray[np.int64], head: TokenDecoder, moments: Moments
+) -> NDArray[np.float64]:
+    """Put the fitted rows into a head, its own rows scaled to the fitted ones' mean standard deviation of logits."""
+    if head.weight.shape[1] != fitted.shape[1] or len(head) <= frequent[-1]:
+        msg = f"The head has the shape {head.weight.shape}, but embeddings have {fitted.shape[1]} dimensions."
+        raise ValueError(msg)
+    weight = head.weight.astype(np.float64)
+    covariance = moments.scatter / moments.count
+
+    def deviation(rows: NDArray[np.float64]) -> float:
+        return float(np.sqrt(np.einsum("vd,vd->v", rows @ covariance, rows)).mean())
+
+    weight *= deviation(fitted) / deviation(weight[frequent])
+    weight[frequent] = fitted
+    return weight

@@ -1,0 +1,186 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""From a tokenizer's ids to features: the readable surface forms that documents and queries share."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from tokenizers import Tokenizer
+
+from keytok_haystack.rank_features import escape_feature
+
+_UNUSED = re.compile(r"[\[<]\|?(unused|reserved|extra_id|pad|unk|placeholder)[_ ]?(special_token_)?\d*\|?[\]>]")
+_BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
+
+
+class Vocabulary:
+    """
+    The features of a tokenizer: `V` surface forms, each shared by one or more token ids.
+
+    Ids that differ only in case, in their leading-space marker or in their spelling as bytes are one feature.
+    Punctuation, special tokens, unused tokens and fragments of a character have no feature. WordPiece continuations
+    keep their `##`: folding them into whole words measures no better (docs/method.md).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, features: Sequence[str], feature_of_id: NDArray[np.int32]) -> None:
+        """
+        Create a vocabulary from its parts; most callers want `from_tokenizer`.
+
+        :param tokenizer: The tokenizer; it is copied, and the copy neither truncates nor pads.
+        :param features: `V` distinct surface forms.
+        :param feature_of_id: Shape `(ids,)`, the feature of each token id, -1 for none.
+        """
+        self.features = tuple(features)
+        self.feature_of_id = feature_of_id
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: "Tokenizer | str | Path") -> "Vocabulary":
+        """
+        Read the features of a tokenizer.
+
+        :param tokenizer: A tokenizer of the `tokenizers` package, or the path of a `tokenizer.json` or of the folder
+            that holds it.
+        :raises FileNotFoundError: There is no `tokenizer.json` at the path.
+        :raises ValueError: The file is not a tokenizer, or none of its tokens is a readable feature.
+        """
+        if not isinstance(tokenizer, Tokenizer):
+            tokenizer = _load_tokenizer(Path(tokenizer))
+        surface = _SurfaceForms(tokenizer)
+        ids = tokenizer.get_vocab(with_added_tokens=True)
+        feature_of_id = np.full(max(ids.values(), default=-1) + 1, -1, dtype=np.int32)
+        index: dict[str, int] = {}
+        for token, token_id in sorted(ids.items(), key=lambda item: item[1]):
+            if (feature := surface(token, token_id)) is not None:
+                feature_of_id[token_id] = index.setdefault(feature, len(index))
+        if not index:
+            msg = "The tokenizer has no token with a letter, a digit or a symbol, so there are no features."
+            raise ValueError(msg)
+        return cls(tokenizer, list(index), feature_of_id)
+
+    def __len__(self) -> int:
+        """Return the number of features, `V`."""
+        return len(self.features)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The features as engine keys: `%` and `.` escaped."""
+        return tuple(map(escape_feature, self.features))
+
+    @property
+    def tokenizer_json(self) -> str:
+        """The tokenizer, serialized as a `tokenizer.json`."""
+        return str(self._tokenizer.to_str())
+
+    def subset(self, kept: NDArray[np.integer[Any]]) -> "Vocabulary":
+        """
+        Keep only some features; the literal features of a text are then found among those.
+
+        :param kept: Shape `(v,)`, the features to keep, ascending.
+        """
+        position = np.full(len(self) + 1, -1, dtype=np.int32)  # the last entry serves feature -1
+        position[kept] = np.arange(len(kept), dtype=np.int32)
+        return Vocabulary(self._tokenizer, [self.features[i] for i in kept], position[self.feature_of_id])
+
+    def whole(self) -> "Vocabulary":
+        """Return all features of the tokenizer, also those that a `subset` has left out."""
+        return Vocabulary.from_tokenizer(self._tokenizer)
+
+    def literal_counts(self, texts: Iterable[str]) -> csr_array:
+        """
+        Count the literal features of each text: the features of its own tokens.
+
+        :param texts: `n` texts; an empty one has no features.
+        :returns: Shape `(n, V)`, float32.
+        :raises TypeError: A text is not a string.
+        """
+        texts = list(texts)
+        for position, text in enumerate(texts):
+            if not isinstance(text, str):
+                msg = f"Texts must be strings, but text {position} is of type {type(text).__name__}."
+                raise TypeError(msg)
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        rows = np.repeat(np.arange(len(texts)), [len(encoding) for encoding in encodings])
+        ids = np.fromiter((i for encoding in encodings for i in encoding.ids), dtype=np.int64, count=len(rows))
+        features = self.feature_of_id[ids]
+        known = features >= 0
+        ones = np.ones(int(known.sum()), dtype=np.float32)
+        counts = csr_array((ones, (rows[known], features[known])), shape=(len(texts), len(self)))
+        counts.sum_duplicates()
+        return counts
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        msg = f"No tokenizer at '{file}'. A fast tokenizer's 'tokenizer.json' is needed."
+        raise FileNotFoundError(msg)
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the Rust side raises bare Exception
+        msg = f"'{file}' is not a tokenizer that the `tokenizers` package can read: {error}"
+        raise ValueError(msg) from error
+
+
+class _SurfaceForms:
+    """How one tokenizer spells its tokens: calling it turns a token into its surface form, or None."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        spec = json.loads(tokenizer.to_str())
+        steps = json.dumps([spec["decoder"], spec["pre_tokenizer"]])
+        model = spec["model"]
+        self._byte_level = '"ByteLevel"' in steps
+        self._continuation = (model.get("continuing_subword_prefix") or "") if model["type"] == "WordPiece" else ""
+        self._word_end = model.get("end_of_word_suffix") or ""
+        self._special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        self._added = set(tokenizer.get_added_tokens_decoder())
+
+    def __call__(self, token: str, token_id: int) -> str | None:
+        if token_id in self._special or _UNUSED.fullmatch(token) or _BYTE_FALLBACK.fullmatch(token):
+            return None
+        prefix = ""
+        if self._byte_level and token_id not in self._added:
+            decoded = _decode_bytes(token)
+            if decoded is None:
+                return None
+            token = decoded
+        elif self._continuation and token.startswith(self._continuation):
+            prefix, token = "##", token[len(self._continuation) :]
+        if self._word_end and token.endswith(self._word_end):
+            token = token[: -len(self._word_end)]
+        token = token.replace("\u2581", " ").strip().casefold()
+        return prefix + token if any(map(_is_readable, token)) else None
+
+
+def _is_readable(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] in "LN" or category == "So"  # letters, numbers, and symbols such as emoji
+
+
+def _decode_bytes(token: str) -> str | None:
+    """Undo the byte-to-character table of byte-level BPE; None if the bytes are not whole characters."""
+    try:
+        return bytes(_BYTE_OF_CHARACTER[character] for character in token).decode("utf-8")
+    except (KeyError, UnicodeDecodeError):
+        return None
+
+
+def _byte_level_table() -> dict[str, int]:
+    """Byte-level BPE (GPT-2) writes printable bytes as themselves and the others as characters from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTE_OF_CHARACTER = _byte_level_table()
