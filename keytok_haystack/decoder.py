@@ -68,4 +68,6 @@ class TokenDecoder:
         :raises EmbeddingError: The embeddings are unusable (`check_embeddings`).
         """
         rows = [top_k(chunk, k, minimum) for chunk in self.chunks(embeddings)]
+        if len(rows) == 1:
+            return rows[0]
         return csr_array(vstack(rows, format="csr")) if rows else csr_array((0, len(self)), dtype=np.float32)

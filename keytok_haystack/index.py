@@ -254,7 +254,8 @@ class InvertedIndex:
         candidates = self._candidates(scores, top_k, among)
         # the winners' sums are taken again in float64, term by term, so that they equal the explained contributions
         exact = [
-            (self._ids[i], self._exact_score(tokens, i) + (float(lexical[i]) if bm25_weight else 0.0)) for i in candidates
+            (self._ids[i], self._exact_score(tokens, i) + (float(lexical[i]) if bm25_weight else 0.0))
+            for i in candidates
         ]
         return sorted(exact, key=lambda hit: (-hit[1], hit[0]))[:top_k]
 
@@ -268,7 +269,7 @@ class InvertedIndex:
             eligible[[self._position[document_id] for document_id in among if document_id in self._position]] = True
         if among is not None or len(self) < len(self._ids):
             scores = np.where(eligible, scores, 0)
-        threshold = max(_lower_bound_of_kth(scores, top_k), np.finfo(np.float32).tiny)
+        threshold = max(_lower_bound_of_kth(scores, top_k), float(np.finfo(np.float32).tiny))
         candidates = np.flatnonzero(scores >= threshold)
         if top_k < len(candidates):
             kth = -np.partition(-scores[candidates], top_k - 1)[top_k - 1]
@@ -289,9 +290,7 @@ def _lower_bound_of_kth(scores: NDArray[np.float32], k: int) -> float:
     return float(np.partition(blocks, len(blocks) - k)[len(blocks) - k]) * (1 - 1e-5) if k <= len(blocks) else 0.0
 
 
-def contributions(
-    query: Mapping[str, float], document: Mapping[str, float]
-) -> list[tuple[str, float, float, float]]:
+def contributions(query: Mapping[str, float], document: Mapping[str, float]) -> list[tuple[str, float, float, float]]:
     """
     Return why a query finds a document: `(key, query weight, document weight, contribution)` of each shared token.
 

@@ -5,7 +5,6 @@
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -28,7 +27,12 @@ from keytok_haystack.spectrum import Preparation, Spectrum
 from keytok_haystack.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
-_CONFIG, _TOKENIZER, _DECODER, _SPECTRUM = "config.json", "tokenizer.json", "decoder.safetensors", "spectrum.safetensors"
+_CONFIG, _TOKENIZER, _DECODER, _SPECTRUM = (
+    "config.json",
+    "tokenizer.json",
+    "decoder.safetensors",
+    "spectrum.safetensors",
+)
 _FILES = (_TOKENIZER, _DECODER, _SPECTRUM)
 
 
@@ -57,7 +61,9 @@ class Weighting:
     def __post_init__(self) -> None:
         """Refuse settings without a meaning."""
         if self.k_document < 1 or self.m_query < 0:
-            msg = f"k_document must be at least 1 and m_query at least 0, but they are {self.k_document}, {self.m_query}."
+            msg = (
+                f"k_document must be at least 1 and m_query at least 0, but they are {self.k_document}, {self.m_query}."
+            )
             raise ValueError(msg)
         if self.exponent <= 0 or self.weight_scale <= 0 or self.minimum_weight < 0:
             msg = "exponent and weight_scale must be positive, and minimum_weight must not be negative."
@@ -215,8 +221,8 @@ class KeyTokenModel:
             new.mkdir()
             self._write(new)
             if path.exists():
-                os.replace(path, Path(temporary) / "old")
-            os.replace(new, path)
+                path.replace(Path(temporary) / "old")
+            new.replace(path)
 
     def _write(self, folder: Path) -> None:
         preparation = self.decoder.preparation
@@ -299,7 +305,9 @@ def mean_maximum(weights: csr_array) -> float:
 
 
 def _pack(**arrays: NDArray[Any] | None) -> bytes:
-    return bytes(save_tensors({name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}))
+    return bytes(
+        save_tensors({name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None})
+    )
 
 
 def _is_replaceable(path: Path) -> bool:

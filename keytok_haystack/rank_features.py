@@ -59,7 +59,9 @@ def shortest_decimals(weights: ArrayLike) -> NDArray[np.float64]:
 
     :param weights: Non-negative floats, any shape. Subnormal ones, which engines cannot store, become 0.
     """
-    return _shortest_decimal_table()[np.asarray(weights, dtype=np.float32).view(np.uint32) >> _DROPPED_BITS]
+    codes = np.asarray(weights, dtype=np.float32).view(np.uint32) >> _DROPPED_BITS
+    decimals: NDArray[np.float64] = _shortest_decimal_table()[codes]
+    return decimals
 
 
 @cache

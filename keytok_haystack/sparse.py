@@ -22,7 +22,7 @@ def top_k(logits: NDArray[np.float32], k: int, minimum: float = 0.0) -> csr_arra
     :param k: At least 1; more than `V` keeps all.
     :returns: Shape `(n, V)`, float32, canonical (columns ascending).
     """
-    n, size = logits.shape
+    size = logits.shape[1]
     kept = logits > minimum
     if k < size:
         threshold = _kth_largest(logits, k)
@@ -31,9 +31,10 @@ def top_k(logits: NDArray[np.float32], k: int, minimum: float = 0.0) -> csr_arra
         for row in np.flatnonzero(surplus > 0):
             tied = np.flatnonzero(logits[row] == threshold[row])
             kept[row, tied[-surplus[row] :]] = False
-    rows, columns = np.nonzero(kept)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))])
-    return csr_array((logits[rows, columns].astype(np.float32, copy=False), columns, indptr), shape=logits.shape)
+    flat = np.flatnonzero(kept)
+    columns = (flat % size).astype(np.int32)
+    indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(kept, axis=1))]).astype(np.int32)
+    return csr_array((logits.reshape(-1)[flat], columns, indptr), shape=logits.shape)
 
 
 def _kth_largest(logits: NDArray[np.float32], k: int) -> NDArray[np.float32]:
@@ -92,7 +93,9 @@ def rows_to_dicts(rows: csr_array, keys: Sequence[str]) -> list[dict[str, float]
     for start, stop in pairwise(rows.indptr.tolist()):
         order = start + np.argsort(-rows.data[start:stop], kind="stable")
         weights = rows.data[order].tolist()
-        dicts.append({keys[column]: weight for column, weight in zip(rows.indices[order].tolist(), weights, strict=True)})
+        dicts.append(
+            {keys[column]: weight for column, weight in zip(rows.indices[order].tolist(), weights, strict=True)}
+        )
     return dicts
 
 
@@ -103,7 +106,9 @@ def dicts_to_rows(dicts: Iterable[Mapping[str, float]], position: Mapping[str, i
     :param position: The column of each key.
     :raises KeyError: A key has no column.
     """
-    indptr, columns, weights = [0], [], []
+    indptr: list[int] = [0]
+    columns: list[int] = []
+    weights: list[float] = []
     for tokens in dicts:
         columns.extend(position[key] for key in tokens)
         weights.extend(tokens.values())

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import typer
@@ -47,7 +47,9 @@ def run() -> None:
         app()
     except (ValueError, TypeError, KeyError, OSError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        Console(stderr=True, highlight=False).print(f"[red]error:[/red] {' '.join(str(message).split())}", soft_wrap=True)
+        Console(stderr=True, highlight=False).print(
+            f"[red]error:[/red] {' '.join(str(message).split())}", soft_wrap=True
+        )
         sys.exit(2)
 
 
@@ -76,10 +78,12 @@ def fit_command(
     if vocabulary_source is None:
         msg = "--embeddings needs a --tokenizer: its tokens become the readable features. Any language model's will do."
         raise ValueError(msg)
-    penalty = "gcv" if regularization == "gcv" else _positive_number(regularization, "--regularization")
+    penalty: float | Literal["gcv"] = "gcv" if regularization == "gcv" else _positive_number(regularization)
     texts = read_texts(data)
     vocabulary = Vocabulary.from_tokenizer(Checkpoint.open(vocabulary_source).file("tokenizer.json"))
-    embedded = embed(texts, embedder, progress_bar=_is_interactive()) if embedder else _ready_made(embeddings, len(texts))
+    embedded = (
+        embed(texts, embedder, progress_bar=_is_interactive()) if embedder else _ready_made(embeddings, len(texts))
+    )
     started = time.perf_counter()
     model = fit(
         _with_progress(embedded.embeddings, "Fitting"),
@@ -172,9 +176,7 @@ def evaluate_command(
         started = time.perf_counter()
         loaded = fit(_with_progress(documents.embeddings, "Fitting"), texts, vocabulary, embedder=embedder)
         fit_seconds = time.perf_counter() - started
-    report = evaluate(
-        collection, split, loaded, documents, queries, fit_seconds=fit_seconds, progress_bar=interactive
-    )
+    report = evaluate(collection, split, loaded, documents, queries, fit_seconds=fit_seconds, progress_bar=interactive)
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
@@ -189,13 +191,13 @@ def _embedder_of(model: KeyTokenModel | None, embedder: str | None) -> str:
     return name
 
 
-def _positive_number(value: str, option: str) -> float:
+def _positive_number(value: str) -> float:
     try:
         number = float(value)
     except ValueError:
         number = -1.0
     if not 0 < number < float("inf"):
-        msg = f"{option} must be a positive number, not '{value}'."
+        msg = f"--regularization must be a positive number or 'gcv', not '{value}'."
         raise ValueError(msg)
     return number
 

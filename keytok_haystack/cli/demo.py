@@ -32,7 +32,9 @@ _SHOWN_QUERY = "2"
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Where to put the model, the chart and the results.")] = Path("keytok-demo"),
+    output: Annotated[Path, typer.Option(help="Where to put the model, the chart and the results.")] = Path(
+        "keytok-demo"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of text.")] = False,
 ) -> None:
     """Run the whole thing on a real collection: Cranfield, all-MiniLM-L6-v2, no server, no network."""
@@ -43,17 +45,23 @@ def demo(
     texts, query_texts = list(collection.documents.values()), list(collection.queries.values())
 
     console.rule("[bold]1. Embed[/bold]", align="left")
-    console.print(f"{len(texts):,} abstracts and {len(query_texts)} queries of the Cranfield collection, all-MiniLM-L6-v2")
+    console.print(
+        f"{len(texts):,} abstracts and {len(query_texts)} queries of the Cranfield collection, all-MiniLM-L6-v2"
+    )
     documents = embed(texts, embedder, progress_bar=interactive)
     queries = embed(query_texts, embedder, progress_bar=interactive)
-    console.print(f"{documents.seconds:.1f} s" + (" in an earlier run; taken from the cache" if documents.cached else ""))
+    console.print(
+        f"{documents.seconds:.1f} s" + (" in an earlier run; taken from the cache" if documents.cached else "")
+    )
 
     console.rule("[bold]2. Fit a decoder: which tokens does each embedding stand for?[/bold]", align="left")
     started = time.perf_counter()
     model = fit(documents.embeddings, texts, Vocabulary.from_tokenizer(embedder), embedder=embedder)
     fit_seconds = time.perf_counter() - started
     model.save(output / "model")
-    console.print(f"{fit_seconds:.1f} s, no labels; the model is in {output / 'model'}, {len(model.vocabulary):,} tokens")
+    console.print(
+        f"{fit_seconds:.1f} s, no labels; the model is in {output / 'model'}, {len(model.vocabulary):,} tokens"
+    )
 
     console.rule("[bold]3. Index through pipelines/indexing.in_memory.yml[/bold]", align="left")
     overrides = {"key_token_embedder": {"model": str(output / "model")}}
@@ -84,9 +92,7 @@ def demo(
         for key, text in tqdm(collection.queries.items(), desc="Asking", disable=not interactive, leave=False)
     }
     through_yaml = measure_run(collection, answers)
-    report = evaluate(
-        collection, "test", model, documents, queries, fit_seconds=fit_seconds, progress_bar=interactive
-    )
+    report = evaluate(collection, "test", model, documents, queries, fit_seconds=fit_seconds, progress_bar=interactive)
     draw(report, output / "chart.png")
     result = {**report.to_dict(), "through_query_pipeline": through_yaml}
     (output / "report.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -106,7 +112,7 @@ def demo(
     )
     console.print(f"Chart: {output / 'chart.png'}    Results: {output / 'report.json'}", soft_wrap=True)
     console.print(
-        "\nNow with your own texts, one JSON object with a \"text\" per line:\n"
+        '\nNow with your own texts, one JSON object with a "text" per line:\n'
         f"  [bold]keytok fit texts.jsonl --embedder {embedder} --output models/mine[/bold]",
         soft_wrap=True,
     )
@@ -131,7 +137,7 @@ def _pipeline(
     embeddings: NDArray[np.float32],
 ) -> Pipeline:
     pipeline = Pipeline.loads(pipeline_yaml(name, {component: {"model": embedder}, **overrides}))
-    pipeline.get_component(component).embedding_backend = _Cached(texts, embeddings)
+    vars(pipeline.get_component(component))["embedding_backend"] = _Cached(texts, embeddings)
     return pipeline
 
 

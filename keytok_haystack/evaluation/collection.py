@@ -37,8 +37,8 @@ class Collection:
         :raises CollectionError: A file is missing or malformed, or the split has no judgement of a known query.
         """
         folder = Path(folder)
-        documents = {identifier: text for identifier, text in _texts(folder / "corpus.jsonl")}
-        queries = {identifier: text for identifier, text in _texts(folder / "queries.jsonl")}
+        documents = dict(_texts(folder / "corpus.jsonl"))
+        queries = dict(_texts(folder / "queries.jsonl"))
         qrels = _qrels(folder / "qrels" / f"{split}.tsv")
         judged = {identifier: text for identifier, text in queries.items() if identifier in qrels}
         if not judged:
@@ -72,7 +72,7 @@ def _texts(file: Path) -> Iterator[tuple[str, str]]:
             parts = [part for part in (record.get("title"), text) if part]
             yield identifier, " ".join(parts)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            msg = f"Line {number} of '{file}' is not a JSON object with a string \"text\" or \"content\"."
+            msg = f'Line {number} of \'{file}\' is not a JSON object with a string "text" or "content".'
             raise CollectionError(msg) from error
 
 

@@ -105,7 +105,8 @@ def evaluate(
     in_index.score("")  # weighs the postings, as the first query does
 
     def dense(i: int) -> NDArray[np.floating]:
-        return dense_rows @ query_rows[i]
+        scores: NDArray[np.floating] = dense_rows @ query_rows[i]
+        return scores
 
     def in_one_query(i: int) -> NDArray[np.floating]:
         return key_tokens(i) + BM25_SHARE * in_index.score(query_texts[i])
@@ -123,7 +124,8 @@ def evaluate(
         ),
     }
     controls: dict[str, tuple[Scorer, int]] = {
-        name: (scorer, scorer.nbytes) for name, scorer in _controls(model, weights, documents, query_rows, texts, query_texts)
+        name: (scorer, scorer.nbytes)
+        for name, scorer in _controls(model, weights, documents, query_rows, texts, query_texts)
     }
     report = Report(
         data=collection.name,
@@ -143,9 +145,7 @@ def evaluate(
     return report
 
 
-def measure_run(
-    collection: Collection, rankings: Mapping[str, Iterable[tuple[str, float]]]
-) -> dict[str, float]:
+def measure_run(collection: Collection, rankings: Mapping[str, Iterable[tuple[str, float]]]) -> dict[str, float]:
     """
     Return the measures of a run.
 
@@ -258,8 +258,9 @@ def _controls(
         raw = calibrate(raw.with_weighting(**_sizes(model)), documents.embeddings, texts)
         raw_weights = raw.encode_documents(documents.embeddings)
         yield "word_embeddings", _KeyTokens(raw, raw_weights, query_embeddings, query_texts)
-        yield "word_embeddings_without_literals", _KeyTokens(
-            raw, raw_weights, query_embeddings, query_texts, literals=False
+        yield (
+            "word_embeddings_without_literals",
+            _KeyTokens(raw, raw_weights, query_embeddings, query_texts, literals=False),
         )
 
 

@@ -82,7 +82,9 @@ def draw(report: Report, path: str | Path) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, max(quality) * 1.32)
     axes.set_xlabel(f"nDCG@10 (dashed: dense, {dense:.3f})")
-    axes.set_title(f"{report.data}: {report.documents:,} documents, {report.queries:,} queries", loc="left", fontsize=11)
+    axes.set_title(
+        f"{report.data}: {report.documents:,} documents, {report.queries:,} queries", loc="left", fontsize=11
+    )
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -158,9 +158,7 @@ class _Sums:
         penalty = regularization * energies.mean()
         return np.asarray((rotated / (energies + penalty)) @ vectors.T)
 
-    def _gcv(
-        self, energies: NDArray[np.float64], projected: NDArray[np.float64], total: float
-    ) -> NDArray[np.float64]:
+    def _gcv(self, energies: NDArray[np.float64], projected: NDArray[np.float64], total: float) -> NDArray[np.float64]:
         """Return the generalized cross-validation error at each point of the grid."""
         count = self.moments.count
         penalties = _GCV_GRID[:, None] * energies.mean()

@@ -29,16 +29,18 @@ def document_embeddings(documents: Sequence[Document], dimension: int) -> NDArra
 
     :raises EmbeddingError: A document has no embedding or an unusable one; the message names it.
     """
+    embeddings = []
     for document in documents:
         if document.embedding is None:
             msg = f"Document '{document.id}' has no embedding: run a document embedder first."
             raise EmbeddingError(msg)
+        embeddings.append(document.embedding)
     try:
-        return check_embeddings([document.embedding for document in documents], dimension)
+        return check_embeddings(embeddings, dimension)
     except EmbeddingError:
-        for document in documents:
+        for document, embedding in zip(documents, embeddings, strict=True):
             try:
-                check_embeddings([document.embedding], dimension)
+                check_embeddings([embedding], dimension)
             except EmbeddingError as error:
                 msg = f"The embedding of document '{document.id}' is unusable. {error}"
                 raise EmbeddingError(msg) from error

@@ -68,11 +68,15 @@ class PC1Adjuster:
         :raises ValueError:
             If the model has no spectrum, because it was read from a checkpoint and not calibrated.
         """
+        self._loaded_spectrum()
+
+    def _loaded_spectrum(self) -> Spectrum:
         if self._spectrum is None:
             self._spectrum = load_model(self.model).spectrum
         if self._spectrum is None:
             msg = f"The key-token model '{self.model}' has no spectrum: calibrate it with embeddings of your corpus."
             raise ValueError(msg)
+        return self._spectrum
 
     @component.output_types(documents=list[Document], embedding=list[float])
     def run(
@@ -95,15 +99,14 @@ class PC1Adjuster:
         :raises TypeError:
             If `documents` is not a list of Documents.
         """
-        if (documents is None) == (embedding is None):
+        if embedding is not None and documents is None:
+            return {"embedding": self._loaded_spectrum().adjust([embedding], self.strength)[0].tolist()}
+        if documents is None or embedding is not None:
             msg = "PC1Adjuster needs exactly one of `documents` and `embedding`."
             raise ValueError(msg)
-        self.warm_up()
-        assert self._spectrum is not None  # noqa: S101  # warm_up has set it
-        if documents is None:
-            return {"embedding": self._spectrum.adjust([embedding], self.strength)[0].tolist()}
         check_documents(documents, "PC1Adjuster")
         if not documents:
             return {"documents": []}
-        adjusted = self._spectrum.adjust(document_embeddings(documents, self._spectrum.dimension), self.strength)
+        spectrum = self._loaded_spectrum()
+        adjusted = spectrum.adjust(document_embeddings(documents, spectrum.dimension), self.strength)
         return {"documents": [replace(d, embedding=e) for d, e in zip(documents, adjusted.tolist(), strict=True)]}

