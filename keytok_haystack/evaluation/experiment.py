@@ -130,7 +130,7 @@ def evaluate(
     report = Report(
         data=collection.name,
         split=split,
-        embedder=model.embedder,
+        embedder=_label(model.embedder),
         k_document=model.weighting.k_document,
         m_query=model.weighting.m_query,
         seconds={"embed": documents.seconds, "fit": fit_seconds, "project": project_seconds},
@@ -162,6 +162,11 @@ def measure_run(collection: Collection, rankings: Mapping[str, Iterable[tuple[st
         for document, relevance in judgements.items()
     ]
     return {str(name): float(value) for name, value in ir_measures.calc_aggregate(MEASURES, qrels, run).items()}
+
+
+def _label(embedder: str | None) -> str | None:
+    """Return the end of a path, which means the same on every machine; a hub id as it is."""
+    return "/".join(Path(embedder).parts[-2:]) if embedder is not None else None
 
 
 def _measure(collection: Collection, scorer: Scorer) -> dict[str, float]:
