@@ -98,6 +98,7 @@ class KeyTokenModel:
     :param spectrum: The spectrum of the embeddings, if known; `PC1Adjuster` needs it.
     :param query_mean: Shape `(d,)`, the mean of prepared query embeddings, for embedders whose instruction moves
         queries away from documents; None uses the documents' mean.
+    :param fit_seconds: How long fitting took, if it was measured.
     """
 
     vocabulary: Vocabulary
@@ -108,11 +109,15 @@ class KeyTokenModel:
     idf: NDArray[np.float32] | None = None
     spectrum: Spectrum | None = None
     query_mean: NDArray[np.float32] | None = None
+    fit_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together."""
         if len(self.vocabulary) != len(self.decoder):
             msg = f"The vocabulary has {len(self.vocabulary)} features, but the decoder {len(self.decoder)}."
+            raise ValueError(msg)
+        if self.spectrum is not None and self.spectrum.dimension != self.dimension:
+            msg = f"The spectrum has {self.spectrum.dimension} dimensions, but the decoder {self.dimension}."
             raise ValueError(msg)
 
     @property
@@ -246,6 +251,7 @@ class KeyTokenModel:
             "fingerprint": self.fingerprint,
             "source": self.source,
             "embedder": self.embedder,
+            "fit_seconds": self.fit_seconds,
             "dimension": self.dimension,
             "normalize": preparation.normalize,
             **asdict(self.weighting),
@@ -286,12 +292,16 @@ class KeyTokenModel:
         tensors = load_tensors(files[_DECODER])
         preparation = Preparation(tensors.get("removed"), config["normalize"], tensors.get("mean"))
         tokenizer = Tokenizer.from_str(files[_TOKENIZER].decode())
+        if tensors["weight"].shape[1] != config["dimension"]:
+            msg = f"the decoder has {tensors['weight'].shape[1]} dimensions, the configuration {config['dimension']}"
+            raise ValueError(msg)
         return cls(
             vocabulary=Vocabulary(tokenizer, json.loads(tensors["features"].tobytes()), tensors["feature_of_id"]),
             decoder=TokenDecoder(tensors["weight"], preparation),
             weighting=Weighting(**{field.name: config[field.name] for field in fields(Weighting)}),
             source=config["source"],
             embedder=config["embedder"],
+            fit_seconds=config["fit_seconds"],
             idf=tensors.get("idf"),
             spectrum=Spectrum(**load_tensors(files[_SPECTRUM])) if _SPECTRUM in files else None,
             query_mean=tensors.get("query_mean"),

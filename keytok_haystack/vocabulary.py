@@ -115,10 +115,10 @@ class Vocabulary:
         ids = np.fromiter((i for encoding in encodings for i in encoding.ids), dtype=np.int64, count=len(rows))
         features = self.feature_of_id[ids]
         known = features >= 0
-        ones = np.ones(int(known.sum()), dtype=np.float32)
-        counts = csr_array((ones, (rows[known], features[known])), shape=(len(texts), len(self)))
-        counts.sum_duplicates()
-        return counts
+        entries, counts = np.unique(rows[known] * len(self) + features[known], return_counts=True)
+        indptr = np.searchsorted(entries, np.arange(len(texts) + 1) * len(self))
+        columns = (entries % len(self)).astype(np.int32)
+        return csr_array((counts.astype(np.float32), columns, indptr.astype(np.int32)), shape=(len(texts), len(self)))
 
 
 def _load_tokenizer(path: Path) -> Tokenizer:

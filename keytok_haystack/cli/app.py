@@ -3,18 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from tqdm import tqdm
 
 from keytok_haystack.cli.demo import demo
@@ -30,6 +32,11 @@ from keytok_haystack.vocabulary import Vocabulary
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command("demo")(demo)
 
+# typer's own errors derive from click's, or in later versions from its copy of click's, so the base is found by name
+_USAGE_ERROR: type[Exception] = next(
+    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException" and issubclass(base, Exception)
+)
+
 EmbedderOption = Annotated[str | None, typer.Option(help="A sentence-transformers model: hub id or path.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 
@@ -42,15 +49,20 @@ def about() -> None:
 def run() -> None:
     """Run the command line; bad input ends it with exit code 2 and one line that says what is wrong."""
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        app()
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        Console(stderr=True, highlight=False).print(
-            f"[red]error:[/red] {' '.join(str(message).split())}", soft_wrap=True
-        )
+        sys.exit(app(standalone_mode=False))
+    except _USAGE_ERROR as error:
+        _fail(error.format_message())  # type: ignore[attr-defined]
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    if not message:  # no command was given, and the help has been shown
         sys.exit(2)
+    line = Text.assemble(("error: ", "red"), " ".join(message.split()))
+    Console(stderr=True, highlight=False).print(line, soft_wrap=True)
+    sys.exit(2)
 
 
 @app.command("fit")
@@ -80,7 +92,7 @@ def fit_command(
         raise ValueError(msg)
     penalty: float | Literal["gcv"] = "gcv" if regularization == "gcv" else _positive_number(regularization)
     texts = read_texts(data)
-    vocabulary = Vocabulary.from_tokenizer(Checkpoint.open(vocabulary_source).file("tokenizer.json"))
+    vocabulary = _vocabulary_of(vocabulary_source)
     embedded = (
         embed(texts, embedder, progress_bar=_is_interactive()) if embedder else _ready_made(embeddings, len(texts))
     )
@@ -94,8 +106,9 @@ def fit_command(
         weighting=Weighting(k_document=k, m_query=m),
         embedder=embedder,
     )
-    model.save(output)
     seconds = time.perf_counter() - started
+    model = replace(model, fit_seconds=seconds)
+    model.save(output)
     if as_json:
         summary = {
             "output": str(output),
@@ -109,12 +122,12 @@ def fit_command(
         return
     console = Console(highlight=False)
     console.print(
-        f"[bold]{output}[/bold]: {len(model.vocabulary):,} features from {len(texts):,} texts in {seconds:.1f} s"
-        f"{_embedding_note(embedded)}"
+        f"[bold]{escape(str(output))}[/bold]: {len(model.vocabulary):,} features from {len(texts):,} texts "
+        f"in {seconds:.1f} s{_embedding_note(embedded)}"
     )
     console.print(_token_table(model, texts[:1], embedded.embeddings[:1], top=12))
     if embedder:
-        console.print(f'\nNext: keytok tokens {output} "a text of yours"', soft_wrap=True)
+        console.print(f'\nNext: keytok tokens {output} "a text of yours"', soft_wrap=True, markup=False)
 
 
 @app.command("tokens")
@@ -167,16 +180,15 @@ def evaluate_command(
         name = _embedder_of(loaded, embedder)
         documents = embed(texts, name, progress_bar=interactive)
         queries = embed(query_texts, name, progress_bar=interactive)
-    fit_seconds = None
     if loaded is None:
         if embedder is None:
             msg = "Give --model, or --embedder to fit a model to the collection's documents."
             raise ValueError(msg)
-        vocabulary = Vocabulary.from_tokenizer(Checkpoint.open(embedder).file("tokenizer.json"))
+        vocabulary = _vocabulary_of(embedder)
         started = time.perf_counter()
         loaded = fit(_with_progress(documents.embeddings, "Fitting"), texts, vocabulary, embedder=embedder)
-        fit_seconds = time.perf_counter() - started
-    report = evaluate(collection, split, loaded, documents, queries, fit_seconds=fit_seconds, progress_bar=interactive)
+        loaded = replace(loaded, fit_seconds=time.perf_counter() - started)
+    report = evaluate(collection, split, loaded, documents, queries, progress_bar=interactive)
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
@@ -189,6 +201,12 @@ def _embedder_of(model: KeyTokenModel | None, embedder: str | None) -> str:
         msg = "It is not known which embedder to use: give --embedder."
         raise ValueError(msg)
     return name
+
+
+def _vocabulary_of(source: str) -> Vocabulary:
+    """Return the vocabulary of a `tokenizer.json`, of the model in a folder, or of one on the hub."""
+    path = Path(source)
+    return Vocabulary.from_tokenizer(path if path.exists() else Checkpoint.open(source).file("tokenizer.json"))
 
 
 def _positive_number(value: str) -> float:
@@ -206,7 +224,12 @@ def _ready_made(file: Path | None, expected: int) -> Embedded:
     if file is None or not file.is_file():
         msg = f"There is no file '{file}'."
         raise FileNotFoundError(msg)
-    array = check_embeddings(np.load(file, allow_pickle=False))
+    try:
+        loaded = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        msg = f"'{file}' is not an array of numbers in .npy format."
+        raise ValueError(msg) from error
+    array = check_embeddings(loaded)
     if len(array) != expected:
         msg = f"'{file}' has {len(array)} embeddings for {expected} texts."
         raise ValueError(msg)
@@ -236,8 +259,9 @@ def _token_table(model: KeyTokenModel, texts: list[str], embeddings: NDArray[np.
     grid.add_column()
     weights = model.encode_documents(embeddings, top)
     for text, tokens in zip(texts, model.document_tokens(weights), strict=True):
-        grid.add_row("", "", f"[dim]{text[:90]}{'…' if len(text) > 90 else ''}[/dim]")
+        grid.add_row("", "", Text(text[:90] + ("…" if len(text) > 90 else ""), style="dim"))
         strongest = max(tokens.values(), default=1.0)
         for key, weight in tokens.items():
-            grid.add_row(unescape_feature(key), f"{weight:.2f}", "[#d9822b]" + "█" * round(32 * weight / strongest))
+            bar = Text("█" * round(32 * weight / strongest), style="#d9822b")
+            grid.add_row(Text(unescape_feature(key)), f"{weight:.2f}", bar)
     return grid

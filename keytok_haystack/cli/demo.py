@@ -4,6 +4,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from tqdm import tqdm
 
 from keytok_haystack.encoders import embed
@@ -58,13 +60,14 @@ def demo(
     started = time.perf_counter()
     model = fit(documents.embeddings, texts, Vocabulary.from_tokenizer(embedder), embedder=embedder)
     fit_seconds = time.perf_counter() - started
+    model = replace(model, fit_seconds=fit_seconds)
     model.save(output / "model")
     console.print(
         f"{fit_seconds:.1f} s, no labels; the model is in {output / 'model'}, {len(model.vocabulary):,} tokens"
     )
 
     console.rule("[bold]3. Index through pipelines/indexing.in_memory.yml[/bold]", align="left")
-    overrides = {"key_token_embedder": {"model": str(output / "model")}}
+    overrides = {"key_token_embedder": {"model": str(output / "model"), "progress_bar": interactive}}
     InMemoryDocumentStore(index=_INDEX).delete_all_documents()
     indexing = _pipeline("indexing.in_memory", "document_embedder", embedder, overrides, texts, documents.embeddings)
     indexing.run({"documents": [Document(id=key, content=text) for key, text in collection.documents.items()]})
@@ -92,7 +95,7 @@ def demo(
         for key, text in tqdm(collection.queries.items(), desc="Asking", disable=not interactive, leave=False)
     }
     through_yaml = measure_run(collection, answers)
-    report = evaluate(collection, "test", model, documents, queries, fit_seconds=fit_seconds, progress_bar=interactive)
+    report = evaluate(collection, "test", model, documents, queries, progress_bar=interactive)
     draw(report, output / "chart.png")
     result = {**report.to_dict(), "through_query_pipeline": through_yaml}
     (output / "report.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -155,7 +158,9 @@ def _documents_table(documents: Sequence[Document]) -> Table:
     result.add_column("its key tokens, strongest first", ratio=3)
     for document in documents:
         tokens = [unescape_feature(key) for key in document.meta["key_tokens"]][:24]
-        result.add_row(f"[dim]{document.id}[/dim] {(document.content or '')[:110]}…", " ".join(tokens))
+        result.add_row(
+            Text.assemble((f"{document.id} ", "dim"), (document.content or "")[:110], "…"), Text(" ".join(tokens))
+        )
     return result
 
 
@@ -165,6 +170,10 @@ def _hits_table(documents: Sequence[Document]) -> Table:
     result.add_column("why: shared tokens and what each contributes", ratio=3)
     for document in documents:
         matched = document.meta["matched_tokens"][:8]
-        why = "  ".join(f"{match['token']} [dim]{match['contribution']:.2f}[/dim]" for match in matched)
-        result.add_row(f"[dim]{document.id}[/dim] {(document.content or '')[:90]}…", why)
+        parts = [
+            part for match in matched for part in (f"{match['token']} ", (f"{match['contribution']:.2f}  ", "dim"))
+        ]
+        result.add_row(
+            Text.assemble((f"{document.id} ", "dim"), (document.content or "")[:90], "…"), Text.assemble(*parts)
+        )
     return result

@@ -75,7 +75,6 @@ def evaluate(
     documents: Embedded,
     queries: Embedded,
     *,
-    fit_seconds: float | None = None,
     progress_bar: bool = True,
 ) -> Report:
     """
@@ -89,7 +88,6 @@ def evaluate(
     :param model: The key-token model.
     :param documents: The documents' embeddings.
     :param queries: The judged queries' embeddings.
-    :param fit_seconds: How long fitting the model took, for the report.
     :param progress_bar: Whether to show a progress bar.
     """
     started = time.perf_counter()
@@ -133,7 +131,7 @@ def evaluate(
         embedder=_label(model.embedder),
         k_document=model.weighting.k_document,
         m_query=model.weighting.m_query,
-        seconds={"embed": documents.seconds, "fit": fit_seconds, "project": project_seconds},
+        seconds={"embed": documents.seconds, "fit": model.fit_seconds, "project": project_seconds},
         embeddings_cached=documents.cached,
         documents=len(texts),
         queries=len(query_texts),

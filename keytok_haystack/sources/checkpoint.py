@@ -52,10 +52,13 @@ class Checkpoint:
         def remote(file: str) -> Path:
             try:
                 return Path(hf_hub_download(name, file))
+            except LocalEntryNotFoundError as error:  # first: it derives from EntryNotFoundError
+                msg = f"'{name}' is not a folder, and the Hugging Face hub, where it might be, cannot be reached."
+                raise CheckpointError(msg) from error
             except EntryNotFoundError as error:
                 msg = f"The checkpoint '{name}' has no {file}."
                 raise CheckpointError(msg) from error
-            except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            except (HfHubHTTPError, HFValidationError, OSError) as error:
                 msg = f"'{name}' is neither a folder nor a model that the Hugging Face hub gives out: {error}"
                 raise CheckpointError(msg) from error
 

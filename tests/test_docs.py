@@ -1,0 +1,107 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""README and docs are run: Python, YAML and shell blocks as they lie there, and tables against the results."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from haystack import Pipeline
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"  # hubs are out of reach of tests; a package carries the same model
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for found, code in BLOCK.findall(page.read_text(encoding="utf-8")) if found == language]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, cranfield, cranfield_model):
+    """A folder with the texts and the model that the pages speak of."""
+    lines = [json.dumps({"text": text}) for text in list(cranfield.documents.values())[:80]]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    cranfield_model.save(tmp_path / "models" / "key-tokens")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    InMemoryDocumentStore(index="keytok").delete_all_documents()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_of_a_page_runs_from_top_to_bottom(page, workplace, embedder, capsys):
+    namespace = {}
+    for code in blocks(page, "python"):
+        exec(compile(code.replace(HUB_ID, embedder), page.name, "exec"), namespace)
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")], ids=lambda page: page.name)
+def test_commands_of_a_page_run(page, workplace, embedder):
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for line in "\n".join(blocks(page, "bash")).splitlines():
+        command = shlex.split(line.replace(HUB_ID, embedder), comments=True)
+        if not command:
+            continue
+        if command[0] == "make":
+            assert command[1] in targets
+        elif command[0] == "keytok":
+            done = subprocess.run(
+                [Path(sys.executable).parent / "keytok", *command[1:]], check=False, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.strip()
+        else:
+            assert command[:2] == ["pip", "install"]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.name)
+def test_yaml_of_a_page_loads(page):
+    for definition in blocks(page, "yaml"):
+        assert Pipeline.loads(definition).graph.nodes
+
+
+def test_links_of_the_pages_lead_somewhere():
+    for page in [*PAGES, ROOT / "AGENTS.md"]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_tables_hold_the_committed_results():
+    results = {
+        name: json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
+        for name in ("cranfield", "cisi", "scifact")
+    }
+    labels = {
+        "BM25": "bm25",
+        "dense vectors": "dense",
+        "key tokens from those vectors": "key_tokens",
+        "key tokens + BM25, in one query over one index": "key_tokens_bm25",
+        "dense + BM25": "dense_bm25",
+        "dense + BM25 + key tokens": "dense_bm25_key_tokens",
+        "queries without literal tokens": "key_tokens_without_literals",
+        "queries of literal tokens alone": "literals_only",
+        "documents by their own tokens": "own_tokens",
+        "documents by their own tokens, queries of literal tokens alone": "own_tokens_literals_only",
+        "raw word embeddings instead of a fitted decoder": "word_embeddings",
+        "the same, without literal tokens": "word_embeddings_without_literals",
+    }
+    seen = set()
+    for page in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+        for line in page.read_text(encoding="utf-8").splitlines():
+            cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+            if (system := labels.get(cells[0])) is None:
+                continue
+            for name, cell in zip(results, cells[1:4], strict=True):
+                systems = results[name]["systems"] | results[name]["controls"]
+                assert cell == f"{systems[system]['nDCG@10']:.3f}".removeprefix("0"), f"{page.name}: {line}"
+            seen.add((page.name, system))
+    assert {system for page, system in seen if page == "results.md"} == set(labels.values())
+    assert len([system for page, system in seen if page == "README.md"]) == 6
