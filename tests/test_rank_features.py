@@ -89,7 +89,9 @@ def test_no_decimal_is_shorter_than_the_shortest():
     assert [significant_digits(decimal) for decimal in decimals] == [fewest[code] for code in codes]
 
 
-@pytest.mark.parametrize(("weight", "decimal"), [(1.0, 1.0), (0.9999, 0.997), (0.37, 0.37), (1 / 3, 0.333), (2.7, 2.7)])
+@pytest.mark.parametrize(
+    ("weight", "decimal"), [(1.0, 1.0), (0.9999, 0.999), (0.37, 0.37), (1 / 3, 0.3331), (2.7, 2.7)]
+)
 def test_shortest_decimals_of_everyday_weights(weight: float, decimal: float):
     assert shortest_decimals([weight]).tolist() == [decimal]
 

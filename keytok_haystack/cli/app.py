@@ -77,7 +77,7 @@ def fit_command(
     k: Annotated[int, typer.Option(help="How many key tokens a document keeps.")] = Weighting.k_document,
     m: Annotated[int, typer.Option(help="How many aligned tokens a query has.")] = Weighting.m_query,
     regularization: Annotated[
-        str, typer.Option(help="Ridge penalty as a share of the mean eigenvalue, or 'gcv' to choose it.")
+        str, typer.Option(help="Ridge penalty in units of the embeddings' variance, or 'gcv' to choose it.")
     ] = str(REGULARIZATION),
     min_df: Annotated[int, typer.Option(help="Leave out tokens of fewer texts.")] = 2,
     as_json: JsonFlag = False,

@@ -17,7 +17,7 @@ from keytok_haystack.model import KeyTokenModel, Weighting, mean_maximum
 from keytok_haystack.spectrum import EmbeddingError, Moments, Preparation, Spectrum, in_batches
 from keytok_haystack.vocabulary import Vocabulary
 
-REGULARIZATION = 0.02
+REGULARIZATION = 0.25
 _GCV_GRID = np.logspace(-4, 1, 41)
 _SAMPLE_SIZE = 4096
 
@@ -48,9 +48,10 @@ def fit(
     :param embeddings: Shape `(n, d)`, or any iterable of such batches, as the embedder gives them.
     :param texts: The `n` texts that were embedded, in the same order; any iterable.
     :param vocabulary: The features of the tokenizer to fit; any tokenizer will do, the embedder's is a good choice.
-    :param regularization: `lambda` as a share of the mean eigenvalue of `X'X`. "gcv" takes the one with the least
-        generalized cross-validation error, the rotation-invariant form of leave-one-out (Golub, Heath and Wahba 1979),
-        computed from the same sums. It predicts the tokens best, and retrieves slightly worse than the default.
+    :param regularization: `lambda` in units of the embeddings' variance, the mean squared distance from their mean.
+        It does not grow with the number of texts, so that many are trusted more than few. "gcv" takes the `lambda` of
+        the least generalized cross-validation error, the rotation-invariant form of leave-one-out (Golub, Heath and
+        Wahba 1979), computed from the same sums: it predicts tokens best, and retrieves worse than the default.
     :param min_df: Features in fewer texts are left out, or taken from `head`.
     :param spectrum: A spectrum of the embeddings, whose first principal component is removed before fitting. Without
         one nothing is removed, and the model's spectrum is that of the unit-length embeddings.
@@ -153,19 +154,20 @@ class _Sums:
         rotated = centred @ vectors
         if regularization == "gcv":
             total = self._target_energy[features].sum() - np.square(self._target_sum[features]).sum() / count
-            errors = self._gcv(energies, np.square(rotated).sum(axis=0), total)
-            regularization = float(_GCV_GRID[np.argmin(errors)])
-        penalty = regularization * energies.mean()
+            penalty = self._gcv(energies, np.square(rotated).sum(axis=0), total)
+        else:
+            penalty = regularization * energies.sum() / count
         return np.asarray((rotated / (energies + penalty)) @ vectors.T)
 
-    def _gcv(self, energies: NDArray[np.float64], projected: NDArray[np.float64], total: float) -> NDArray[np.float64]:
-        """Return the generalized cross-validation error at each point of the grid."""
+    def _gcv(self, energies: NDArray[np.float64], projected: NDArray[np.float64], total: float) -> float:
+        """Return the penalty of the least generalized cross-validation error, from a grid."""
         count = self.moments.count
-        penalties = _GCV_GRID[:, None] * energies.mean()
-        shrinkage = 1 / (energies + penalties)
+        penalties = _GCV_GRID * energies.mean()
+        shrinkage = 1 / (energies + penalties[:, None])
         residual = total - (projected * (2 * shrinkage - energies * shrinkage**2)).sum(axis=1)
         freedom = 1 + (energies * shrinkage).sum(axis=1)
-        return np.asarray(count * residual / np.maximum(count - freedom, 1e-9) ** 2)
+        errors = count * residual / np.maximum(count - freedom, 1e-9) ** 2
+        return float(penalties[np.argmin(errors)])
 
 
 class _Reservoir:

@@ -1,0 +1,413 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+from collections import Counter
+from dataclasses import replace
+
+import ir_measures
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from keytok_haystack import (
+    EmbeddingError,
+    KeyTokenModel,
+    Preparation,
+    Spectrum,
+    TokenDecoder,
+    Vocabulary,
+    Weighting,
+    fit,
+)
+from keytok_haystack.encoders import Embedded
+from keytok_haystack.evaluation import Collection
+
+HALF_STEP = 2**-11  # a float16 between 0.5 and 1 is off by half of 2**-11 at most
+
+
+def dense_targets(texts: list[str], features: tuple[str, ...]) -> np.ndarray:
+    """The square root of each text's unigram distribution."""
+    rows = [Counter(text.lower().split()) for text in texts]
+    return np.array([[np.sqrt(row[feature] / sum(row.values())) for feature in features] for row in rows])
+
+
+def document_frequencies(texts: list[str], features: tuple[str, ...]) -> np.ndarray:
+    return np.array([sum(feature in text.split() for text in texts) for feature in features])
+
+
+def lucene_idf(texts: list[str], features: tuple[str, ...]) -> np.ndarray:
+    df = document_frequencies(texts, features)
+    return np.log(1 + (len(texts) - df + 0.5) / (df + 0.5))
+
+
+def unit(embeddings: np.ndarray, removed: np.ndarray | None = None) -> np.ndarray:
+    embeddings = embeddings.astype(np.float64)
+    if removed is not None:
+        embeddings = embeddings @ (np.eye(len(removed)) - np.outer(removed, removed).astype(np.float64))
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
+def ridge(inputs: np.ndarray, targets: np.ndarray, regularization: float) -> np.ndarray:
+    """(X'X + lambda I)^-1 X'Y of centred X and Y, lambda being a share of the mean eigenvalue; shape (V, d)."""
+    x, y = inputs - inputs.mean(axis=0), targets - targets.mean(axis=0)
+    penalty = regularization * np.trace(x.T @ x) / x.shape[1]
+    return np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y).T
+
+
+def noisy_embeddings(texts: list[str], vocabulary: Vocabulary, d: int, common: float, noise: float) -> np.ndarray:
+    """Embeddings (n, d): a random projection of the texts' words, a vector that all share, and noise."""
+    random = np.random.default_rng(3)
+    projected = dense_targets(texts, vocabulary.features) @ random.normal(size=(len(vocabulary), d))
+    shared = common * random.normal(size=d)
+    return (projected + shared + noise * random.normal(size=projected.shape)).astype(np.float32)
+
+
+def largest_is_1(weight: np.ndarray) -> np.ndarray:
+    return weight / np.abs(weight).max()
+
+
+@pytest.mark.parametrize("regularization", [1e-3, 0.02, 1.0])
+def test_the_decoder_is_the_ridge_regression_times_idf(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, regularization: float
+):
+    model = fit(small_embeddings, small_texts, small_vocabulary, regularization=regularization)
+    features, x = small_vocabulary.features, unit(small_embeddings)
+    idf = lucene_idf(small_texts, features)
+    expected = largest_is_1(ridge(x, dense_targets(small_texts, features), regularization) * idf[:, None])
+    assert model.vocabulary.features == features
+    np.testing.assert_allclose(model.decoder.weight, expected, atol=HALF_STEP)
+    np.testing.assert_allclose(model.idf, idf, rtol=1e-6)
+    np.testing.assert_allclose(model.decoder.preparation.mean, x.mean(axis=0), atol=1e-6)
+    assert model.decoder.preparation.removed is None
+    assert model.source == "fit"
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "common", "noise", "regularization"),
+    [
+        (15, 37, 1, 1, 0.02),
+        (60, 384, 1, 0.3, 1e-3),
+        (60, 384, 10, 1, 0.02),
+        (60, 384, 10, 1, 1e-3),
+        (60, 8, 100, 1, 0.02),
+    ],
+)
+def test_the_regression_is_exact_with_few_texts_and_where_embeddings_have_much_in_common(
+    small_texts: list[str],
+    small_vocabulary: Vocabulary,
+    n: int,
+    d: int,
+    common: float,
+    noise: float,
+    regularization: float,
+):
+    texts, features = small_texts[:n], small_vocabulary.features
+    embeddings = noisy_embeddings(texts, small_vocabulary, d, common, noise)
+    model = fit(embeddings, texts, small_vocabulary, regularization=regularization, min_df=0)
+    coefficients = ridge(unit(embeddings), dense_targets(texts, features), regularization)
+    expected = largest_is_1(coefficients * lucene_idf(texts, features)[:, None])
+    np.testing.assert_allclose(model.decoder.weight, expected, atol=2 * HALF_STEP)
+
+
+def test_the_lengths_of_embeddings_do_not_matter(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, small_model: KeyTokenModel
+):
+    lengths = np.random.default_rng(0).uniform(0.1, 10, size=(60, 1)).astype(np.float32)
+    model = fit(small_embeddings * lengths, small_texts, small_vocabulary)
+    np.testing.assert_allclose(model.decoder.weight, small_model.decoder.weight, atol=2 * HALF_STEP)
+
+
+def test_a_spectrum_has_its_first_component_removed_before_the_regression(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    _, _, right = np.linalg.svd(small_embeddings.astype(np.float64))
+    spectrum = Spectrum.from_embeddings(small_embeddings)
+    model = fit(small_embeddings, small_texts, small_vocabulary, spectrum=spectrum)
+    features = small_vocabulary.features
+    coefficients = ridge(unit(small_embeddings, right[0]), dense_targets(small_texts, features), 0.02)
+    expected = largest_is_1(coefficients * lucene_idf(small_texts, features)[:, None])
+    np.testing.assert_allclose(model.decoder.weight, expected, atol=2 * HALF_STEP)
+    assert model.spectrum is spectrum
+    adjusted = spectrum.adjust(small_embeddings)
+    np.testing.assert_allclose(model.decoder.logits(adjusted), model.decoder.logits(small_embeddings), atol=1e-5)
+
+
+def test_without_a_spectrum_the_model_has_that_of_the_unit_length_embeddings(
+    small_embeddings: np.ndarray, small_model: KeyTokenModel
+):
+    x = unit(small_embeddings)
+    _, singular, right = np.linalg.svd(x, full_matrices=False)
+    np.testing.assert_allclose(np.abs((small_model.spectrum.components * right).sum(axis=1)), 1, atol=1e-5)
+    np.testing.assert_allclose(small_model.spectrum.explained_energy, singular**2 / 60, atol=1e-6)
+    np.testing.assert_allclose(small_model.spectrum.mean, x.mean(axis=0), atol=1e-6)
+
+
+def brute_force_gcv(x: np.ndarray, y: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """n * |(I - H) Y|^2 / (n - tr H)^2 with the explicit hat matrix H of a ridge regression with intercept."""
+    n = len(x)
+    centred = x - x.mean(axis=0)
+    errors = []
+    for share in shares:
+        gram = centred.T @ centred
+        penalty = share * np.trace(gram) / x.shape[1] * np.eye(x.shape[1])
+        hat = np.full((n, n), 1 / n) + centred @ np.linalg.solve(gram + penalty, centred.T)
+        errors.append(n * np.square(y - hat @ y).sum() / (n - np.trace(hat)) ** 2)
+    return np.array(errors)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "common", "noise"),
+    [(60, 8, 1, 0.3), (60, 8, 1, 2), (60, 20, 1, 1), (25, 20, 1, 1), (15, 20, 1, 1), (22, 37, 10, 1), (30, 64, 1, 1)],
+)
+def test_gcv_takes_the_regularization_with_the_least_error_by_the_explicit_hat_matrix(
+    small_texts: list[str], small_vocabulary: Vocabulary, n: int, d: int, common: float, noise: float
+):
+    texts, embeddings = small_texts[:n], noisy_embeddings(small_texts[:n], small_vocabulary, d, common, noise)
+    shares = np.logspace(-4, 1, 41)
+    errors = brute_force_gcv(unit(embeddings), dense_targets(texts, small_vocabulary.features), shares)
+    chosen = fit(embeddings, texts, small_vocabulary, min_df=0, regularization="gcv").decoder.weight
+    given = [fit(embeddings, texts, small_vocabulary, min_df=0, regularization=s).decoder.weight for s in shares]
+    nearest = np.argmin([np.abs(chosen - weight).max() for weight in given])
+    np.testing.assert_array_equal(chosen, given[nearest])
+    assert errors[nearest] < 1.001 * errors.min() < 0.99 * np.median(errors)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(0, 60), max_size=6))
+def test_a_stream_gives_the_same_model_however_it_is_cut(
+    small_embeddings: np.ndarray,
+    small_texts: list[str],
+    small_vocabulary: Vocabulary,
+    small_model: KeyTokenModel,
+    cuts: list[int],
+):
+    batches = (batch for batch in np.split(small_embeddings, sorted(cuts)))
+    model = fit(batches, (text for text in small_texts), small_vocabulary)
+    assert model.vocabulary.features == small_model.vocabulary.features
+    np.testing.assert_allclose(model.decoder.weight, small_model.decoder.weight, atol=2 * HALF_STEP)
+    np.testing.assert_array_equal(model.idf, small_model.idf)
+    assert model.weighting.weight_scale == pytest.approx(small_model.weighting.weight_scale, rel=1e-3)
+
+
+def test_fitting_twice_gives_the_same_model(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, small_model: KeyTokenModel
+):
+    assert fit(small_embeddings, small_texts, small_vocabulary).fingerprint == small_model.fingerprint
+
+
+def test_embeddings_may_be_lists(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, small_model: KeyTokenModel
+):
+    assert fit(small_embeddings.tolist(), small_texts, small_vocabulary).fingerprint == small_model.fingerprint
+
+
+@pytest.mark.parametrize("min_df", [1, 14, 16, 18])
+def test_features_in_fewer_texts_than_min_df_are_left_out(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, min_df: int
+):
+    df = document_frequencies(small_texts, small_vocabulary.features)
+    expected = tuple(f for f, n in zip(small_vocabulary.features, df, strict=True) if n >= min_df)
+    assert min_df == 1 or 0 < len(expected) < 12, "the test can tell them apart"
+    model = fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df)
+    assert model.vocabulary.features == expected
+    np.testing.assert_allclose(model.idf, lucene_idf(small_texts, expected), rtol=1e-6)
+    # leaving features out changes no other feature's direction; lengths of texts count all of their tokens
+    everything = fit(small_embeddings, small_texts, small_vocabulary, min_df=1).decoder.weight[df >= min_df]
+    np.testing.assert_allclose(model.decoder.weight, largest_is_1(everything), atol=4 * HALF_STEP)
+
+
+def test_rare_features_have_the_rows_of_a_head_at_the_mean_deviation_of_the_fitted_logits(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    head = TokenDecoder(5 * np.random.default_rng(1).normal(size=(12, 8)), Preparation())
+    df = document_frequencies(small_texts, small_vocabulary.features)
+    rare = df < 16
+    model = fit(small_embeddings, small_texts, small_vocabulary, min_df=16, head=head)
+    fitted_alone = fit(small_embeddings, small_texts, small_vocabulary, min_df=16)
+    assert model.vocabulary.features == small_vocabulary.features
+    assert model.idf.shape == (12,)
+    weight = model.decoder.weight.astype(np.float64)
+    factors = weight[rare] / head.weight[rare]
+    np.testing.assert_allclose(factors, factors.mean(), rtol=2e-2)  # the head's rows, all scaled alike
+    np.testing.assert_allclose(
+        largest_is_1(weight[~rare]), largest_is_1(fitted_alone.decoder.weight), atol=4 * HALF_STEP
+    )
+    x = unit(small_embeddings)
+    scaled_head = (x @ (head.weight[~rare] * factors.mean()).T).std(axis=0).mean()
+    assert scaled_head == pytest.approx((x @ weight[~rare].T).std(axis=0).mean(), rel=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(12, 7), (11, 8), (13, 8)])
+def test_a_head_of_another_shape_is_refused(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, shape: tuple[int, int]
+):
+    head = TokenDecoder(np.ones(shape), Preparation())
+    with pytest.raises(ValueError, match=f"{shape[0]}.*{shape[1]}|features"):
+        fit(small_embeddings, small_texts, small_vocabulary, head=head)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+@pytest.mark.parametrize("k_document", [2, 128])
+def test_the_strongest_weights_of_the_documents_are_1_in_the_mean(
+    small_embeddings: np.ndarray,
+    small_texts: list[str],
+    small_vocabulary: Vocabulary,
+    exponent: float,
+    k_document: int,
+):
+    weighting = Weighting(k_document=k_document, m_query=5, exponent=exponent, weight_scale=77.0)
+    model = fit(small_embeddings, small_texts, small_vocabulary, weighting=weighting)
+    assert model.encode_documents(small_embeddings).toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
+    assert replace(model.weighting, weight_scale=77.0) == weighting
+
+
+def test_the_weight_scale_of_a_large_corpus_is_estimated_from_a_sample(small_vocabulary: Vocabulary):
+    random = np.random.default_rng(5)
+    texts = [" ".join(random.choice(small_vocabulary.features, size=4)) for _ in range(6000)]
+    mixing = random.normal(size=(12, 8))
+    embeddings = small_vocabulary.literal_counts(texts).toarray() @ mixing + random.normal(size=(6000, 8))
+    embeddings[5000:] *= -1  # so that a sample of the first rows would not do
+    model = fit(embeddings, texts, small_vocabulary)
+    assert model.encode_documents(embeddings).toarray().max(axis=1).mean() == pytest.approx(1, rel=0.02)
+
+
+def test_the_name_of_the_embedder_is_kept(small_model: KeyTokenModel):
+    assert small_model.embedder == "random-projection"
+
+
+@pytest.mark.parametrize("n_texts", [0, 1, 30, 59])
+@pytest.mark.parametrize("batches", [1, 2, 60])
+def test_too_few_texts_are_refused(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, n_texts: int, batches: int
+):
+    with pytest.raises(ValueError, match=f"only {n_texts} texts for more embeddings"):
+        fit(np.split(small_embeddings, batches), small_texts[:n_texts], small_vocabulary)
+
+
+@pytest.mark.parametrize("n_embeddings", [0, 1, 59])
+def test_too_many_texts_are_refused(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, n_embeddings: int
+):
+    with pytest.raises(ValueError, match=f"only {n_embeddings} embeddings for more texts"):
+        fit(small_embeddings[:n_embeddings], small_texts, small_vocabulary)
+
+
+@pytest.mark.parametrize(
+    "nothing", [np.zeros((0, 8)), [], [np.zeros((0, 8))]], ids=["no rows", "empty list", "stream of no rows"]
+)
+def test_an_empty_corpus_is_refused(small_vocabulary: Vocabulary, nothing: object):
+    with pytest.raises(EmbeddingError, match="no texts"):
+        fit(nothing, [], small_vocabulary)
+
+
+@pytest.mark.parametrize("lengths", [1.0, np.linspace(0.1, 30, 60)[:, None]], ids=["same", "same direction"])
+def test_embeddings_that_are_all_the_same_are_refused(
+    small_texts: list[str], small_vocabulary: Vocabulary, lengths: float
+):
+    embeddings = np.full((60, 8), 0.1) * np.arange(1, 9) * lengths
+    with pytest.raises(EmbeddingError, match="all the same"):
+        fit(embeddings, small_texts, small_vocabulary)
+
+
+def test_a_min_df_that_no_feature_reaches_is_refused(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    with pytest.raises(ValueError, match="min_df=61 of the 60 texts"):
+        fit(small_embeddings, small_texts, small_vocabulary, min_df=61)
+
+
+@pytest.mark.parametrize("texts", [["zzz"] * 60, [""] * 60], ids=["unknown words", "empty texts"])
+@pytest.mark.parametrize("min_df", [0, 1, 2])
+def test_texts_without_features_are_refused(
+    small_embeddings: np.ndarray, small_vocabulary: Vocabulary, texts: list[str], min_df: int
+):
+    with pytest.raises(ValueError, match="No feature|min_df"):
+        fit(small_embeddings, texts, small_vocabulary, min_df=min_df)
+
+
+def test_texts_that_are_all_the_same_are_refused(small_embeddings: np.ndarray, small_vocabulary: Vocabulary):
+    with pytest.raises(ValueError, match="same"):
+        fit(small_embeddings, ["shock wave"] * 60, small_vocabulary)
+
+
+@pytest.mark.parametrize("regularization", [0.0, -1.0, float("nan"), float("inf"), "auto"])
+def test_a_regularization_that_is_not_a_positive_number_is_refused(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, regularization: object
+):
+    with pytest.raises(ValueError, match="regularization"):
+        fit(small_embeddings, small_texts, small_vocabulary, regularization=regularization)
+
+
+@pytest.mark.parametrize("text", [None, 3, b"lift", ["lift"]])
+def test_a_text_that_is_no_string_is_refused(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, text: object
+):
+    with pytest.raises(TypeError, match="text 17 is of type"):
+        fit(small_embeddings, [*small_texts[:17], text, *small_texts[18:]], small_vocabulary)
+
+
+def test_the_position_of_a_text_that_is_no_string_counts_from_the_start_of_the_stream(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    with pytest.raises(TypeError, match="text 17 is of type"):
+        fit(np.split(small_embeddings, 6), [*small_texts[:17], None, *small_texts[18:]], small_vocabulary)
+
+
+def test_one_string_instead_of_texts_is_refused(small_embeddings: np.ndarray, small_vocabulary: Vocabulary):
+    with pytest.raises(TypeError, match="not one string"):
+        fit(small_embeddings, "x" * 60, small_vocabulary)
+
+
+def test_an_embedding_that_cannot_be_used_is_named(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    broken = small_embeddings.copy()
+    broken[41] = 0
+    with pytest.raises(EmbeddingError, match="Embedding 41 is the zero vector"):
+        fit(broken, small_texts, small_vocabulary)
+
+
+def ndcg(collection: Collection, scores: np.ndarray) -> float:
+    """nDCG@10 of a matrix of scores, shape (queries, documents)."""
+    documents, run = list(collection.documents), []
+    for query, row in zip(collection.queries, scores, strict=True):
+        run += [ir_measures.ScoredDoc(query, documents[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:50]]
+    qrels = [
+        ir_measures.Qrel(query, document, relevance)
+        for query, judged in collection.qrels.items()
+        for document, relevance in judged.items()
+    ]
+    return ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)[ir_measures.nDCG @ 10]
+
+
+def bm25_scores(documents: csr_array, queries: csr_array) -> np.ndarray:
+    """Lucene's BM25 with k1 = 1.2 and b = 0.75, shape (queries, documents)."""
+    lengths = documents.sum(axis=1)
+    frequency = np.asarray((documents > 0).sum(axis=0)).ravel()
+    idf = np.log(1 + (documents.shape[0] - frequency + 0.5) / (frequency + 0.5))
+    saturated = documents.astype(np.float64).tocoo()
+    norm = 1.2 * (0.25 + 0.75 * lengths[saturated.row] / lengths.mean())
+    saturated.data = saturated.data / (saturated.data + norm) * idf[saturated.col]
+    return (queries @ saturated.tocsr().T).toarray()
+
+
+def test_cranfield_is_retrieved_better_than_by_the_dense_vectors(
+    cranfield: Collection, cranfield_documents: Embedded, cranfield_queries: Embedded, cranfield_model: KeyTokenModel
+):
+    texts, questions = list(cranfield.documents.values()), list(cranfield.queries.values())
+    dense = ndcg(cranfield, cranfield_queries.embeddings @ cranfield_documents.embeddings.T)
+    assert dense == pytest.approx(0.382, abs=0.002)
+
+    assert (cranfield_model.weighting.k_document, cranfield_model.weighting.m_query) == (128, 32)
+    documents = cranfield_model.encode_documents(cranfield_documents.embeddings)
+    queries = cranfield_model.encode_queries(cranfield_queries.embeddings, questions)
+    assert np.diff(documents.indptr).max() <= 128
+    scores = queries.toarray() @ documents.toarray().T
+    assert ndcg(cranfield, scores) >= 0.40
+
+    whole = cranfield_model.vocabulary.whole()
+    lexical = bm25_scores(whole.literal_counts(texts), whole.literal_counts(questions))
+    assert ndcg(cranfield, scores + 0.1 * lexical) >= 0.40
+    assert ndcg(cranfield, scores + 0.1 * lexical) > max(dense, ndcg(cranfield, lexical))

@@ -1,0 +1,165 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from scipy.sparse import csr_array
+
+from keytok_haystack.sparse import add_literals, dicts_to_rows, row_maxima, rows_to_dicts, scale_rows, top_k
+
+KEYS = ("shock", "wave", "3%2E5", "##ing", "東", "", "b", "a")
+matrices = arrays(
+    np.float32,
+    array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24),
+    elements=st.integers(-3, 3).map(lambda i: i / 2),  # few values, so many ties
+)
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def selection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test once in a process without torch and once in one that has imported it."""
+    if request.param == "torch":
+        pytest.importorskip("torch")
+    else:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+    return request.param
+
+
+def brute_force_top_k(logits: np.ndarray, k: int, minimum: float) -> list[dict[int, float]]:
+    rows = []
+    for row in logits.tolist():
+        eligible = [(-value, column) for column, value in enumerate(row) if value > minimum]
+        rows.append({column: -value for value, column in sorted(eligible)[:k]})
+    return rows
+
+
+def as_dicts(rows: csr_array) -> list[dict[int, float]]:
+    return [
+        dict(zip(rows.indices[a:b].tolist(), rows.data[a:b].tolist(), strict=True))
+        for a, b in zip(rows.indptr[:-1], rows.indptr[1:], strict=True)
+    ]
+
+
+def csr(dense: list[list[float]]) -> csr_array:
+    return csr_array(np.array(dense, dtype=np.float32))
+
+
+@given(matrices, st.integers(1, 30), st.sampled_from([0.0, 0.5, 1.0, 1.5, -1.0]))
+def test_top_k_is_what_sorting_gives_and_ties_go_to_the_lowest_features(logits: np.ndarray, k: int, minimum: float):
+    assert as_dicts(top_k(logits, k, minimum)) == brute_force_top_k(logits, k, minimum)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 15, 16, 100])
+@pytest.mark.parametrize("k", [1, 7, 63, 64, 1000])
+@pytest.mark.parametrize("distinct", [4, 10**6], ids=["many ties", "hardly any ties"])
+def test_top_k_is_the_same_with_and_without_torch(selection: str, rows: int, k: int, distinct: int):
+    random = np.random.default_rng(rows * k)
+    logits = (random.integers(-distinct, distinct, size=(rows, 64)) / distinct).astype(np.float32)
+    selected = top_k(logits, k, 0.25)
+    assert as_dicts(selected) == brute_force_top_k(logits, k, 0.25)
+    assert selected.shape == (rows, 64)
+    assert selected.dtype == np.float32
+
+
+def test_columns_of_selected_rows_ascend():
+    selected = top_k(np.array([[1, 5, 0, 3, 5]], dtype=np.float32), 3)
+    assert selected.indices.tolist() == [1, 3, 4]
+    assert selected.data.tolist() == [5, 3, 5]
+
+
+def test_entries_that_only_equal_the_minimum_are_left_out():
+    selected = top_k(np.array([[0.5, 0.75, 0.25], [0.5, 0.5, 0.5]], dtype=np.float32), 2, minimum=0.5)
+    assert as_dicts(selected) == [{1: 0.75}, {}]
+
+
+def test_top_k_does_not_change_the_logits(selection: str):
+    logits = np.random.default_rng(0).normal(size=(20, 30)).astype(np.float32)
+    before = logits.copy()
+    top_k(logits, 5)
+    np.testing.assert_array_equal(logits, before)
+
+
+@given(matrices.map(np.abs))
+def test_row_maxima_are_the_dense_maxima(dense: np.ndarray):
+    np.testing.assert_array_equal(row_maxima(csr_array(dense)), dense.max(axis=1))
+
+
+def test_rows_that_are_empty_at_the_start_in_the_middle_and_at_the_end_have_the_maximum_0():
+    assert row_maxima(csr([[0, 0], [1, 3], [0, 0], [0, 2], [0, 0]])).tolist() == [0, 3, 0, 2, 0]
+    assert row_maxima(csr_array((3, 2), dtype=np.float32)).tolist() == [0, 0, 0]
+    assert row_maxima(csr_array((0, 2), dtype=np.float32)).shape == (0,)
+
+
+@given(matrices)
+def test_scaling_rows_is_multiplying_by_a_diagonal_matrix(dense: np.ndarray):
+    factors = np.arange(len(dense)) - 1.0
+    scaled = scale_rows(csr_array(dense), factors)
+    assert scaled.dtype == np.float32
+    np.testing.assert_array_equal(scaled.toarray(), np.diag(factors) @ dense)
+
+
+ALIGNED = [[0.5, 0, 2, 0, 0], [0, 0, 0, 0, 0], [0, 3, 1, 0, 0], [0, 0, 0, 0, 0]]
+LITERAL_COUNTS = [[0, 0, 3, 0, 1], [0, 1, 0, 2, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
+
+
+def test_literals_add_twice_their_relative_idf_times_the_strongest_aligned_token():
+    joined = add_literals(csr(ALIGNED), csr(LITERAL_COUNTS), np.array([8, 2, 4, 3, 1], dtype=np.float32))
+    expected = [
+        [0.5, 0, 2 + 2 * 2 * 4 / 8, 0, 2 * 2 * 1 / 8],  # the strongest aligned token weighs 2, the largest idf is 8
+        [0, 2 * 2 / 8, 0, 2 * 3 / 8, 0],  # without aligned tokens the unit is 1
+        [0, 3, 1, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
+    np.testing.assert_array_equal(joined.toarray(), np.array(expected, dtype=np.float32))
+    assert joined.has_canonical_format
+
+
+def test_literals_without_idf_add_the_weight_of_the_strongest_aligned_token():
+    joined = add_literals(csr(ALIGNED), csr(LITERAL_COUNTS), None)
+    expected = [[0.5, 0, 4, 0, 2], [0, 1, 0, 1, 0], [0, 3, 1, 0, 0], [0, 0, 0, 0, 0]]
+    np.testing.assert_array_equal(joined.toarray(), np.array(expected, dtype=np.float32))
+
+
+def test_joining_literals_changes_none_of_its_inputs():
+    aligned, literals, idf = csr(ALIGNED), csr(LITERAL_COUNTS), np.array([8, 2, 4, 3, 1], dtype=np.float32)
+    add_literals(aligned, literals, idf)
+    np.testing.assert_array_equal(aligned.toarray(), ALIGNED)
+    np.testing.assert_array_equal(literals.toarray(), LITERAL_COUNTS)
+    assert idf.tolist() == [8, 2, 4, 3, 1]
+
+
+weights = st.floats(allow_nan=False, allow_infinity=False)
+token_dicts = st.lists(st.dictionaries(st.sampled_from(KEYS), weights), max_size=8)
+
+
+@given(token_dicts)
+def test_dicts_survive_the_way_to_rows_and_back(dicts: list[dict[str, float]]):
+    rows = dicts_to_rows(dicts, {key: i for i, key in enumerate(KEYS)})
+    assert rows.shape == (len(dicts), len(KEYS))
+    again = rows_to_dicts(rows, KEYS)
+    assert again == dicts
+    for tokens in again:
+        assert list(tokens) == sorted(tokens, key=lambda key: (-tokens[key], KEYS.index(key)))
+
+
+@given(matrices)
+def test_rows_survive_the_way_to_dicts_and_back(dense: np.ndarray):
+    keys = [f"token {i}" for i in range(dense.shape[1])]
+    again = dicts_to_rows(rows_to_dicts(csr_array(dense), keys), {key: i for i, key in enumerate(keys)})
+    np.testing.assert_array_equal(again.toarray(), dense)
+    assert again.has_sorted_indices
+
+
+def test_tokens_are_strongest_first_and_equal_ones_in_the_order_of_the_features():
+    (tokens,) = rows_to_dicts(csr([[1, 3, 0, 3, 2]]), ["a", "d", "b", "c", "e"])
+    assert list(tokens.items()) == [("d", 3), ("c", 3), ("e", 2), ("a", 1)]
+
+
+def test_a_key_without_a_column_is_refused():
+    with pytest.raises(KeyError, match="drag"):
+        dicts_to_rows([{"lift": 1.0}, {"drag": 1.0}], {"lift": 0})
