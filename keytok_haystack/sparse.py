@@ -21,7 +21,11 @@ def top_k(logits: NDArray[np.float32], k: int, minimum: float = 0.0) -> csr_arra
     :param logits: Shape `(n, V)`.
     :param k: At least 1; more than `V` keeps all.
     :returns: Shape `(n, V)`, float32, canonical (columns ascending).
+    :raises ValueError: `k` is less than 1.
     """
+    if k < 1:
+        msg = f"At least 1 entry must be kept, but k is {k}."
+        raise ValueError(msg)
     size = logits.shape[1]
     kept = logits > minimum
     if k < size:
@@ -114,7 +118,7 @@ def dicts_to_rows(dicts: Iterable[Mapping[str, float]], position: Mapping[str, i
         weights.extend(tokens.values())
         indptr.append(len(columns))
     rows = csr_array(
-        (np.array(weights, dtype=np.float64), np.array(columns, dtype=np.int64), np.array(indptr)),
+        (np.array(weights, dtype=np.float64), np.array(columns, dtype=np.int32), np.array(indptr, dtype=np.int32)),
         shape=(len(indptr) - 1, len(position)),
     )
     rows.sort_indices()

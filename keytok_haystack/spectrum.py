@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The principal components of an embedding space, computed from a stream of embeddings."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,10 +52,13 @@ def in_batches(embeddings: "ArrayLike | Iterable[ArrayLike]") -> Iterator[NDArra
     """
     Go through embeddings in checked batches.
 
-    :param embeddings: An array of shape `(n, d)`, which is cut into batches, or an iterable of such arrays, any sizes.
+    :param embeddings: An array or a list of vectors, shape `(n, d)`, which is cut into batches, or an iterable of such
+        arrays, any sizes.
     :raises EmbeddingError: As `check_embeddings`, or a batch's dimension differs from the first one's.
     """
     batches: Iterable[ArrayLike]
+    if isinstance(embeddings, Sequence) and len(embeddings) and np.ndim(embeddings[0]) == 1:
+        embeddings = check_embeddings(embeddings)
     if isinstance(embeddings, np.ndarray):
         batches = (embeddings[start : start + BATCH_SIZE] for start in range(0, len(embeddings), BATCH_SIZE))
     else:

@@ -13,6 +13,7 @@ def main() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when huggingface_hub is imported
     try:
         from keytok_haystack.cli.app import run  # noqa: PLC0415  # the extras may not be installed
+
+        run()
     except ModuleNotFoundError as error:
         sys.exit(f"keytok needs the package '{error.name}': pip install 'keytok-haystack[demo]'")
-    run()

@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from keytok_haystack.cli.demo import demo
 from keytok_haystack.encoders import Embedded, embed
 from keytok_haystack.evaluation import Collection, evaluate, read_texts, table
 from keytok_haystack.model import KeyTokenModel, Weighting
@@ -30,7 +29,6 @@ from keytok_haystack.spectrum import BATCH_SIZE, check_embeddings
 from keytok_haystack.vocabulary import Vocabulary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-app.command("demo")(demo)
 
 # typer's own errors derive from click's, or in later versions from its copy of click's, so the base is found by name
 _USAGE_ERROR: type[Exception] = next(
@@ -63,6 +61,19 @@ def _fail(message: str) -> NoReturn:
     line = Text.assemble(("error: ", "red"), " ".join(message.split()))
     Console(stderr=True, highlight=False).print(line, soft_wrap=True)
     sys.exit(2)
+
+
+@app.command("demo")
+def demo_command(
+    output: Annotated[Path, typer.Option(help="Where to put the model, the chart and the results.")] = Path(
+        "keytok-demo"
+    ),
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the whole thing on a real collection: Cranfield, all-MiniLM-L6-v2, no server, no network."""
+    from keytok_haystack.cli.demo import demo  # noqa: PLC0415  # the other commands do without Haystack
+
+    demo(output, as_json=as_json)
 
 
 @app.command("fit")

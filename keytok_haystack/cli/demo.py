@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import typer
@@ -29,17 +29,17 @@ from keytok_haystack.sources import fit
 from keytok_haystack.vocabulary import Vocabulary
 
 _INDEX = "keytok"
-_SHOWN_DOCUMENTS = ("1", "184", "12")
-_SHOWN_QUERY = "2"
+_SHOWN_DOCUMENTS = ("48", "151", "851")
+_SHOWN_QUERY = "14"
 
 
-def demo(
-    output: Annotated[Path, typer.Option(help="Where to put the model, the chart and the results.")] = Path(
-        "keytok-demo"
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of text.")] = False,
-) -> None:
-    """Run the whole thing on a real collection: Cranfield, all-MiniLM-L6-v2, no server, no network."""
+def demo(output: Path, *, as_json: bool) -> None:
+    """
+    Embed, fit, index, ask and measure on Cranfield, and say what happens.
+
+    :param output: The folder for the model, the chart and the results.
+    :param as_json: Print the results as JSON instead.
+    """
     console = Console(highlight=False, quiet=as_json)
     interactive = console.is_terminal and not as_json
     collection = Collection.load(resource("examples/cranfield"), "test")

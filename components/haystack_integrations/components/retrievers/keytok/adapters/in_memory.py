@@ -71,6 +71,7 @@ class InMemoryAdapter:
         """Free the index; a later search builds it again."""
         with self._lock:
             self._forget()
+            self._model = None
 
     async def close_async(self) -> None:
         """Release nothing: searching asynchronously makes nothing that `close` does not free."""

@@ -1,0 +1,236 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from haystack import Document, Pipeline
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder, PC1Adjuster
+from haystack_integrations.components.retrievers.keytok import KeyTokenExplainer, SparseRetriever
+from keytok_haystack import pipeline_yaml
+from keytok_haystack.resources import resource
+
+PIPELINES = sorted(resource("pipelines").glob("*.yml"))
+INDEX = "keytok"
+QUERIES = ("1", "2", "4", "8")
+
+
+def stored(weight: float) -> float:
+    """What Lucene stores of a float: its sign, its exponent and the first 8 bits of its mantissa."""
+    (bits,) = struct.unpack("<I", struct.pack("<f", weight))
+    return struct.unpack("<f", struct.pack("<I", bits & 0xFFFF8000))[0]
+
+
+def contributions(query: dict[str, float], tokens: dict[str, float]) -> dict[str, float]:
+    return {token: weight * stored(tokens[token]) for token, weight in query.items() if token in tokens}
+
+
+@pytest.fixture(autouse=True)
+def no_allowlist(monkeypatch):
+    for name in ("HAYSTACK_DESERIALIZATION_ALLOWLIST", "HAYSTACK_UNSAFE_DESERIALIZATION"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def overrides(embedder, cranfield_model_folder) -> dict[str, dict]:
+    return {"text_embedder": {"model": embedder}, "key_token_embedder": {"model": str(cranfield_model_folder)}}
+
+
+@pytest.fixture(scope="module")
+def indexed(cranfield, embedder, overrides):
+    """The store that all pipelines share, with sixty documents written through the indexing pipeline."""
+    relevant = [key for query in QUERIES for key in cranfield.qrels[query]]
+    chosen = list(dict.fromkeys([*relevant, *cranfield.documents]))[:60]
+    store = InMemoryDocumentStore(index=INDEX)
+    store.delete_all_documents()
+    own = {"model": embedder, "progress_bar": False}
+    definition = pipeline_yaml(
+        "indexing.in_memory",
+        {"document_embedder": own, "key_token_embedder": overrides["key_token_embedder"]},
+    )
+    documents = [Document(id=key, content=cranfield.documents[key]) for key in chosen]
+    result = Pipeline.loads(definition).run({"document_embedder": {"documents": documents}})
+    assert result["writer"]["documents_written"] == 60
+    yield store
+    store.delete_all_documents()
+
+
+def test_all_stores_pipelines_are_there():
+    assert {path.name for path in PIPELINES} >= {
+        "indexing.in_memory.yml",
+        "query.in_memory.yml",
+        "hybrid.in_memory.yml",
+    }
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
+def test_a_pipeline_loads_as_it_lies_there(path):
+    with path.open(encoding="utf-8") as file:
+        pipeline = Pipeline.load(file)
+    assert pipeline.to_dict()["components"].keys() == yaml.safe_load(path.read_text())["components"].keys()
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
+def test_all_pipelines_use_one_store(path):
+    components = yaml.safe_load(path.read_text())["components"].values()
+    stores = [c["init_parameters"]["document_store"] for c in components if "document_store" in c["init_parameters"]]
+    assert stores
+    assert {store["init_parameters"]["index"] for store in stores} == {INDEX}
+
+
+def test_the_indexing_pipeline_writes_embeddings_and_key_tokens(
+    indexed, cranfield, cranfield_documents, cranfield_model_folder
+):
+    rows = dict(zip(cranfield.documents, cranfield_documents.embeddings, strict=True))
+    expected = KeyTokenSparseEmbedder(cranfield_model_folder).run(
+        documents=[Document(id=key, embedding=rows[key].tolist()) for key in indexed.storage]
+    )["documents"]
+    for document in expected:
+        written = indexed.storage[document.id]
+        np.testing.assert_allclose(written.embedding, rows[document.id], atol=1e-5)
+        shared = written.meta["key_tokens"].keys() & document.meta["key_tokens"].keys()
+        assert len(shared) >= 0.97 * len(written.meta["key_tokens"])
+
+
+@pytest.mark.parametrize("key", QUERIES)
+def test_the_query_pipeline_finds_and_explains(key, indexed, cranfield, overrides):
+    pipeline = Pipeline.loads(pipeline_yaml("query.in_memory", overrides))
+    text = cranfield.queries[key]
+    result = pipeline.run(
+        {"text_embedder": {"text": text}, "key_token_embedder": {"text": text}},
+        include_outputs_from={"key_token_embedder"},
+    )
+    query = result["key_token_embedder"]["key_tokens"]
+    scores = {d.id: sum(contributions(query, d.meta["key_tokens"]).values()) for d in indexed.storage.values()}
+    hits = result["explainer"]["documents"]
+    assert [hit.id for hit in hits] == sorted(scores, key=lambda identifier: -scores[identifier])[:10]
+    assert [hit.score for hit in hits] == pytest.approx([scores[hit.id] for hit in hits], rel=1e-12)
+    assert {hit.id for hit in hits} & cranfield.qrels[key].keys()
+    assert_explained(hits, query, indexed)
+
+
+def assert_explained(hits: list[Document], query: dict[str, float], store: InMemoryDocumentStore):
+    for hit in hits:
+        expected = contributions(query, store.storage[hit.id].meta["key_tokens"])
+        matched = {match["token"]: match["contribution"] for match in hit.meta["matched_tokens"]}
+        assert len(matched) == min(10, len(expected))
+        assert sorted(matched.values()) == pytest.approx(sorted(expected.values())[-len(matched) :])
+        assert "key_tokens" not in hit.meta
+
+
+async def test_the_hybrid_pipeline_explains_every_hit(indexed, cranfield, overrides):
+    pipeline = Pipeline.loads(pipeline_yaml("hybrid.in_memory", overrides))
+    text = cranfield.queries["1"]
+    data = {
+        "text_embedder": {"text": text},
+        "key_token_embedder": {"text": text},
+        "bm25_retriever": {"query": text},
+    }
+    retrievers = {"key_token_retriever", "dense_retriever", "bm25_retriever"}
+    result = pipeline.run(data, include_outputs_from={"key_token_embedder", *retrievers})
+    hits = result["explainer"]["documents"]
+    ranks = {}  # reciprocal rank fusion, k = 61 as in Haystack
+    for retriever in retrievers:
+        for rank, document in enumerate(result[retriever]["documents"]):
+            ranks[document.id] = ranks.get(document.id, 0.0) + 1 / (61 + rank)
+    assert [ranks[hit.id] for hit in hits] == pytest.approx(sorted(ranks.values(), reverse=True)[:10])
+    assert_explained(hits, result["key_token_embedder"]["key_tokens"], indexed)
+    concurrently = await pipeline.run_async(data)
+    assert {hit.id: hit.meta for hit in concurrently["explainer"]["documents"]} == {hit.id: hit.meta for hit in hits}
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
+def test_without_overrides_a_pipeline_is_itself(path):
+    assert yaml.safe_load(pipeline_yaml(path.stem)) == yaml.safe_load(path.read_text())
+    assert yaml.safe_load(pipeline_yaml(path)) == yaml.safe_load(path.read_text())
+
+
+def test_overrides_replace_what_they_name_and_nothing_else():
+    expected = yaml.safe_load((resource("pipelines") / "query.in_memory.yml").read_text())
+    expected["components"]["retriever"]["init_parameters"]["top_k"] = 3
+    expected["components"]["retriever"]["init_parameters"]["document_store"]["init_parameters"]["index"] = "mine"
+    changed = pipeline_yaml("query.in_memory", {"retriever": {"top_k": 3, "document_store.index": "mine"}})
+    assert yaml.safe_load(changed) == expected
+    assert Pipeline.loads(changed).get_component("retriever").document_store.index == "mine"
+
+
+def test_an_unknown_pipeline_is_named():
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        pipeline_yaml("nothing")
+    with pytest.raises(FileNotFoundError, match=r"nothing\.yml"):
+        pipeline_yaml("nothing.yml")
+
+
+def test_an_unknown_component_is_named_with_those_there_are():
+    with pytest.raises(KeyError, match=r"no component 'retreiver'.*retriever"):
+        pipeline_yaml("query.in_memory", {"retreiver": {"top_k": 3}})
+
+
+@pytest.mark.parametrize("path", ["store.index", "document_store.nothing.index", "top_k.index"])
+def test_an_unknown_nested_parameter_is_an_error(path):
+    with pytest.raises(KeyError):
+        pipeline_yaml("hybrid.in_memory", {"key_token_retriever": {path: "mine"}})
+
+
+IN_A_FRESH_PROCESS = """
+import json, sys
+from haystack import Document, Pipeline
+data = json.load(sys.stdin)
+pipeline = Pipeline.loads(data["pipeline"])
+assert pipeline.dumps() == data["pipeline"]
+store = pipeline.get_component("retriever").document_store
+store.write_documents([Document.from_dict(document) for document in data["documents"]])
+result = pipeline.run(data["inputs"])
+print(json.dumps([document.to_dict() for document in result["explainer"]["documents"]]))
+"""
+
+
+def test_a_pipeline_of_all_components_runs_in_a_fresh_process(small_model_folder, small_embeddings, small_texts):
+    documents = KeyTokenSparseEmbedder(small_model_folder).run(
+        documents=[
+            Document(content=text, embedding=embedding.tolist())
+            for text, embedding in zip(small_texts, small_embeddings, strict=True)
+        ]
+    )["documents"]
+    store = InMemoryDocumentStore(index="fresh", return_embedding=False)
+    pipeline = Pipeline()
+    pipeline.add_component("adjuster", PC1Adjuster(small_model_folder, strength=0.1))
+    pipeline.add_component("embedder", KeyTokenSparseEmbedder(small_model_folder, query_top_k=3))
+    retriever = SparseRetriever(store, top_k=4, model=small_model_folder, bm25_weight=0.1, filter_policy="merge")
+    pipeline.add_component("retriever", retriever)
+    pipeline.add_component("explainer", KeyTokenExplainer(top_k=None, strip=False))
+    pipeline.connect("adjuster.embedding", "embedder.embedding")
+    pipeline.connect("embedder.key_tokens", "retriever.key_tokens")
+    pipeline.connect("embedder.key_tokens", "explainer.key_tokens")
+    pipeline.connect("retriever.documents", "explainer.documents")
+    inputs = {
+        "adjuster": {"embedding": small_embeddings[0].tolist()},
+        "embedder": {"text": "shock wave"},
+        "retriever": {"query": "shock wave"},
+    }
+    data = {"pipeline": pipeline.dumps(), "documents": [d.to_dict() for d in documents], "inputs": inputs}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HAYSTACK_")}
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS],
+        input=json.dumps(data),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(sys.prefix),
+    )
+    assert done.returncode == 0, done.stderr
+    store.write_documents(documents)
+    expected = pipeline.run(inputs)["explainer"]["documents"]
+    store.delete_all_documents()
+    assert [Document.from_dict(document) for document in json.loads(done.stdout)] == expected
+    assert len(expected) == 4
