@@ -225,9 +225,15 @@ class KeyTokenModel:
             new = Path(temporary) / "new"
             new.mkdir()
             self._write(new)
+            old = Path(temporary) / "old"
             if path.exists():
-                path.replace(Path(temporary) / "old")
-            new.replace(path)
+                path.replace(old)
+            try:
+                new.replace(path)
+            except OSError:
+                if old.exists():
+                    old.replace(path)
+                raise
 
     def _write(self, folder: Path) -> None:
         preparation = self.decoder.preparation
@@ -321,13 +327,17 @@ def _pack(**arrays: NDArray[Any] | None) -> bytes:
 
 
 def _is_replaceable(path: Path) -> bool:
-    if path.is_dir() and not any(path.iterdir()):
+    """Whether a path holds nothing but a key-token model, or nothing at all."""
+    if not path.is_dir():
+        return False
+    names = {file.name for file in path.iterdir()}
+    if not names:
         return True
     try:
         config = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return _is_config(config)
+    return _is_config(config) and names <= {_CONFIG, *_FILES}
 
 
 def _is_config(config: object) -> TypeGuard[dict[str, Any]]:

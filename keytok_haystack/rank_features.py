@@ -73,10 +73,8 @@ def _shortest_decimal_table() -> NDArray[np.float64]:
     shortest = target.copy()
     for digits in (4, 3, 2, 1):  # 4 significant digits always suffice: 9 bits are spaced by at least 0.2 %
         decimals = digits - 1 - exponent
-        # an integer divided by an exact power of ten is the double nearest to that decimal
-        scale = 10.0 ** np.abs(decimals)
-        mantissa = np.ceil(np.where(decimals >= 0, target * scale, target / scale) * (1 - 1e-15))
-        candidate = np.where(decimals >= 0, mantissa / scale, mantissa * scale)
+        mantissa = np.ceil(target * 10.0**decimals * (1 - 1e-14)).astype(int)
+        candidate = np.array([float(f"{m}e{-d}") for m, d in zip(mantissa.tolist(), decimals.tolist(), strict=True)])
         with np.errstate(over="ignore"):  # rounding up the largest ones leaves the range of float32
             same = truncate_weights(candidate) == target
         shortest[same] = candidate[same]

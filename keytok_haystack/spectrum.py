@@ -131,7 +131,7 @@ class Spectrum:
         for batch in in_batches(embeddings):
             moments = moments or Moments(batch.shape[1])
             moments.add(batch)
-        if moments is None:
+        if moments is None or moments.count == 0:
             msg = "There are no embeddings to compute principal components from."
             raise EmbeddingError(msg)
         return cls.from_moments(moments, n_components)
@@ -196,14 +196,18 @@ class Preparation:
 
     def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Prepare checked embeddings, shape `(n, d)`."""
-        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
         prepared = embeddings
         if self.removed is not None:
             prepared = prepared - np.outer(prepared @ self.removed, self.removed)
         if self.normalize:
-            remaining = np.linalg.norm(prepared, axis=1, keepdims=True)
+            norms, remaining = _norms(embeddings), _norms(prepared)
             # what lies on the removed direction has no content: only rounding is left of it, which stays near zero
-            prepared = prepared / np.where(remaining > 1e-5 * norms, remaining, norms)
+            prepared = (prepared / np.where(remaining > 1e-5 * norms, remaining, norms)).astype(np.float32)
         if self.mean is not None:
             prepared = prepared - self.mean
         return prepared
+
+
+def _norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the Euclidean norms, shape `(n, 1)`, in float64: squares of float32 overflow from 1e19 on."""
+    return np.asarray(np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True))

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from keytok_haystack.rank_features import escape_feature
 
 _UNUSED = re.compile(r"[\[<]\|?(unused|reserved|extra_id|pad|unk|placeholder)[_ ]?(special_token_)?\d*\|?[\]>]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -97,19 +98,24 @@ class Vocabulary:
         """Return all features of the tokenizer, also those that a `subset` has left out."""
         return Vocabulary.from_tokenizer(self._tokenizer)
 
-    def literal_counts(self, texts: Iterable[str]) -> csr_array:
+    def literal_counts(self, texts: Iterable[str], *, first: int = 0) -> csr_array:
         """
         Count the literal features of each text: the features of its own tokens.
 
         :param texts: `n` texts; an empty one has no features.
+        :param first: The position of the first text in the stream that it comes from, for messages.
         :returns: Shape `(n, V)`, float32.
         :raises TypeError: A text is not a string.
+        :raises ValueError: A text has half a surrogate pair, as JSON gives for an emoji that was cut in two.
         """
         texts = list(texts)
-        for position, text in enumerate(texts):
+        for position, text in enumerate(texts, start=first):
             if not isinstance(text, str):
                 msg = f"Texts must be strings, but text {position} is of type {type(text).__name__}."
                 raise TypeError(msg)
+            if not text.isascii() and _SURROGATE.search(text):
+                msg = f"Texts must be of whole characters, but text {position} has half a surrogate pair: replace it."
+                raise ValueError(msg)
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         rows = np.repeat(np.arange(len(texts)), [len(encoding) for encoding in encodings])
         ids = np.fromiter((i for encoding in encodings for i in encoding.ids), dtype=np.int64, count=len(rows))

@@ -165,13 +165,14 @@ def test_gcv_takes_the_regularization_with_the_least_error_by_the_explicit_hat_m
     small_texts: list[str], small_vocabulary: Vocabulary, n: int, d: int, common: float, noise: float
 ):
     texts, embeddings = small_texts[:n], noisy_embeddings(small_texts[:n], small_vocabulary, d, common, noise)
-    candidates = np.logspace(-4.5, 1.5, 121) * n / d
+    candidates = np.logspace(-4.5, 1.5, 61) * n / d
     errors = brute_force_gcv(unit(embeddings), dense_targets(texts, small_vocabulary.features), candidates)
     chosen = fit(embeddings, texts, small_vocabulary, min_df=0, regularization="gcv").decoder.weight
     given = [fit(embeddings, texts, small_vocabulary, min_df=0, regularization=c).decoder.weight for c in candidates]
-    nearest = np.argmin([np.abs(chosen - weight).max() for weight in given])
-    np.testing.assert_allclose(chosen, given[nearest], atol=0.01)
-    assert errors[nearest] < 1.01 * errors.min() < 0.99 * np.median(errors)
+    distances = np.array([np.abs(chosen - weight).max() for weight in given])
+    assert distances.min() < 0.1 * distances.max()
+    assert errors.min() < 0.99 * np.median(errors)
+    assert errors[np.argmin(distances)] < 1.01 * errors.min()
 
 
 @settings(max_examples=25)
@@ -323,7 +324,7 @@ def test_a_min_df_that_no_feature_reaches_is_refused(
 def test_texts_without_features_are_refused(
     small_embeddings: np.ndarray, small_vocabulary: Vocabulary, texts: list[str], min_df: int
 ):
-    with pytest.raises(ValueError, match="No feature|min_df"):
+    with pytest.raises(ValueError, match=r"No feature|min_df"):
         fit(small_embeddings, texts, small_vocabulary, min_df=min_df)
 
 

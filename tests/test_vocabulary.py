@@ -369,7 +369,7 @@ def test_a_text_that_is_no_string_is_refused_with_its_position(small_vocabulary:
 
 def test_a_text_with_half_a_surrogate_pair_is_refused_with_its_position(small_vocabulary: Vocabulary):
     text = json.loads(r'"lift \ud83d"')  # what JSON gives for an emoji that was cut in two
-    with pytest.raises((TypeError, ValueError), match="text 1"):
+    with pytest.raises((TypeError, ValueError), match=r"(?i)text 1 "):
         small_vocabulary.literal_counts(["lift", text])
 
 

@@ -62,17 +62,20 @@ def fit(
     :raises EmbeddingError: There are no embeddings, they are all the same, or one is unusable.
     :raises ValueError: There are not as many texts as embeddings, or no feature is frequent enough.
     """
+    if regularization != "gcv" and not (isinstance(regularization, int | float) and 0 < regularization < np.inf):
+        msg = f"regularization must be a positive number or 'gcv', but it is {regularization!r}."
+        raise ValueError(msg)
     preparation = Preparation(removed=None if spectrum is None else spectrum.pc1)
     sums: _Sums | None = None
     for batch, counts in _paired(embeddings, texts, vocabulary):
         if sums is None:
             sums = _Sums(batch.shape[1], len(vocabulary))
         sums.add(preparation(batch), counts, batch)
-    if sums is None:
+    if sums is None or sums.moments.count == 0:
         msg = "There are no texts to fit on."
         raise EmbeddingError(msg)
 
-    frequent = np.flatnonzero(sums.document_frequency >= min_df)
+    frequent = np.flatnonzero(sums.document_frequency >= max(min_df, 1))
     if len(frequent) == 0:
         msg = f"No feature occurs in at least min_df={min_df} of the {sums.moments.count} texts: use more texts."
         raise ValueError(msg)
@@ -111,7 +114,7 @@ def _paired(
         if len(batch_texts) < len(batch):
             msg = f"There are only {n} texts for more embeddings: each embedding needs its text."
             raise ValueError(msg)
-        yield batch, vocabulary.literal_counts(batch_texts)
+        yield batch, vocabulary.literal_counts(batch_texts, first=n - len(batch_texts))
     if next(remaining, None) is not None:
         msg = f"There are only {n} embeddings for more texts: each text needs its embedding."
         raise ValueError(msg)
@@ -152,9 +155,12 @@ class _Sums:
             raise EmbeddingError(msg)
         centred = self._cross_products[features] - np.outer(self._target_sum[features], self.moments.mean)
         rotated = centred @ vectors
+        spread = self._target_energy[features].sum() - np.square(self._target_sum[features]).sum() / count
+        if spread <= 1e-6 * count:
+            msg = "The texts are all the same in their features, so nothing can be fitted."
+            raise ValueError(msg)
         if regularization == "gcv":
-            total = self._target_energy[features].sum() - np.square(self._target_sum[features]).sum() / count
-            penalty = self._gcv(energies, np.square(rotated).sum(axis=0), total)
+            penalty = self._gcv(energies, np.square(rotated).sum(axis=0), spread)
         else:
             penalty = regularization * energies.sum() / count
         return np.asarray((rotated / (energies + penalty)) @ vectors.T)
@@ -166,7 +172,9 @@ class _Sums:
         shrinkage = 1 / (energies + penalties[:, None])
         residual = total - (projected * (2 * shrinkage - energies * shrinkage**2)).sum(axis=1)
         freedom = 1 + (energies * shrinkage).sum(axis=1)
-        errors = count * residual / np.maximum(count - freedom, 1e-9) ** 2
+        # where hardly a degree of freedom is left, residuals are rounding, and the error cannot be told
+        can_be_told = count - freedom > 0.01 * count
+        errors = np.where(can_be_told, residual / (count - freedom) ** 2, np.inf)
         return float(penalties[np.argmin(errors)])
 
 

@@ -1,0 +1,233 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from keytok_haystack import EmbeddingError, KeyTokenModel, Preparation, TokenDecoder, Vocabulary, Weighting
+from keytok_haystack.model import mean_maximum
+
+# logits of the embedding (2, 1) are 2a + b for the row (a, b)
+ROWS = {
+    "shock": (2, 0),
+    "wave": (1, 1),
+    "boundary": (0.5, 0),
+    "layer": (0, 0),
+    "heat": (-1, 0),
+    "transfer": (-1, 3),
+    "wing": (0, 2),
+    "lift": (4, 1),
+    "flow": (0, -1),
+    "speed": (0, 0.25),
+    "3.5": (1, 0.25),
+    "100%": (0, 0),
+}
+IDF = dict(zip(ROWS, [4, 3, 2, 1, 1, 1, 1, 2, 1, 1, 1, 1], strict=True))
+
+
+@pytest.fixture
+def model(small_vocabulary: Vocabulary) -> KeyTokenModel:
+    weight = np.array([ROWS[feature] for feature in small_vocabulary.features])
+    return KeyTokenModel(
+        small_vocabulary,
+        TokenDecoder(weight, Preparation(normalize=False)),
+        Weighting(k_document=5, m_query=2, exponent=0.5, weight_scale=2.0),
+    )
+
+
+def tokens(model: KeyTokenModel, rows: csr_array) -> list[dict[str, float]]:
+    dense = rows.toarray()
+    return [{f: float(w) for f, w in zip(model.vocabulary.features, row, strict=True) if w} for row in dense]
+
+
+def test_document_weights_are_the_scaled_powers_of_the_largest_positive_logits(model: KeyTokenModel):
+    (weights,) = tokens(model, model.encode_documents([[2.0, 1.0]]))
+    logits = {"lift": 9, "shock": 4, "wave": 3, "3.5": 2.25, "wing": 2}
+    assert weights == pytest.approx({feature: logit**0.5 / 2 for feature, logit in logits.items()})
+    assert list(model.document_tokens(model.encode_documents([[2.0, 1.0]]))[0])[:2] == ["lift", "shock"]
+
+
+def test_more_tokens_than_features_keeps_all_positive_ones(model: KeyTokenModel):
+    (weights,) = tokens(model, model.encode_documents([[2.0, 1.0]], top_k=1000))
+    assert set(weights) == {"lift", "shock", "wave", "3.5", "wing", "boundary", "transfer", "speed"}
+
+
+def test_documents_can_be_given_fewer_tokens(model: KeyTokenModel):
+    (weights,) = tokens(model, model.encode_documents([[2.0, 1.0]], top_k=1))
+    assert weights == {"lift": 1.5}
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_documents_without_any_tokens_are_refused(model: KeyTokenModel, top_k: int):
+    with pytest.raises(ValueError, match=r"(?i)at least 1"):
+        model.encode_documents([[2.0, 1.0]], top_k=top_k)
+
+
+def test_a_document_without_a_positive_logit_has_no_tokens(small_vocabulary: Vocabulary):
+    model = KeyTokenModel(small_vocabulary, TokenDecoder(np.ones((12, 2)), Preparation(normalize=False)))
+    weights = model.encode_documents([[1.0, 1.0], [-1.0, -1.0], [0.5, 0.0]])
+    assert np.diff(weights.indptr).tolist() == [12, 0, 12]
+    assert model.document_tokens(weights)[1] == {}
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("minimum", [0.0, 0.6, 0.75, 1.4, 5.0])
+def test_weights_up_to_the_minimum_are_left_out(model: KeyTokenModel, exponent: float, minimum: float):
+    settings = {"exponent": exponent, "k_document": 12}
+    (weights,) = tokens(model, model.with_weighting(**settings).encode_documents([[2.0, 1.0]]))
+    (kept,) = tokens(model, model.with_weighting(**settings, minimum_weight=minimum).encode_documents([[2.0, 1.0]]))
+    assert kept == {feature: weight for feature, weight in weights.items() if weight > minimum}
+
+
+def test_queries_have_their_aligned_tokens_scaled_to_a_maximum_of_1(model: KeyTokenModel):
+    assert tokens(model, model.encode_queries([[2.0, 1.0]])) == [{"lift": 1.0, "shock": pytest.approx(4 / 9)}]
+    (three,) = tokens(model, model.encode_queries([[2.0, 1.0]], top_k=3))
+    assert three == pytest.approx({"lift": 1, "shock": 4 / 9, "wave": 3 / 9})
+
+
+def test_literal_tokens_join_the_aligned_ones_by_idf(model: KeyTokenModel):
+    idf = np.array([IDF[feature] for feature in model.vocabulary.features], dtype=np.float32)
+    (weights,) = tokens(model, replace(model, idf=idf).encode_queries([[2.0, 1.0]], ["shock heat heat, unknown heat"]))
+    # the strongest aligned token is lift with 9; literals add 2 * idf / 4 times that
+    expected = {"lift": 9, "shock": 4 + 2 * 9 * 4 / 4, "heat": 2 * 9 * 1 / 4}
+    assert weights == pytest.approx({feature: weight / 22 for feature, weight in expected.items()})
+
+
+def test_literal_tokens_without_idf_weigh_as_much_as_the_strongest(model: KeyTokenModel):
+    (weights,) = tokens(model, model.encode_queries([[2.0, 1.0]], ["heat"]))
+    assert weights == pytest.approx({"lift": 1, "heat": 1, "shock": 4 / 9})
+
+
+def test_queries_can_be_their_literal_tokens_alone(model: KeyTokenModel):
+    expected = [{"heat": 1.0, "flow": 1.0}, {}]
+    rows = model.encode_queries([[2.0, 1.0], [2.0, 1.0]], ["heat flow", "unknown"], top_k=0)
+    assert tokens(model, rows) == expected
+    without = model.with_weighting(m_query=0)
+    assert tokens(model, without.encode_queries([[2.0, 1.0], [2.0, 1.0]], ["heat flow", "unknown"])) == expected
+    assert without.encode_queries([[2.0, 1.0]]).nnz == 0
+
+
+def test_a_query_mean_takes_the_place_of_the_documents_mean_in_queries_only(model: KeyTokenModel):
+    centred = TokenDecoder(model.decoder.weight, Preparation(normalize=False, mean=np.float32([1, 1])))
+    plain = replace(model, decoder=centred)
+    shifted = replace(plain, query_mean=np.float32([0, 3]))
+    documents, queries = [[3.0, 2.0]], [[2.0, 4.0]]  # both are (2, 1) after subtracting their own mean
+    assert tokens(model, shifted.encode_documents(documents)) == tokens(model, plain.encode_documents(documents))
+    assert tokens(model, shifted.encode_documents(documents)) == tokens(model, model.encode_documents([[2.0, 1.0]]))
+    assert tokens(model, shifted.encode_queries(queries)) == tokens(model, model.encode_queries([[2.0, 1.0]]))
+    assert tokens(model, plain.encode_queries(queries)) != tokens(model, shifted.encode_queries(queries))
+
+
+def test_the_largest_weight_of_every_query_is_1(cranfield_model: KeyTokenModel, cranfield_queries, cranfield):
+    texts = list(cranfield.queries.values())
+    for rows in (
+        cranfield_model.encode_queries(cranfield_queries.embeddings),
+        cranfield_model.encode_queries(cranfield_queries.embeddings, texts),
+        cranfield_model.encode_queries(cranfield_queries.embeddings, texts, top_k=0),
+    ):
+        np.testing.assert_allclose(rows.toarray().max(axis=1), 1, rtol=1e-6)
+        assert rows.data.min() > 0
+
+
+@pytest.mark.parametrize("n_texts", [0, 1, 3])
+def test_another_number_of_query_texts_is_refused(model: KeyTokenModel, n_texts: int):
+    with pytest.raises(ValueError, match=f"2 query embeddings, but {n_texts} texts"):
+        model.encode_queries([[2.0, 1.0], [1.0, 1.0]], ["lift"] * n_texts)
+
+
+@pytest.mark.parametrize("method", ["encode_documents", "encode_queries"])
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        ([[1.0, 2.0, 3.0]], "3 dimensions, but 2 are expected: use the embedder"),
+        ([[1.0, float("nan")]], "Embedding 0 contains NaN"),
+        ([[1.0, 1.0], [0.0, 0.0]], "Embedding 1 is the zero vector"),
+        ([1.0, 2.0], "shape"),
+    ],
+)
+def test_unusable_embeddings_are_refused(model: KeyTokenModel, method: str, embeddings: list, message: str):
+    with pytest.raises(EmbeddingError, match=message):
+        getattr(model, method)(embeddings)
+
+
+@given(st.lists(st.floats(2.0**-20, 2.0**20, width=32), min_size=1, max_size=12))
+def test_document_tokens_are_stored_as_their_weights_are_and_strongest_first(
+    small_vocabulary: Vocabulary, weights: list[float]
+):
+    model = KeyTokenModel(small_vocabulary, TokenDecoder(np.ones((12, 2)), Preparation()))
+    row = csr_array(np.array([weights + [0.0] * (12 - len(weights))], dtype=np.float32))
+    (written,) = model.document_tokens(row)
+
+    def stored(weight: float) -> int:
+        return struct.unpack(">I", struct.pack(">f", weight))[0] >> 15
+
+    for key, weight in zip(small_vocabulary.keys, weights, strict=False):
+        assert stored(written[key]) == stored(weight)
+    assert list(written.values()) == sorted(written.values(), reverse=True)
+    assert len(written) == len(weights)
+
+
+def test_keys_of_tokens_are_escaped(model: KeyTokenModel):
+    row = csr_array(np.ones((1, 12), dtype=np.float32))
+    for written in (model.document_tokens(row), model.query_tokens(row)):
+        assert set(written[0]) == {*ROWS, "3%2E5", "100%25"} - {"3.5", "100%"}
+
+
+def test_query_tokens_are_rounded_to_6_decimals(model: KeyTokenModel):
+    row = csr_array(np.array([[1 / 3, 1, 4e-7, 2e-6] + [0] * 8], dtype=np.float32))
+    features = model.vocabulary.features
+    assert model.query_tokens(row) == [{features[1]: 1.0, features[0]: 0.333333, features[3]: 2e-6}]
+
+
+def test_the_mean_maximum_counts_empty_rows_as_0():
+    assert mean_maximum(csr_array(np.array([[1, 3], [0, 0], [0, 3]], dtype=np.float32))) == 2.0
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 3)])
+def test_the_mean_maximum_of_nothing_scales_nothing(shape: tuple[int, int]):
+    assert mean_maximum(csr_array(shape, dtype=np.float32)) == 1.0
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"k_document": 0},
+        {"k_document": -1},
+        {"m_query": -1},
+        {"exponent": 0.0},
+        {"exponent": -0.5},
+        {"exponent": float("nan")},
+        {"weight_scale": 0.0},
+        {"weight_scale": float("nan")},
+        {"weight_scale": float("inf")},
+        {"minimum_weight": -0.1},
+        {"minimum_weight": float("nan")},
+    ],
+    ids=str,
+)
+def test_settings_without_a_meaning_are_refused(setting: dict[str, float]):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        Weighting(**setting)
+
+
+def test_parts_that_do_not_fit_together_are_refused(small_model: KeyTokenModel, small_vocabulary: Vocabulary):
+    with pytest.raises(ValueError, match="12 features, but the decoder 5"):
+        replace(small_model, decoder=TokenDecoder(np.ones((5, 8)), Preparation()))
+    with pytest.raises(ValueError, match="8 dimensions, but the decoder 7"):
+        replace(small_model, decoder=TokenDecoder(np.ones((12, 7)), Preparation()))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{"idf": np.ones(5, dtype=np.float32)}, {"query_mean": np.ones(5, dtype=np.float32)}],
+    ids=["idf", "query_mean"],
+)
+def test_arrays_of_another_length_are_refused(small_model: KeyTokenModel, parts: dict[str, np.ndarray]):
+    with pytest.raises(ValueError, match="5"):
+        replace(small_model, **parts)

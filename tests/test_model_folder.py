@@ -1,0 +1,496 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from keytok_haystack import (
+    KeyTokenModel,
+    ModelFolderError,
+    Preparation,
+    Spectrum,
+    TokenDecoder,
+    Vocabulary,
+    Weighting,
+    fit,
+)
+from keytok_haystack import model as model_module
+
+FILES = ["config.json", "decoder.safetensors", "spectrum.safetensors", "tokenizer.json"]
+
+
+@pytest.fixture
+def folder(small_model_folder: Path, tmp_path: Path) -> Path:
+    """A copy of a saved model, to damage."""
+    return Path(shutil.copytree(small_model_folder, tmp_path / "model"))
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def random_model(data: st.DataObject, vocabulary: Vocabulary) -> KeyTokenModel:
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    kept = np.array(sorted(data.draw(st.sets(st.integers(0, 11), min_size=1))))
+    d = data.draw(st.integers(1, 6))
+
+    def maybe(size: int) -> np.ndarray | None:
+        return random.normal(size=size).astype(np.float32) if data.draw(st.booleans()) else None
+
+    direction = maybe(d)
+    preparation = Preparation(
+        removed=None if direction is None else direction / np.linalg.norm(direction),
+        normalize=data.draw(st.booleans()),
+        mean=maybe(d),
+    )
+    weighting = Weighting(
+        k_document=data.draw(st.integers(1, 20)),
+        m_query=data.draw(st.integers(0, 20)),
+        exponent=data.draw(st.floats(0.1, 3)),
+        weight_scale=data.draw(st.floats(0.01, 100)),
+        minimum_weight=data.draw(st.floats(0, 0.5)),
+    )
+    return KeyTokenModel(
+        vocabulary.subset(kept),
+        TokenDecoder(random.normal(size=(len(kept), d)), preparation),
+        weighting,
+        source=data.draw(st.sampled_from(["fit", "language-model", "word-embeddings"])),
+        embedder=data.draw(st.none() | st.text(max_size=8)),
+        idf=maybe(len(kept)),
+        spectrum=Spectrum.from_embeddings(random.normal(size=(5, d))) if data.draw(st.booleans()) else None,
+        query_mean=maybe(d),
+        fit_seconds=data.draw(st.none() | st.floats(0, 1e6)),
+    )
+
+
+def assert_same_array(a: np.ndarray | None, b: np.ndarray | None) -> None:
+    assert (a is None) == (b is None)
+    if a is not None:
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_a_model_survives_saving_and_loading_to_the_bit(small_vocabulary: Vocabulary, data: st.DataObject):
+    model = random_model(data, small_vocabulary)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model")
+        loaded = KeyTokenModel.load(str(Path(folder) / "model"))
+    assert loaded.fingerprint == model.fingerprint
+    assert loaded.vocabulary.features == model.vocabulary.features
+    assert_same_array(loaded.vocabulary.feature_of_id, model.vocabulary.feature_of_id)
+    for name in ("weighting", "source", "embedder", "fit_seconds", "dimension"):
+        assert getattr(loaded, name) == getattr(model, name)
+    assert_same_array(loaded.decoder.weight, model.decoder.weight)
+    for name in ("mean", "removed"):
+        assert_same_array(getattr(loaded.decoder.preparation, name), getattr(model.decoder.preparation, name))
+    for name in ("idf", "query_mean"):
+        assert_same_array(getattr(loaded, name), getattr(model, name))
+    assert (loaded.spectrum is None) == (model.spectrum is None)
+    if model.spectrum is not None:
+        for name in ("mean", "components", "explained_energy"):
+            assert_same_array(getattr(loaded.spectrum, name), getattr(model.spectrum, name))
+    embeddings = np.random.default_rng(0).normal(size=(4, model.dimension))
+    texts = ["lift wing", "3.5 100%", "", "unknown"]
+    assert_same_array(loaded.encode_documents(embeddings).toarray(), model.encode_documents(embeddings).toarray())
+    assert_same_array(
+        loaded.encode_queries(embeddings, texts).toarray(), model.encode_queries(embeddings, texts).toarray()
+    )
+
+
+def test_fitting_on_a_loaded_models_whole_vocabulary_is_possible(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, tmp_path: Path
+):
+    model = fit(small_embeddings, small_texts, small_vocabulary, min_df=16)
+    model.save(tmp_path / "model")
+    whole = KeyTokenModel.load(tmp_path / "model").vocabulary.whole()
+    assert len(model.vocabulary) < len(whole)
+    assert whole.features == small_vocabulary.features
+
+
+def test_a_large_model_survives_too(cranfield_model: KeyTokenModel, cranfield_model_folder: Path):
+    loaded = KeyTokenModel.load(cranfield_model_folder)
+    assert loaded.fingerprint == cranfield_model.fingerprint
+    assert_same_array(loaded.decoder.weight, cranfield_model.decoder.weight)
+
+
+def test_the_folder_holds_only_json_and_safetensors(small_model_folder: Path):
+    assert sorted(contents(small_model_folder)) == FILES
+    for name in ("config.json", "tokenizer.json"):
+        json.loads((small_model_folder / name).read_text(encoding="utf-8"))
+    assert load_file(small_model_folder / "decoder.safetensors")["weight"].dtype == np.float16
+    assert set(load_file(small_model_folder / "spectrum.safetensors")) == {"mean", "components", "explained_energy"}
+
+
+def test_the_configuration_says_what_the_model_is(small_model: KeyTokenModel, small_model_folder: Path):
+    config = json.loads((small_model_folder / "config.json").read_text(encoding="utf-8"))
+    expected = {
+        "format_version": 1,
+        "fingerprint": small_model.fingerprint,
+        "source": "fit",
+        "embedder": "random-projection",
+        "dimension": 8,
+        "k_document": 128,
+        "m_query": 32,
+        "exponent": 0.5,
+        "weight_scale": small_model.weighting.weight_scale,
+    }
+    assert {name: config[name] for name in expected} == expected
+    for name, digest in config["sha256"].items():
+        assert hashlib.sha256((small_model_folder / name).read_bytes()).hexdigest() == digest
+    assert set(config["sha256"]) == set(FILES) - {"config.json"}
+
+
+def other_decoder(model: KeyTokenModel, **preparation: Any) -> KeyTokenModel:
+    prepared = replace(model.decoder.preparation, **preparation)
+    return replace(model, decoder=TokenDecoder(model.decoder.weight, prepared))
+
+
+def one_entry_changed(model: KeyTokenModel) -> KeyTokenModel:
+    weight = model.decoder.weight.copy()
+    weight[3, 5] = np.nextafter(np.float16(weight[3, 5]), np.float16(2))
+    return replace(model, decoder=TokenDecoder(weight, model.decoder.preparation))
+
+
+def one_feature_renamed(model: KeyTokenModel) -> KeyTokenModel:
+    tokenizer = Tokenizer.from_str(model.vocabulary.tokenizer_json)
+    features = ["drag", *model.vocabulary.features[1:]]
+    return replace(model, vocabulary=Vocabulary(tokenizer, features, model.vocabulary.feature_of_id))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        one_entry_changed,
+        one_feature_renamed,
+        lambda model: model.with_weighting(k_document=127),
+        lambda model: model.with_weighting(exponent=0.6),
+        lambda model: model.with_weighting(weight_scale=model.weighting.weight_scale * 1.01),
+        lambda model: model.with_weighting(minimum_weight=0.1),
+        lambda model: other_decoder(model, normalize=False),
+        lambda model: other_decoder(model, mean=None),
+        lambda model: other_decoder(model, mean=model.decoder.preparation.mean * np.float32(1.01)),
+        lambda model: other_decoder(model, removed=model.spectrum.pc1),
+    ],
+    ids=["decoder", "vocabulary", "K", "exponent", "scale", "minimum", "norm", "no mean", "mean", "removed"],
+)
+def test_the_fingerprint_changes_with_what_documents_depend_on(
+    small_model: KeyTokenModel, change: Callable[[KeyTokenModel], KeyTokenModel], tmp_path: Path
+):
+    changed = change(small_model)
+    assert changed.fingerprint != small_model.fingerprint
+    changed.save(tmp_path / "changed")
+    assert KeyTokenModel.load(tmp_path / "changed").fingerprint == changed.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.with_weighting(m_query=7),
+        lambda model: replace(model, idf=None),
+        lambda model: replace(model, idf=model.idf * 2),
+        lambda model: replace(model, query_mean=np.ones(8, dtype=np.float32)),
+        lambda model: replace(model, embedder="another/name"),
+        lambda model: replace(model, spectrum=None),
+        lambda model: replace(model, fit_seconds=3.0),
+    ],
+    ids=["M", "no idf", "idf", "query mean", "embedder", "spectrum", "seconds"],
+)
+def test_the_fingerprint_stays_where_documents_do(
+    small_model: KeyTokenModel, small_embeddings: np.ndarray, change: Callable[[KeyTokenModel], KeyTokenModel]
+):
+    changed = change(small_model)
+    assert changed.fingerprint == small_model.fingerprint
+    assert (changed.encode_documents(small_embeddings) != small_model.encode_documents(small_embeddings)).nnz == 0
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"There is no key-token model at '.*nowhere'"):
+        KeyTokenModel.load(tmp_path / "nowhere")
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path):
+    (tmp_path / "model").write_text("{}")
+    with pytest.raises((FileNotFoundError, ModelFolderError), match="no key-token model"):
+        KeyTokenModel.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        None,
+        b'{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}',
+        b"[]",
+        b"3",
+        b"",
+        b"\xff\xfe",
+        b"not json",
+    ],
+    ids=["empty folder", "Hugging Face", "list", "number", "empty", "binary", "text"],
+)
+def test_a_folder_of_something_else_is_refused(tmp_path: Path, config: bytes | None):
+    if config is not None:
+        (tmp_path / "config.json").write_bytes(config)
+    with pytest.raises(ModelFolderError, match="is not a key-token model"):
+        KeyTokenModel.load(tmp_path)
+
+
+@pytest.mark.parametrize("version", [0, 2, 99, "1", None, 1.5])
+def test_another_format_version_is_refused(folder: Path, version: object):
+    edit_config(folder, format_version=version)
+    with pytest.raises(ModelFolderError, match=f"format version {version}, but .* reads 1"):
+        KeyTokenModel.load(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_removed_file_is_named(folder: Path, name: str):
+    (folder / name).unlink()
+    with pytest.raises(ModelFolderError, match=f"{name}"):
+        KeyTokenModel.load(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kept", [0, 1, 8, 100, -1])
+def test_a_cut_off_file_is_refused(folder: Path, name: str, kept: int):
+    whole = (folder / name).read_bytes().rstrip(b"\n")
+    (folder / name).write_bytes(whole[:kept])
+    with pytest.raises(ModelFolderError, match=f"{name} is not what was saved|no readable {name}"):
+        KeyTokenModel.load(folder)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "config.json"])
+@pytest.mark.parametrize("position", [0, 7, 9, 0.3, 0.5, 0.9, -1])
+def test_a_flipped_bit_is_noticed(folder: Path, name: str, position: float):
+    content = bytearray((folder / name).read_bytes())
+    content[int(position * len(content)) if isinstance(position, float) else position] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(ModelFolderError, match=f"damaged: {name} is not what was saved"):
+        KeyTokenModel.load(folder)
+
+
+def test_a_flipped_bit_of_the_configuration_is_refused_or_leaves_documents_as_they_are(
+    folder: Path, small_model: KeyTokenModel, small_embeddings: np.ndarray
+):
+    whole = (folder / "config.json").read_bytes()
+    expected = small_model.encode_documents(small_embeddings).toarray()
+    refused = 0
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        (folder / "config.json").write_bytes(damaged)
+        try:
+            loaded = KeyTokenModel.load(folder)
+        except ModelFolderError:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(loaded.encode_documents(small_embeddings).toarray(), expected)
+    assert refused > len(whole) / 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"k_document": 127},
+        {"k_document": "128"},
+        {"k_document": 0},
+        {"exponent": 0.6},
+        {"exponent": None},
+        {"weight_scale": float("nan")},
+        {"minimum_weight": 0.25},
+        {"normalize": False},
+        {"dimension": 9},
+        {"fingerprint": "0" * 16},
+        {"fingerprint": None},
+        {"sha256": {}},
+        {"sha256": None},
+        {"sha256": dict.fromkeys(FILES[1:], "0" * 64)},
+        {"sha256": dict.fromkeys(FILES[1:], 3)},
+        {"sha256": dict.fromkeys(FILES[1:])},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_does_not_match_the_files_is_refused(folder: Path, change: dict[str, Any]):
+    edit_config(folder, **change)
+    with pytest.raises(ModelFolderError, match="is damaged"):
+        KeyTokenModel.load(folder)
+
+
+@pytest.mark.parametrize("key", ["source", "embedder", "dimension", "normalize", "k_document", "m_query", "exponent"])
+def test_a_configuration_that_lacks_a_key_is_refused(folder: Path, key: str):
+    config = json.loads((folder / "config.json").read_text())
+    del config[key]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFolderError, match=key):
+        KeyTokenModel.load(folder)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_files_outside_of_the_folder_are_never_read(folder: Path, absolute: bool):
+    outside = folder.parent / "decoder.safetensors"
+    (folder / "decoder.safetensors").rename(outside)
+    digests = json.loads((folder / "config.json").read_text())["sha256"]
+    digests[str(outside) if absolute else "../decoder.safetensors"] = digests.pop("decoder.safetensors")
+    edit_config(folder, sha256=digests)
+    with pytest.raises(ModelFolderError, match="damaged"):
+        KeyTokenModel.load(folder)
+
+
+def test_a_name_of_another_file_in_the_configuration_changes_nothing(folder: Path, small_model: KeyTokenModel):
+    secret = folder.parent / "secret"
+    secret.write_text("secret")
+    digests = json.loads((folder / "config.json").read_text())["sha256"]
+    edit_config(folder, sha256=digests | {"../secret": "0" * 64, str(secret): "0" * 64})
+    assert KeyTokenModel.load(folder).fingerprint == small_model.fingerprint
+
+
+def test_saving_creates_parents_and_fills_an_empty_folder(small_model: KeyTokenModel, tmp_path: Path):
+    small_model.save(tmp_path / "a" / "b" / "model")
+    (tmp_path / "empty").mkdir()
+    small_model.save(str(tmp_path / "empty"))
+    for path in (tmp_path / "a" / "b" / "model", tmp_path / "empty"):
+        assert KeyTokenModel.load(path).fingerprint == small_model.fingerprint
+        assert sorted(file.name for file in path.parent.iterdir() if file.name.startswith(".")) == []
+
+
+def test_saving_into_the_current_folder_is_possible(
+    small_model: KeyTokenModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    small_model.save("model")
+    assert KeyTokenModel.load("model").fingerprint == small_model.fingerprint
+
+
+def test_saving_replaces_a_model(small_model: KeyTokenModel, folder: Path):
+    other = replace(small_model.with_weighting(k_document=3), spectrum=None)
+    other.save(folder)
+    assert KeyTokenModel.load(folder).fingerprint == other.fingerprint
+    assert sorted(contents(folder)) == ["config.json", "decoder.safetensors", "tokenizer.json"]
+    assert [file.name for file in folder.parent.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize(
+    "existing",
+    [
+        {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"weights"},
+        {"thesis.txt": b"the only copy"},
+        {"config.json": b"not json"},
+        {"sub/thesis.txt": b"the only copy"},
+    ],
+    ids=["Hugging Face", "another file", "broken config", "subfolder"],
+)
+def test_saving_never_replaces_something_else(small_model: KeyTokenModel, tmp_path: Path, existing: dict[str, bytes]):
+    target = tmp_path / "target"
+    for name, content in existing.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(content)
+    with pytest.raises(FileExistsError, match="is not a key-token model, so it is not replaced"):
+        small_model.save(target)
+    assert contents(target) == existing
+
+
+def test_saving_never_replaces_a_file(small_model: KeyTokenModel, tmp_path: Path):
+    (tmp_path / "target").write_text("the only copy")
+    with pytest.raises(FileExistsError, match="not replaced"):
+        small_model.save(tmp_path / "target")
+    assert (tmp_path / "target").read_text() == "the only copy"
+
+
+def test_saving_never_deletes_files_that_someone_put_beside_a_model(small_model: KeyTokenModel, folder: Path):
+    (folder / "thesis.txt").write_text("the only copy")
+    with pytest.raises(FileExistsError, match="not replaced"):
+        small_model.save(folder)
+    assert (folder / "thesis.txt").read_text() == "the only copy"
+    assert KeyTokenModel.load(folder).fingerprint == small_model.fingerprint
+
+
+@pytest.mark.parametrize("broken", ["save_tensors", "version"])
+def test_a_failure_midway_leaves_the_old_model_untouched(
+    small_model: KeyTokenModel, folder: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+):
+    before = contents(folder)
+
+    def fail(*_: object, **__: object) -> None:
+        msg = "No space left on device"
+        raise OSError(msg)
+
+    monkeypatch.setattr(model_module, broken, fail)
+    for target in (folder, folder.parent / "new"):
+        with pytest.raises(OSError, match="No space left"):
+            small_model.with_weighting(k_document=3).save(target)
+    assert contents(folder) == before
+    assert [file.name for file in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_failure_while_files_are_written_leaves_the_old_model_untouched(
+    small_model: KeyTokenModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = contents(folder)
+    write_bytes = Path.write_bytes
+
+    def full_disk(path: Path, content: bytes) -> int:
+        if path.name == "spectrum.safetensors":
+            msg = "No space left on device"
+            raise OSError(msg)
+        return write_bytes(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            small_model.with_weighting(k_document=3).save(folder)
+    assert contents(folder) == before
+    assert [file.name for file in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_failure_while_the_new_folder_is_moved_leaves_the_old_model_in_place(
+    small_model: KeyTokenModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = contents(folder)
+    move = Path.replace
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            msg = "Input/output error"
+            raise OSError(msg)
+        return move(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", interrupted)
+        with pytest.raises(OSError, match="Input/output error"):
+            small_model.with_weighting(k_document=3).save(folder)
+    assert folder.exists(), "the old model is gone"
+    assert contents(folder) == before
+
+
+def test_a_saved_query_mean_is_used_for_queries_only(
+    small_model: KeyTokenModel, small_embeddings: np.ndarray, tmp_path: Path
+):
+    mean = small_model.decoder.preparation.mean
+    shift = np.linspace(-0.2, 0.2, 8, dtype=np.float32)
+    replace(small_model, query_mean=mean + shift).save(tmp_path / "model")
+    loaded = KeyTokenModel.load(tmp_path / "model")
+    expected = small_model.encode_documents(small_embeddings)
+    assert (loaded.encode_documents(small_embeddings) != expected).nnz == 0
+    x = small_embeddings / np.linalg.norm(small_embeddings, axis=1, keepdims=True)
+    logits = (x - mean - shift) @ small_model.decoder.weight.T
+    queries = loaded.encode_queries(small_embeddings, top_k=12).toarray()
+    positive = np.maximum(logits, 0)
+    np.testing.assert_allclose(queries, positive / positive.max(axis=1, keepdims=True), atol=1e-5)
