@@ -83,8 +83,8 @@ class Bm25:
     """
     BM25 over a vocabulary's features by the formula of Lucene's BM25Similarity: `idf * tf / (tf + k1 * norm)`.
 
-    Lucene's factor of `k1 + 1` has been gone since version 8; it rounds document lengths to a byte, which is not done
-    here.
+    As in Lucene since version 8 there is no factor of `k1 + 1`, and documents without a feature count neither for the
+    idf nor for the mean length. Lucene's rounding of lengths to a byte is left out.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -99,9 +99,13 @@ class Bm25:
         own = counts.data.nbytes + counts.indices.nbytes + counts.indptr.nbytes
         return int(own + (0 if self._postings is None else self._postings.nbytes))
 
-    def add(self, texts: Sequence[str]) -> None:
-        """Add documents."""
-        self._batches.append(self._vocabulary.literal_counts(texts))
+    def count(self, texts: Sequence[str]) -> csr_array:
+        """Count the features of documents, shape `(n, V)`, for `add`."""
+        return self._vocabulary.literal_counts(texts)
+
+    def add(self, counts: csr_array) -> None:
+        """Add documents by the counts of their features, shape `(n, V)`."""
+        self._batches.append(counts)
         self._postings = None
 
     def keep(self, documents: NDArray[np.bool_]) -> None:
@@ -114,7 +118,7 @@ class Bm25:
         query = self._vocabulary.literal_counts([text])
         if self._postings is None:
             self._postings = self._weigh()
-        n = len(self._postings)
+        n = np.count_nonzero(np.diff(self.counts.indptr))
         frequency = self._postings.document_frequency(query.indices)
         idf = np.log1p((n - frequency + 0.5) / (frequency + 0.5))
         return self._postings.score(query.indices, query.data * idf)
@@ -131,7 +135,8 @@ class Bm25:
         """Weigh the counts anew: the mean document length changes with every document."""
         counts = self.counts
         lengths = np.asarray(counts.sum(axis=1)).ravel()
-        norms = BM25_K1 * (1 - BM25_B + BM25_B * lengths / (lengths.mean() if lengths.any() else 1.0))
+        mean_length = lengths.sum() / max(np.count_nonzero(lengths), 1)
+        norms = BM25_K1 * (1 - BM25_B + BM25_B * lengths / max(mean_length, 1.0))
         data = counts.data / (counts.data + np.repeat(norms, np.diff(counts.indptr)))
         postings = Postings()
         postings.add(csr_array((data, counts.indices, counts.indptr), shape=counts.shape))
@@ -168,18 +173,23 @@ class InvertedIndex:
         :param ids: `n` distinct ids.
         :param tokens: `{key: weight}` for each; may be empty.
         :param texts: The text of each, for BM25; may be empty.
-        :raises ValueError: A weight is not a positive normal float; nothing has been added then.
+        :raises ValueError: A weight is not a positive normal float, or the lists do not match; nothing is added then.
+        :raises TypeError: A text is not a string; nothing is added then.
         """
+        if not (len(ids) == len(tokens) == len(texts) == len(set(ids))):
+            msg = "Each document needs an id of its own, key tokens and a text."
+            raise ValueError(msg)
         if not ids:
             return
         for key in (key for document in tokens for key in document):
             self._columns.setdefault(key, len(self._columns))
         rows = dicts_to_rows(tokens, self._columns)
         rows.data = self._storable(rows.data, ids, tokens)
+        counts = None if self._bm25 is None else self._bm25.count(texts)
         self.remove([document_id for document_id in ids if document_id in self._position])
         self._postings.add(rows)
-        if self._bm25 is not None:
-            self._bm25.add(texts)
+        if self._bm25 is not None and counts is not None:
+            self._bm25.add(counts)
         self._position.update(zip(ids, range(len(self._ids), len(self._ids) + len(ids)), strict=True))
         self._ids.extend(ids)
         self._tokens.extend(tokens)
@@ -203,8 +213,11 @@ class InvertedIndex:
         """
         Remove documents.
 
-        :raises KeyError: An id is unknown.
+        :raises KeyError: An id is unknown or given twice; nothing is removed then.
         """
+        if len(self._position.keys() & set(ids)) < len(ids):
+            msg = f"Unknown document: {next((i for i in ids if i not in self._position), 'one is given twice')}."
+            raise KeyError(msg)
         self._alive[[self._position.pop(document_id) for document_id in ids]] = False
         # with BM25 at once, since its idf and mean length count documents; else when half of the space is wasted
         if ids and (self._bm25 is not None or 2 * len(self) < len(self._ids)):

@@ -65,8 +65,8 @@ class Weighting:
                 f"k_document must be at least 1 and m_query at least 0, but they are {self.k_document}, {self.m_query}."
             )
             raise ValueError(msg)
-        if self.exponent <= 0 or self.weight_scale <= 0 or self.minimum_weight < 0:
-            msg = "exponent and weight_scale must be positive, and minimum_weight must not be negative."
+        if not (0 < self.exponent < np.inf and 0 < self.weight_scale < np.inf and 0 <= self.minimum_weight < np.inf):
+            msg = "exponent and weight_scale must be positive and finite, and minimum_weight not negative."
             raise ValueError(msg)
 
     def document_weights(self, logits: csr_array) -> csr_array:
@@ -115,6 +115,12 @@ class KeyTokenModel:
         """Refuse parts that do not fit together."""
         if len(self.vocabulary) != len(self.decoder):
             msg = f"The vocabulary has {len(self.vocabulary)} features, but the decoder {len(self.decoder)}."
+            raise ValueError(msg)
+        if self.idf is not None and self.idf.shape != (len(self.vocabulary),):
+            msg = f"The idf has the shape {self.idf.shape}, but there are {len(self.vocabulary)} features."
+            raise ValueError(msg)
+        if self.query_mean is not None and self.query_mean.shape != (self.dimension,):
+            msg = f"The query mean has the shape {self.query_mean.shape}, but the decoder {self.dimension} dimensions."
             raise ValueError(msg)
         if self.spectrum is not None and self.spectrum.dimension != self.dimension:
             msg = f"The spectrum has {self.spectrum.dimension} dimensions, but the decoder {self.dimension}."
@@ -176,13 +182,11 @@ class KeyTokenModel:
         The weights are the shortest decimals that engines store as the same value (`shortest_decimals`).
         """
         stored = csr_array((shortest_decimals(weights.data), weights.indices, weights.indptr), shape=weights.shape)
-        stored.eliminate_zeros()
         return rows_to_dicts(stored, self.vocabulary.keys)
 
     def query_tokens(self, weights: csr_array) -> list[dict[str, float]]:
         """Turn query weights, shape `(n, V)`, into `{key: weight}`, strongest first, rounded to 6 decimals."""
         rounded = csr_array((weights.data.astype(float).round(6), weights.indices, weights.indptr), shape=weights.shape)
-        rounded.eliminate_zeros()
         return rows_to_dicts(rounded, self.vocabulary.keys)
 
     @cached_property

@@ -43,7 +43,11 @@ def pipeline_yaml(name: str | Path, overrides: Mapping[str, Mapping[str, Any]] |
         for dotted, value in parameters.items():
             *parents, last = dotted.split(".")
             target = definition["components"][component]["init_parameters"]
-            for parent in parents:
-                target = target[parent]["init_parameters"]
+            try:
+                for parent in parents:
+                    target = target[parent]["init_parameters"]
+            except (KeyError, TypeError) as error:
+                msg = f"'{path.name}' has no nested component '{dotted.rpartition('.')[0]}' in '{component}'."
+                raise KeyError(msg) from error
             target[last] = value
     return str(yaml.safe_dump(definition, sort_keys=False))

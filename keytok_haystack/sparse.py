@@ -92,14 +92,13 @@ def add_literals(aligned: csr_array, literals: csr_array, idf: NDArray[np.float3
 
 
 def rows_to_dicts(rows: csr_array, keys: Sequence[str]) -> list[dict[str, float]]:
-    """Turn each row, shape `(n, V)`, into `{key: weight}`, strongest first and equal weights by feature."""
+    """Turn each row, shape `(n, V)`, into `{key: weight}` without zeros, strongest first."""
     dicts = []
     for start, stop in pairwise(rows.indptr.tolist()):
         order = start + np.argsort(-rows.data[start:stop], kind="stable")
         weights = rows.data[order].tolist()
-        dicts.append(
-            {keys[column]: weight for column, weight in zip(rows.indices[order].tolist(), weights, strict=True)}
-        )
+        pairs = zip(rows.indices[order].tolist(), weights, strict=True)
+        dicts.append({keys[column]: weight for column, weight in pairs if weight})
     return dicts
 
 

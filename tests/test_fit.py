@@ -89,9 +89,9 @@ def test_the_decoder_is_the_ridge_regression_times_idf(
     ("n", "d", "common", "noise", "regularization"),
     [
         (15, 37, 1, 1, 0.01),
-        (60, 96, 1, 0.3, 0.01),
         (60, 96, 10, 1, REGULARIZATION),
-        (60, 96, 10, 1, 0.01),
+        (60, 37, 30, 0.1, 0.01),
+        (60, 96, 100, 0.1, 0.01),
         (60, 8, 100, 1, REGULARIZATION),
     ],
 )
@@ -159,7 +159,16 @@ def brute_force_gcv(x: np.ndarray, y: np.ndarray, regularizations: np.ndarray) -
 
 @pytest.mark.parametrize(
     ("n", "d", "common", "noise"),
-    [(60, 8, 1, 0.3), (60, 8, 1, 2), (60, 20, 1, 1), (25, 20, 1, 1), (15, 20, 1, 1), (22, 37, 10, 1), (30, 64, 1, 1)],
+    [
+        (60, 8, 1, 0.3),
+        (60, 8, 1, 2),
+        (60, 20, 1, 1),
+        (25, 20, 1, 1),
+        (15, 20, 1, 1),
+        (22, 37, 10, 1),
+        (30, 64, 1, 1),
+        (30, 64, 30, 0.03),
+    ],
 )
 def test_gcv_takes_the_regularization_with_the_least_error_by_the_explicit_hat_matrix(
     small_texts: list[str], small_vocabulary: Vocabulary, n: int, d: int, common: float, noise: float

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import gc
 import shutil
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -55,6 +56,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def load(path):
         paths.append(str(path))
+        time.sleep(0.02)  # long enough for other threads to come along
         return original(path)
 
     monkeypatch.setattr(KeyTokenModel, "load", load)

@@ -24,7 +24,7 @@ from haystack.document_stores.types import DuplicatePolicy, FilterPolicy
 from haystack.errors import FilterError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from haystack_integrations.components.embedders.keytok.loading import load_model
@@ -345,7 +345,14 @@ class StoreOperations(RuleBasedStateMachine):
         self.plain = SparseRetriever(self.store)
         self.hybrid = SparseRetriever(self.store, model=self.model_folder, bm25_weight=0.5, top_k=100)
 
-    @rule(data=st.dictionaries(IDS, st.tuples(TOKENS, CONTENTS), max_size=4), other=st.booleans())
+    @initialize()
+    def begin_with_an_index(self):
+        contents = zip("abcdef", WORDS[::2], WORDS[1::2], strict=True)
+        self.write({key: ({one: 1.0, other: 0.5}, f"{one} {other}") for key, one, other in contents}, other=False)
+        self.search({"shock": 1.0}, 7)
+        self.search_with_bm25({}, "shock")
+
+    @rule(data=st.dictionaries(IDS, st.tuples(TOKENS, CONTENTS), min_size=1, max_size=4), other=st.booleans())
     def write(self, data, other):
         documents = [
             Document(id=key, content=content, meta={"key_tokens": tokens}) for key, (tokens, content) in data.items()
@@ -356,17 +363,17 @@ class StoreOperations(RuleBasedStateMachine):
     def write_without_key_tokens(self, identifier):
         self.store.write_documents([Document(id=identifier, content="wing")], DuplicatePolicy.OVERWRITE)
 
-    @rule(identifiers=st.sets(IDS))
+    @rule(identifiers=st.sets(IDS, min_size=1))
     def write_equal_copies(self, identifiers):
         copies = [deepcopy(self.store.storage[key]) for key in identifiers if key in self.store.storage]
         self.store.write_documents(copies, DuplicatePolicy.OVERWRITE)
 
-    @rule(identifiers=st.sets(IDS))
+    @rule(identifiers=st.sets(IDS, min_size=1))
     def write_the_same_objects(self, identifiers):
         same = [self.store.storage[key] for key in identifiers if key in self.store.storage]
         self.store.write_documents(same, DuplicatePolicy.OVERWRITE)
 
-    @rule(identifiers=st.sets(IDS))
+    @rule(identifiers=st.sets(IDS, min_size=1))
     def delete(self, identifiers):
         self.store.delete_documents(list(identifiers))
 
@@ -374,12 +381,12 @@ class StoreOperations(RuleBasedStateMachine):
     def delete_all(self):
         self.store.delete_all_documents()
 
-    @rule(identifiers=st.sets(IDS), tokens=st.none() | TOKENS)
+    @rule(identifiers=st.sets(IDS, min_size=1), tokens=st.none() | TOKENS)
     def update_in_place(self, identifiers, tokens):
         filters = {"field": "id", "operator": "in", "value": list(identifiers)}
         self.store.update_by_filter(filters, {"key_tokens": tokens})
 
-    @rule(identifiers=st.sets(IDS))
+    @rule(identifiers=st.sets(IDS, min_size=1))
     def update_another_field(self, identifiers):
         filters = {"field": "id", "operator": "in", "value": list(identifiers)}
         self.same_index.update_by_filter(filters, {"year": len(identifiers)})
@@ -414,7 +421,7 @@ class StoreOperations(RuleBasedStateMachine):
 
 def test_the_index_follows_every_operation_on_the_store(small_model_folder, monkeypatch):
     monkeypatch.setattr(StoreOperations, "model_folder", small_model_folder, raising=False)
-    profile = settings(max_examples=40, stateful_step_count=25, suppress_health_check=[HealthCheck.too_slow])
+    profile = settings(max_examples=60, stateful_step_count=15, suppress_health_check=[HealthCheck.too_slow])
     run_state_machine_as_test(StoreOperations, settings=profile)
 
 

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -237,9 +238,12 @@ def _ready_made(file: Path | None, expected: int) -> Embedded:
         raise FileNotFoundError(msg)
     try:
         loaded = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         msg = f"'{file}' is not an array of numbers in .npy format."
         raise ValueError(msg) from error
+    if not isinstance(loaded, np.ndarray):
+        msg = f"'{file}' is an archive: save the one array of embeddings in .npy format."
+        raise ValueError(msg)  # noqa: TRY004  # bad input, not a bug
     array = check_embeddings(loaded)
     if len(array) != expected:
         msg = f"'{file}' has {len(array)} embeddings for {expected} texts."

@@ -5,6 +5,7 @@ import hashlib
 import os
 import tempfile
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +41,16 @@ def embed(texts: Sequence[str], embedder: str, *, progress_bar: bool = True) -> 
     :param progress_bar: Whether to show a progress bar.
     """
     file = _cache_folder() / f"{_digest(texts, embedder)}.npz"
-    if file.is_file():
-        with np.load(file) as entry:
-            return Embedded(entry["embeddings"], float(entry["seconds"]), cached=True)
+    if (entry := _read_entry(file)) is not None:
+        return entry
 
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # seconds to import; not needed when cached
 
-    model = SentenceTransformer(embedder)
+    try:
+        model = SentenceTransformer(embedder)
+    except (OSError, ValueError) as error:
+        msg = f"'{embedder}' is no sentence-transformers model that can be loaded: {error}"
+        raise ValueError(msg) from error
     started = time.perf_counter()
     embeddings = np.asarray(model.encode(list(texts), batch_size=32, show_progress_bar=progress_bar), dtype=np.float32)
     embedded = Embedded(embeddings, time.perf_counter() - started)
@@ -55,6 +59,15 @@ def embed(texts: Sequence[str], embedder: str, *, progress_bar: bool = True) -> 
         np.savez(temporary, embeddings=embeddings, seconds=np.float64(embedded.seconds or 0.0))
     Path(temporary.name).replace(file)
     return embedded
+
+
+def _read_entry(file: Path) -> Embedded | None:
+    """Return what the cache holds; nothing if it is missing or damaged."""
+    try:
+        with np.load(file) as entry:
+            return Embedded(entry["embeddings"], float(entry["seconds"]), cached=True)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def _cache_folder() -> Path:

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,6 +39,9 @@ class Collection:
         documents = dict(_texts(folder / "corpus.jsonl"))
         queries = dict(_texts(folder / "queries.jsonl"))
         qrels = _qrels(folder / "qrels" / f"{split}.tsv")
+        if not documents:
+            msg = f"'{folder / 'corpus.jsonl'}' holds no documents."
+            raise CollectionError(msg)
         judged = {identifier: text for identifier, text in queries.items() if identifier in qrels}
         if not judged:
             msg = f"None of the queries in '{folder}' is judged in the split '{split}'."
@@ -64,7 +66,7 @@ def read_texts(path: str | Path) -> list[str]:
 
 
 def _texts(file: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in _lines(file):
         try:
             record: Any = json.loads(line)
             text = record["text"] if "text" in record else record["content"]
@@ -78,7 +80,8 @@ def _texts(file: Path) -> Iterator[tuple[str, str]]:
 
 def _qrels(file: Path) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
-    for number, row in enumerate(csv.reader(_lines(file), delimiter="\t"), start=1):
+    for number, line in _lines(file):
+        row = line.rstrip("\r\n").split("\t")
         if number == 1 and not (len(row) == 3 and row[2].lstrip("-").isdigit()):
             continue  # the header
         try:
@@ -90,10 +93,11 @@ def _qrels(file: Path) -> dict[str, dict[str, int]]:
     return qrels
 
 
-def _lines(file: Path) -> Iterator[str]:
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Go through the numbered lines of a file, leaving out blank ones."""
     try:
         with file.open(encoding="utf-8") as lines:
-            yield from (line for line in lines if line.strip())
+            yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
     except FileNotFoundError as error:
         msg = f"There is no file '{file}'."
         raise CollectionError(msg) from error

@@ -99,7 +99,7 @@ def evaluate(
     lexical, lexical_bytes = _stemmed_bm25(texts, query_texts)
     key_tokens = _KeyTokens(model, weights, query_rows, query_texts)
     in_index = Bm25(model.vocabulary.whole())
-    in_index.add(texts)
+    in_index.add(in_index.count(texts))
     in_index.score("")  # weighs the postings, as the first query does
 
     def dense(i: int) -> NDArray[np.floating]:
@@ -225,7 +225,12 @@ def _stemmed_bm25(texts: list[str], query_texts: list[str]) -> tuple[Scorer, int
     index.index(tokens(texts), show_progress=False)
     queries = tokens(query_texts)
     nbytes = sum(index.scores[name].nbytes for name in ("data", "indices", "indptr"))
-    return lambda i: index.get_scores(queries[i]), nbytes
+
+    def score(i: int) -> NDArray[np.floating]:
+        scores: NDArray[np.floating] = index.get_scores(queries[i]) if queries[i] else np.zeros(len(texts))
+        return scores
+
+    return score, nbytes
 
 
 def _fusion(*scorers: Scorer) -> Scorer:

@@ -40,7 +40,7 @@ def table(report: Report) -> Table:
             result.add_row(
                 _LABELS[name],
                 f"{values['nDCG@10']:.3f}",
-                f"{values['nDCG@10'] / dense:.0%}",
+                f"{values['nDCG@10'] / dense:.0%}" if dense else "",
                 f"{values['R@100']:.3f}",
                 f"{values['bytes_per_document']:,.0f}",
                 f"{values['ms_per_query']:.2f}",

@@ -63,15 +63,15 @@ class Checkpoint:
                 raise CheckpointError(msg) from error
 
         checkpoint = cls(name, local if folder.is_dir() else remote)
-        checkpoint.file("config.json")
+        _read_object(checkpoint.file("config.json"))
         return checkpoint
 
     @property
     def config(self) -> dict[str, Any]:
         """The model's `config.json`; of a multimodal model, the language model's part of it."""
-        config: dict[str, Any] = json.loads(self.file("config.json").read_text(encoding="utf-8"))
-        text_config: dict[str, Any] = config.get("text_config") or {}
-        return config | text_config
+        config = _read_object(self.file("config.json"))
+        text_config = config.get("text_config")
+        return config | text_config if isinstance(text_config, dict) else config
 
     def tensor_files(self) -> dict[str, str]:
         """The file that holds each tensor."""
@@ -79,7 +79,10 @@ class Checkpoint:
             index = self.file(_INDEX)
         except CheckpointError:
             return dict.fromkeys(_read_header(self.file(_SINGLE))[0], _SINGLE)
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = _read_object(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            msg = f"'{index}' does not say which file holds which tensor."
+            raise CheckpointError(msg)
         return weight_map
 
     def matrix(self, name: str, file: str) -> NDArray[np.float32]:
@@ -93,6 +96,9 @@ class Checkpoint:
         """
         path = self.file(file)
         header, start = _read_header(path)
+        if name not in header:
+            msg = f"'{path}' does not hold the tensor '{name}', though the checkpoint's index says so."
+            raise CheckpointError(msg)
         entry = header[name]
         dtype, shape = entry["dtype"], tuple(entry["shape"])
         if dtype not in _DTYPES or len(shape) != 2:
@@ -110,6 +116,19 @@ class Checkpoint:
         return mapped.astype(np.float32)
 
 
+def _read_object(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"'{file}' is not JSON: {error}"
+        raise CheckpointError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"'{file}' is not a JSON object."
+        raise CheckpointError(msg)
+    return content
+
+
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """Return the header of a safetensors file (8 bytes of length, then JSON) and where its data starts."""
     try:
@@ -117,7 +136,9 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             length = int.from_bytes(file.read(8), "little")
             if length > path.stat().st_size:
                 raise EOFError  # noqa: TRY301  # told like any other broken header
-            header: dict[str, Any] = json.loads(file.read(length))
+            header = json.loads(file.read(length))
+            if not isinstance(header, dict):
+                raise EOFError  # noqa: TRY004, TRY301
     except (EOFError, ValueError) as error:
         msg = f"'{path}' is not a safetensors file, or it is cut off."
         raise CheckpointError(msg) from error

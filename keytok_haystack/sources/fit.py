@@ -68,10 +68,12 @@ def fit(
     preparation = Preparation(removed=None if spectrum is None else spectrum.pc1)
     sums: _Sums | None = None
     for batch, counts in _paired(embeddings, texts, vocabulary):
-        if sums is None:
-            sums = _Sums(batch.shape[1], len(vocabulary))
-        sums.add(preparation(batch), counts, batch)
-    if sums is None or sums.moments.count == 0:
+        if len(batch) == 0:
+            continue
+        prepared = preparation(batch)
+        sums = sums or _Sums(prepared.mean(axis=0), len(vocabulary))
+        sums.add(prepared, counts, batch)
+    if sums is None:
         msg = "There are no texts to fit on."
         raise EmbeddingError(msg)
 
@@ -123,14 +125,16 @@ def _paired(
 class _Sums:
     """What one pass over the corpus accumulates."""
 
-    def __init__(self, dimension: int, n_features: int) -> None:
-        self.moments = Moments(dimension)
+    def __init__(self, shift: NDArray[np.float32], n_features: int) -> None:
+        self.moments = Moments(len(shift))
         self.document_frequency = np.zeros(n_features)
         self.sample = _Reservoir(_SAMPLE_SIZE)
         self._target_sum = np.zeros(n_features)
         self._target_energy = np.zeros(n_features)
-        # Y'X: rows of features that never occur are never touched, so that they take up no memory
-        self._cross_products = np.zeros((n_features, dimension), dtype=np.float32)
+        # Y'(X - shift): rows of features that never occur are never touched, so that they take up no memory. The shift,
+        # about the mean, keeps what all embeddings have in common out of sums that are taken in float32.
+        self._cross_products = np.zeros((n_features, len(shift)), dtype=np.float32)
+        self._shift = shift
 
     def add(self, prepared: NDArray[np.float32], counts: csr_array, embeddings: NDArray[np.float32]) -> None:
         lengths = np.asarray(counts.sum(axis=1)).ravel()
@@ -138,7 +142,7 @@ class _Sums:
         shares = (counts.data / per_entry).astype(np.float32)
         target = csr_array((np.sqrt(shares), counts.indices, counts.indptr), shape=counts.shape)
         present = np.unique(counts.indices)
-        self._cross_products[present] += target[:, present].T @ prepared
+        self._cross_products[present] += target[:, present].T @ (prepared - self._shift)
         self._target_sum += np.bincount(target.indices, target.data, minlength=counts.shape[1])
         self._target_energy += np.bincount(target.indices, shares, minlength=counts.shape[1])
         self.document_frequency += np.bincount(counts.indices, minlength=counts.shape[1])
@@ -153,7 +157,7 @@ class _Sums:
         if energies.mean() <= 1e-12 * count:
             msg = "The embeddings are all the same, so nothing can be fitted to them."
             raise EmbeddingError(msg)
-        centred = self._cross_products[features] - np.outer(self._target_sum[features], self.moments.mean)
+        centred = self._cross_products[features] - np.outer(self._target_sum[features], self.moments.mean - self._shift)
         rotated = centred @ vectors
         spread = self._target_energy[features].sum() - np.square(self._target_sum[features]).sum() / count
         if spread <= 1e-6 * count:

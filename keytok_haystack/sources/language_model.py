@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tokenizers import Tokenizer
 
 from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.model import KeyTokenModel, mean_maximum
@@ -23,6 +22,7 @@ _INPUT_EMBEDDINGS = (
     "wte.weight",  # GPT-2, GPT-Neo
     "embed_in.weight",  # GPT-NeoX
     "word_embeddings.weight",  # BERT and its kin, BLOOM
+    "tok_embeddings.weight",  # ModernBERT
 )
 
 
@@ -78,6 +78,7 @@ def calibrate(
     :param remove_pc1: Remove the first principal component (section 4 of the paper).
     :param embedder: The name of the embedding model, kept in the model.
     :raises EmbeddingError: The embeddings are unusable, or of another dimension than the head.
+    :raises ValueError: There are not as many texts as embeddings.
     """
     checked = check_embeddings(embeddings, model.dimension)
     spectrum = Spectrum.from_embeddings(Preparation()(checked))
@@ -86,6 +87,9 @@ def calibrate(
     idf = model.idf
     if texts is not None:
         counts = model.vocabulary.literal_counts(texts)
+        if counts.shape[0] != len(checked):
+            msg = f"There are {len(checked)} embeddings, but {counts.shape[0]} texts."
+            raise ValueError(msg)
         frequency = np.bincount(counts.indices, minlength=len(model.vocabulary))
         idf = np.log1p((counts.shape[0] - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
     calibrated = replace(
@@ -109,8 +113,12 @@ def _read(checkpoint: Checkpoint, names: dict[str, str], tensor: str | None, sou
     if tensor is None:
         msg = f"The checkpoint '{checkpoint.name}' has neither an LM head nor word embeddings that are known by name."
         raise CheckpointError(msg)
-    tokenizer = Tokenizer.from_file(str(checkpoint.file("tokenizer.json")))
-    vocabulary, weight = _fold(Vocabulary.from_tokenizer(tokenizer), checkpoint.matrix(tensor, names[tensor]))
+    file = checkpoint.file("tokenizer.json")
+    try:
+        whole = Vocabulary.from_tokenizer(file)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    vocabulary, weight = _fold(whole, checkpoint.matrix(tensor, names[tensor]))
     return KeyTokenModel(vocabulary, TokenDecoder(weight, Preparation(normalize=True)), source=source)
 
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between Haystack's documents and sparse embeddings and the library's arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -45,6 +45,24 @@ def document_embeddings(documents: Sequence[Document], dimension: int) -> NDArra
                 msg = f"The embedding of document '{document.id}' is unusable. {error}"
                 raise EmbeddingError(msg) from error
         raise
+
+
+def stored_key_tokens(document: Document, field: str) -> Mapping[str, float]:
+    """
+    Return the key tokens that a document was written with, or else its sparse embedding under stringified indices.
+
+    :raises TypeError: The field holds something else; the message names the document.
+    """
+    tokens = document.meta.get(field)
+    if tokens is None:
+        return {} if document.sparse_embedding is None else stringified(document.sparse_embedding)
+    if not isinstance(tokens, Mapping):
+        msg = (
+            f"meta['{field}'] of document '{document.id}' is of type {type(tokens).__name__}, but key tokens are a "
+            "dict of tokens and weights."
+        )
+        raise TypeError(msg)
+    return tokens
 
 
 def sparse_embeddings(rows: csr_array) -> list[SparseEmbedding]:

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,10 @@ class PC1Adjuster:
             The share of the first principal component that is taken out: 1.0 removes it, 0.0 changes nothing.
 
         :raises ValueError:
-            If `strength` is negative.
+            If `strength` is negative or not finite.
         """
-        if strength < 0:
-            msg = f"strength must not be negative, but got {strength}."
+        if not (strength >= 0 and math.isfinite(strength)):
+            msg = f"strength must be a finite number and not negative, but got {strength}."
             raise ValueError(msg)
         self.model = str(model)
         self.strength = strength

@@ -6,7 +6,7 @@ from typing import Any
 
 from haystack import Document, component, default_to_dict
 
-from haystack_integrations.components.embedders.keytok.conversion import check_documents
+from haystack_integrations.components.embedders.keytok.conversion import check_documents, stored_key_tokens
 from keytok_haystack.index import contributions
 from keytok_haystack.rank_features import unescape_feature
 
@@ -80,7 +80,7 @@ class KeyTokenExplainer:
                 shares no key token with the query or was written without.
 
         :raises TypeError:
-            If `documents` is not a list of Documents.
+            If `documents` is not a list of Documents, or a document's field holds something else than key tokens.
         """
         check_documents(documents, "KeyTokenExplainer")
         return {"documents": [self._explain(document, key_tokens) for document in documents]}
@@ -95,7 +95,7 @@ class KeyTokenExplainer:
                 "contribution": contribution,
             }
             for key, query_weight, document_weight, contribution in contributions(
-                key_tokens, document.meta.get(self.field) or {}
+                key_tokens, stored_key_tokens(document, self.field)
             )[: self.top_k]
         ]
         return replace(document, meta={**stripped, "matched_tokens": matched})

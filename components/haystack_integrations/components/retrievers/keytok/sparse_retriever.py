@@ -274,7 +274,7 @@ class SparseRetriever:
         if self._model is None:
             return by_index
         keys = self._model.vocabulary.keys
-        if any(index >= len(keys) for index in sparse_embedding.indices):
+        if any(not 0 <= index < len(keys) for index in sparse_embedding.indices):
             msg = f"The sparse embedding has indices beyond the {len(keys)} features of the model '{self.model}'."
             raise ValueError(msg)
         return {keys[int(index)]: weight for index, weight in by_index.items()}

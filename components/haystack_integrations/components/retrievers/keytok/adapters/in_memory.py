@@ -11,7 +11,7 @@ from typing import Any
 from haystack import Document
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
-from haystack_integrations.components.embedders.keytok.conversion import stringified
+from haystack_integrations.components.embedders.keytok.conversion import stored_key_tokens
 from haystack_integrations.components.retrievers.keytok.adapters.protocol import SparseQuery
 from keytok_haystack import InvertedIndex, KeyTokenModel, Vocabulary
 
@@ -122,7 +122,7 @@ class InMemoryAdapter:
             changed = [document for document in suspects if not self._is_indexed(document, indexed)]
             index.add(
                 [document.id for document in changed],
-                [self._key_tokens(document) for document in changed],
+                [stored_key_tokens(document, self._field) for document in changed],
                 [document.content or "" for document in changed],
             )
         present = {document.id for document in documents}
@@ -139,15 +139,3 @@ class InMemoryAdapter:
             and old.content == document.content
             and old.sparse_embedding == document.sparse_embedding
         )
-
-    def _key_tokens(self, document: Document) -> Mapping[str, float]:
-        tokens = document.meta.get(self._field)
-        if tokens is None:
-            return {} if document.sparse_embedding is None else stringified(document.sparse_embedding)
-        if not isinstance(tokens, Mapping):
-            msg = (
-                f"meta['{self._field}'] of document '{document.id}' is of type {type(tokens).__name__}, but key tokens "
-                "are a dict of tokens and weights."
-            )
-            raise TypeError(msg)
-        return tokens
