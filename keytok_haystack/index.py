@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, hstack, vstack
 
 from keytok_haystack.rank_features import check_weights, truncate_weights
 from keytok_haystack.sparse import dicts_to_rows
-from keytok_haystack.vocabulary import Vocabulary
+from keytok_haystack.vocabulary import Vocabulary, check_texts
 
 BM25_K1 = 1.2
 BM25_B = 0.75
@@ -99,13 +99,9 @@ class Bm25:
         own = counts.data.nbytes + counts.indices.nbytes + counts.indptr.nbytes
         return int(own + (0 if self._postings is None else self._postings.nbytes))
 
-    def count(self, texts: Sequence[str]) -> csr_array:
-        """Count the features of documents, shape `(n, V)`, for `add`."""
-        return self._vocabulary.literal_counts(texts)
-
-    def add(self, counts: csr_array) -> None:
-        """Add documents by the counts of their features, shape `(n, V)`."""
-        self._batches.append(counts)
+    def add(self, texts: Sequence[str]) -> None:
+        """Add documents."""
+        self._batches.append(self._vocabulary.literal_counts(texts))
         self._postings = None
 
     def keep(self, documents: NDArray[np.bool_]) -> None:
@@ -185,11 +181,11 @@ class InvertedIndex:
             self._columns.setdefault(key, len(self._columns))
         rows = dicts_to_rows(tokens, self._columns)
         rows.data = self._storable(rows.data, ids, tokens)
-        counts = None if self._bm25 is None else self._bm25.count(texts)
+        check_texts(texts)
         self.remove([document_id for document_id in ids if document_id in self._position])
         self._postings.add(rows)
-        if self._bm25 is not None and counts is not None:
-            self._bm25.add(counts)
+        if self._bm25 is not None:
+            self._bm25.add(texts)
         self._position.update(zip(ids, range(len(self._ids), len(self._ids) + len(ids)), strict=True))
         self._ids.extend(ids)
         self._tokens.extend(tokens)

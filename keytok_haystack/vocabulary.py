@@ -106,16 +106,10 @@ class Vocabulary:
         :param first: The position of the first text in the stream that it comes from, for messages.
         :returns: Shape `(n, V)`, float32.
         :raises TypeError: A text is not a string.
-        :raises ValueError: A text has half a surrogate pair, as JSON gives for an emoji that was cut in two.
+        :raises ValueError: A text is not of whole characters (`check_texts`).
         """
         texts = list(texts)
-        for position, text in enumerate(texts, start=first):
-            if not isinstance(text, str):
-                msg = f"Texts must be strings, but text {position} is of type {type(text).__name__}."
-                raise TypeError(msg)
-            if not text.isascii() and _SURROGATE.search(text):
-                msg = f"Texts must be of whole characters, but text {position} has half a surrogate pair: replace it."
-                raise ValueError(msg)
+        check_texts(texts, first)
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         rows = np.repeat(np.arange(len(texts)), [len(encoding) for encoding in encodings])
         ids = np.fromiter((i for encoding in encodings for i in encoding.ids), dtype=np.int64, count=len(rows))
@@ -125,6 +119,23 @@ class Vocabulary:
         indptr = np.searchsorted(entries, np.arange(len(texts) + 1) * len(self))
         columns = (entries % len(self)).astype(np.int32)
         return csr_array((counts.astype(np.float32), columns, indptr.astype(np.int32)), shape=(len(texts), len(self)))
+
+
+def check_texts(texts: Iterable[str], first: int = 0) -> None:
+    """
+    Refuse what no tokenizer can take.
+
+    :param first: The position of the first text in the stream that it comes from, for messages.
+    :raises TypeError: A text is not a string.
+    :raises ValueError: A text has half a surrogate pair, as JSON gives for an emoji that was cut in two.
+    """
+    for position, text in enumerate(texts, start=first):
+        if not isinstance(text, str):
+            msg = f"Texts must be strings, but text {position} is of type {type(text).__name__}."
+            raise TypeError(msg)
+        if not text.isascii() and _SURROGATE.search(text):
+            msg = f"Texts must be of whole characters, but text {position} has half a surrogate pair: replace it."
+            raise ValueError(msg)
 
 
 def _load_tokenizer(path: Path) -> Tokenizer:

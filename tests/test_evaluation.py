@@ -173,9 +173,11 @@ def test_embeddings_are_cached_by_content(embedder, linked_embedder, tmp_path, m
         assert not other.cached
         assert len(other.embeddings) == len(texts)
     config = linked_embedder / "config.json"
-    changed = {**json.loads(config.read_text()), "note": "another model"}
+    text = config.read_text()
+    changed = text.replace('"layer_norm_eps": 1e-12', '"layer_norm_eps": 9e-12')
+    assert changed != text
     config.unlink()
-    config.write_text(json.dumps(changed))
+    config.write_text(changed)
     assert not embed(["shock", "waves"], str(linked_embedder), progress_bar=False).cached
 
 
@@ -232,6 +234,13 @@ def test_cranfield_reaches_what_is_promised(report):
     assert report.systems["dense"]["bytes_per_document"] == 384 * 4
 
 
+def recall_at_100(collection: Collection, scores: np.ndarray) -> float:
+    identifiers = np.array(list(collection.documents))
+    found = (set(identifiers[np.argsort(-row)[:100]]) for row in scores)
+    relevant = [judgements.keys() for judgements in collection.qrels.values()]
+    return float(np.mean([len(ids & hits) / len(ids) for ids, hits in zip(relevant, found, strict=True)]))
+
+
 def ndcg_at_10(collection: Collection, scores: np.ndarray) -> float:
     """nDCG with linear gains (Järvelin and Kekäläinen 2002), of scores (queries, documents)."""
     identifiers = list(collection.documents)
@@ -249,11 +258,13 @@ def test_measures_of_cranfield_are_those_of_dense_products(
 ):
     dense = cranfield_queries.embeddings @ cranfield_documents.embeddings.T
     assert report.systems["dense"]["nDCG@10"] == pytest.approx(ndcg_at_10(cranfield, dense), abs=1e-6)
+    assert report.systems["dense"]["R@100"] == pytest.approx(recall_at_100(cranfield, dense), abs=1e-4)
     rows = fitted_in_this_run.encode_documents(cranfield_documents.embeddings).toarray().astype(np.float32)
     truncated = (rows.view(np.uint32) & np.uint32(0xFFFF8000)).view(np.float32)
     queries = fitted_in_this_run.encode_queries(cranfield_queries.embeddings, list(cranfield.queries.values()))
     sparse = queries.toarray() @ truncated.T
     assert report.systems["key_tokens"]["nDCG@10"] == pytest.approx(ndcg_at_10(cranfield, sparse), abs=1e-4)
+    assert report.systems["key_tokens"]["R@100"] == pytest.approx(recall_at_100(cranfield, sparse), abs=1e-3)
 
 
 def test_fitting_and_projecting_take_a_twentieth_of_embedding(

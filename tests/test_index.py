@@ -120,7 +120,9 @@ def test_equal_scores_are_ranked_by_id_wherever_the_cut_falls():
 def test_weights_are_truncated_as_lucene_does():
     index = InvertedIndex()
     index.add(["a", "b"], [{"lift": 1.0}, {"lift": 1.003}], ["", ""])
-    assert index.search({"lift": 0.3}, 2) == [("a", 0.3), ("b", 0.3)]  # 1 and the next stored value, 1.0039, are both 1
+    # the next value above 1 that can be stored is 1 + 1/256, so the two weigh the same
+    assert index.search({"lift": 0.3}, 2) == [("a", 0.3), ("b", 0.3)]
+    assert index.search({"lift": 0.3}, 1) == [("a", 0.3)]
     index.add(["c"], [{"lift": 1.004}], [""])
     assert index.search({"lift": 1.0}, 1) == [("c", 1.00390625)]
 

@@ -99,7 +99,7 @@ def evaluate(
     lexical, lexical_bytes = _stemmed_bm25(texts, query_texts)
     key_tokens = _KeyTokens(model, weights, query_rows, query_texts)
     in_index = Bm25(model.vocabulary.whole())
-    in_index.add(in_index.count(texts))
+    in_index.add(texts)
     in_index.score("")  # weighs the postings, as the first query does
 
     def dense(i: int) -> NDArray[np.floating]:
