@@ -151,7 +151,7 @@ def test_run_wrong_input(wrong):
 @pytest.fixture(scope="module")
 def hits(cranfield, cranfield_documents, cranfield_queries, cranfield_model_folder):
     """For some queries: key tokens, and what SparseRetriever finds for them."""
-    store = InMemoryDocumentStore(shared=False, return_embedding=False)
+    store = InMemoryDocumentStore(return_embedding=False)
     embedder = KeyTokenSparseEmbedder(cranfield_model_folder, progress_bar=False)
     documents = [
         Document(id=key, content=text, embedding=embedding.tolist())

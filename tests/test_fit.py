@@ -351,6 +351,14 @@ def test_a_regularization_that_is_not_a_positive_number_is_refused(
         fit(small_embeddings, small_texts, small_vocabulary, regularization=regularization)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_regularization_may_be_a_number_of_numpy(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, dtype: type
+):
+    given = fit(small_embeddings, small_texts, small_vocabulary, regularization=dtype(0.5))
+    assert given.fingerprint == fit(small_embeddings, small_texts, small_vocabulary, regularization=0.5).fingerprint
+
+
 @pytest.mark.parametrize("text", [None, 3, b"lift", ["lift"]])
 def test_a_text_that_is_no_string_is_refused(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, text: object

@@ -301,7 +301,7 @@ def test_cranfield_ranking_and_scores_are_those_of_dense_products_of_truncated_w
             for (key, text), embedding in zip(cranfield.documents.items(), cranfield_documents.embeddings, strict=True)
         ]
     )["documents"]
-    store = InMemoryDocumentStore(shared=False)
+    store = InMemoryDocumentStore()
     store.write_documents(documents)
     queries = [
         embedder.run(embedding=embedding.tolist(), text=text)["key_tokens"]

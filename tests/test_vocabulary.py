@@ -256,8 +256,27 @@ def test_added_tokens_of_a_byte_level_tokenizer_are_spelled_plainly(byte_level: 
     ["[unused0]", "<unused12>", "<extra_id_3>", "<pad>", "[PAD]", "<|reserved_special_token_7|>", "<unk>", "<0x0A>"],
 )
 def test_placeholders_have_no_feature_even_if_they_are_not_marked_as_special(placeholder: str):
-    tokenizer = word_level("lift", placeholder, special=("[UNK]", "[PAD]"))
+    tokenizer = word_level("lift", placeholder)
     assert Vocabulary.from_tokenizer(tokenizer).features == ("lift",)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        models.WordLevel({"oov": 0, "lift": 1}, unk_token="oov"),
+        models.WordPiece({"oov": 0, "lift": 1}, unk_token="oov"),
+        models.BPE({"oov": 0, "lift": 1}, [], unk_token="oov", ignore_merges=True),
+        models.Unigram([("oov", 0.0), ("lift", -1.0)], unk_id=0),
+    ],
+    ids=["WordLevel", "WordPiece", "BPE", "Unigram"],
+)
+def test_the_token_for_unknown_words_has_no_feature_even_if_it_is_not_marked_as_special(model: models.Model):
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    assert 0 in tokenizer.encode("lift drag").ids
+    vocabulary = Vocabulary.from_tokenizer(tokenizer)
+    assert counts(vocabulary, "lift drag") == {"lift": 1}
+    assert vocabulary.features == ("lift",)
 
 
 @pytest.mark.parametrize("word", ["unused", "reserved", "pad", "unk", "<b>bold", "0x0A", "[1]"])
