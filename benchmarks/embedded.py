@@ -45,9 +45,10 @@ def drawn(
     """Draw documents in batches: embeddings (batch, d) and their texts."""
     random = np.random.default_rng(0)
     words = [text.split() for text in texts]
-    for _ in range(0, n, batch):
-        first, second = random.integers(len(texts), size=(2, batch))
-        share = random.uniform(0.5, 1.0, size=(batch, 1)).astype(np.float32)
+    for start in range(0, n, batch):
+        size = min(batch, n - start)
+        first, second = random.integers(len(texts), size=(2, size))
+        share = random.uniform(0.5, 1.0, size=(size, 1)).astype(np.float32)
         mixed = share * embeddings[first] + (1 - share) * embeddings[second]
         mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
         mixed_texts = []
@@ -209,12 +210,13 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
 
 def table(results: list[dict[str, Any]]) -> str:
     lines = [
-        "| documents | fit | peak memory of fit | projection | index | one write, then a query |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| documents | fit | its peak memory | projection | its peak memory | index | one write, then a query |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
         f"| {r['documents']:,} | {r['fit_seconds']:.1f} s | {r['fit_peak_mib']:.0f} MiB | "
-        f"{r['project_documents_per_second']:,.0f} documents/s | {r['index_seconds']:.1f} s | "
+        f"{r['project_documents_per_second']:,.0f} documents/s | {r['project_peak_mib']:.0f} MiB | "
+        f"{r['index_seconds']:.1f} s | "
         f"{r['follow_one_write_ms']:.0f} ms |"
         for r in results
     ]

@@ -151,7 +151,7 @@ class InvertedIndex:
 
     def __init__(self, bm25_vocabulary: Vocabulary | None = None) -> None:
         self._ids: list[str] = []
-        self._tokens: list[Mapping[str, float]] = []
+        self._tokens: list[dict[str, float]] = []
         self._alive = np.zeros(0, dtype=bool)
         self._position: dict[str, int] = {}
         self._columns: dict[str, int] = {}
@@ -161,6 +161,11 @@ class InvertedIndex:
     def __len__(self) -> int:
         """Return the number of documents."""
         return len(self._position)
+
+    @property
+    def has_bm25(self) -> bool:
+        """Whether texts are indexed, too."""
+        return self._bm25 is not None
 
     def add(self, ids: Sequence[str], tokens: Sequence[Mapping[str, float]], texts: Sequence[str]) -> None:
         """
@@ -177,33 +182,42 @@ class InvertedIndex:
             raise ValueError(msg)
         if not ids:
             return
-        for key in (key for document in tokens for key in document):
-            self._columns.setdefault(key, len(self._columns))
-        rows = dicts_to_rows(tokens, self._columns)
-        rows.data = self._storable(rows.data, ids, tokens)
-        check_texts(texts)
-        self.remove([document_id for document_id in ids if document_id in self._position])
-        self._postings.add(rows)
+        rows = self._storable(ids, tokens, texts)
         if self._bm25 is not None:
             self._bm25.add(texts)
+        self._postings.add(rows)
+        replaced = [self._position[document_id] for document_id in ids if document_id in self._position]
         self._position.update(zip(ids, range(len(self._ids), len(self._ids) + len(ids)), strict=True))
         self._ids.extend(ids)
-        self._tokens.extend(tokens)
+        self._tokens.extend(map(dict, tokens))
         self._alive = np.concatenate([self._alive, np.ones(len(ids), dtype=bool)])
+        self._bury(replaced)
 
-    def _storable(
-        self, weights: NDArray[np.floating], ids: Sequence[str], tokens: Sequence[Mapping[str, float]]
-    ) -> NDArray[np.float32]:
+    def _storable(self, ids: Sequence[str], tokens: Sequence[Mapping[str, float]], texts: Sequence[str]) -> csr_array:
+        """Return the weights as they are stored, shape `(n, tokens)`, or raise an error that names the document."""
         try:
-            return truncate_weights(check_weights(weights))
-        except ValueError:
-            for document_id, document in zip(ids, tokens, strict=True):
-                try:
-                    check_weights(list(document.values()))
-                except ValueError as error:
-                    msg = f"Document '{document_id}' cannot be indexed. {error}"
-                    raise ValueError(msg) from error
+            for key in (key for document in tokens for key in document):
+                self._columns.setdefault(key, len(self._columns))
+            rows = dicts_to_rows(tokens, self._columns)
+            rows.data = truncate_weights(check_weights(rows.data))
+            if self._bm25 is not None:
+                check_texts(texts)
+        except (ValueError, TypeError) as error:
+            if len(ids) == 1:
+                msg = f"Document '{ids[0]}' cannot be indexed. {error}"
+                raise type(error)(msg) from error
+            for i in range(len(ids)):
+                self._storable(ids[i : i + 1], tokens[i : i + 1], texts[i : i + 1])
             raise
+        return rows
+
+    def tokens_of(self, document_id: str) -> Mapping[str, float]:
+        """
+        Return the key tokens that a document was added with.
+
+        :raises KeyError: The id is unknown.
+        """
+        return self._tokens[self._position[document_id]]
 
     def remove(self, ids: Sequence[str]) -> None:
         """
@@ -214,9 +228,13 @@ class InvertedIndex:
         if len(self._position.keys() & set(ids)) < len(ids):
             msg = f"Unknown document: {next((i for i in ids if i not in self._position), 'one is given twice')}."
             raise KeyError(msg)
-        self._alive[[self._position.pop(document_id) for document_id in ids]] = False
-        # with BM25 at once, since its idf and mean length count documents; else when half of the space is wasted
-        if ids and (self._bm25 is not None or 2 * len(self) < len(self._ids)):
+        self._bury([self._position.pop(document_id) for document_id in ids])
+
+    def _bury(self, positions: Sequence[int]) -> None:
+        """Take documents out of every search; their postings go when half of the space is wasted."""
+        self._alive[positions] = False
+        # with BM25 at once, since its idf and mean length count documents
+        if positions and (self._bm25 is not None or 2 * len(self) < len(self._ids)):
             self._compact()
 
     def _compact(self) -> None:

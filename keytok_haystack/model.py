@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from importlib.metadata import version
+from operator import index
 from pathlib import Path
 from typing import Any, Self, TypeGuard
 
@@ -23,7 +24,7 @@ from tokenizers import Tokenizer
 from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.rank_features import shortest_decimals
 from keytok_haystack.sparse import add_literals, row_maxima, rows_to_dicts, scale_rows
-from keytok_haystack.spectrum import Preparation, Spectrum
+from keytok_haystack.spectrum import Preparation, Spectrum, check_embeddings
 from keytok_haystack.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
@@ -59,7 +60,10 @@ class Weighting:
     minimum_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse settings without a meaning."""
+        """Refuse settings without a meaning, and turn numpy's numbers into Python's, which JSON knows."""
+        for name, kind in (("k_document", index), ("m_query", index), ("exponent", float), ("weight_scale", float)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        object.__setattr__(self, "minimum_weight", float(self.minimum_weight))
         if self.k_document < 1 or self.m_query < 0:
             msg = (
                 f"k_document must be at least 1 and m_query at least 0, but they are {self.k_document}, {self.m_query}."
@@ -96,8 +100,8 @@ class KeyTokenModel:
     :param embedder: The name of the embedding model that this model reads, if known.
     :param idf: Shape `(V,)`, the inverse document frequency of each feature in the fitting corpus, if there was one.
     :param spectrum: The spectrum of the embeddings, if known; `PC1Adjuster` needs it.
-    :param query_mean: Shape `(d,)`, the mean of prepared query embeddings, for embedders whose instruction moves
-        queries away from documents; None uses the documents' mean.
+    :param query_mean: Shape `(d,)`, the mean of prepared query embeddings (`with_query_mean`), for embedders whose
+        instruction moves queries away from documents; None uses the documents' mean.
     :param fit_seconds: How long fitting took, if it was measured.
     """
 
@@ -207,6 +211,11 @@ class KeyTokenModel:
             digest.update(b"\0" if array is None else np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
+    def with_query_mean(self, embeddings: ArrayLike) -> Self:
+        """Return this model with the mean of query embeddings, shape `(n, d)`, in place of the documents' mean."""
+        uncentred = replace(self.decoder.preparation, mean=None)
+        return replace(self, query_mean=uncentred(check_embeddings(embeddings, self.dimension)).mean(axis=0))
+
     def with_weighting(self, **changes: Any) -> Self:
         """Return this model with changed settings of its `Weighting`."""
         return replace(self, weighting=replace(self.weighting, **changes))
@@ -221,9 +230,7 @@ class KeyTokenModel:
         :raises FileExistsError: Something else than a key-token model is at the path.
         """
         path = Path(path)
-        if path.exists() and not _is_replaceable(path):
-            msg = f"'{path}' exists and is not a key-token model, so it is not replaced. Choose another path."
-            raise FileExistsError(msg)
+        check_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
             new = Path(temporary) / "new"
@@ -234,7 +241,7 @@ class KeyTokenModel:
                 path.replace(old)
             try:
                 new.replace(path)
-            except OSError:
+            except BaseException:
                 if old.exists():
                     old.replace(path)
                 raise
@@ -260,7 +267,7 @@ class KeyTokenModel:
             "keytok_haystack_version": version("keytok-haystack"),
             "fingerprint": self.fingerprint,
             "source": self.source,
-            "embedder": self.embedder,
+            "embedder": None if self.embedder is None else str(self.embedder),
             "fit_seconds": self.fit_seconds,
             "dimension": self.dimension,
             "normalize": preparation.normalize,
@@ -328,6 +335,17 @@ def _pack(**arrays: NDArray[Any] | None) -> bytes:
     return bytes(
         save_tensors({name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None})
     )
+
+
+def check_replaceable(path: Path) -> None:
+    """
+    Refuse a path at which a model must not be saved.
+
+    :raises FileExistsError: Something else than a key-token model is there.
+    """
+    if path.exists() and not _is_replaceable(path):
+        msg = f"'{path}' exists and is not a key-token model, so it is not replaced. Choose another path."
+        raise FileExistsError(msg)
 
 
 def _is_replaceable(path: Path) -> bool:

@@ -30,7 +30,7 @@ def pipeline_yaml(name: str | Path, overrides: Mapping[str, Mapping[str, Any]] |
     :param overrides: For each component, the init parameters to replace; `"retriever": {"document_store.index": "x"}`
         reaches into a nested component.
     :raises FileNotFoundError: There is no such pipeline.
-    :raises KeyError: The pipeline has no such component, or a nested parameter does not exist.
+    :raises KeyError: The pipeline has no such component, or a nested component does not exist.
     """
     path = Path(name)
     if path.suffix not in (".yml", ".yaml"):
@@ -49,5 +49,5 @@ def pipeline_yaml(name: str | Path, overrides: Mapping[str, Mapping[str, Any]] |
             except (KeyError, TypeError) as error:
                 msg = f"'{path.name}' has no nested component '{dotted.rpartition('.')[0]}' in '{component}'."
                 raise KeyError(msg) from error
-            target[last] = value
+            target[last] = str(value) if isinstance(value, Path) else value
     return str(yaml.safe_dump(definition, sort_keys=False))

@@ -33,9 +33,11 @@ def check_weights(weights: ArrayLike) -> NDArray[np.float32]:
 
     :raises ValueError: A weight is not a positive normal float: engines reject the whole document for one of those.
     """
-    array = np.asarray(weights, dtype=np.float32)
-    if not (np.isfinite(array) & (array >= _SMALLEST_NORMAL)).all():
-        bad = array[~(np.isfinite(array) & (array >= _SMALLEST_NORMAL))][0]
+    with np.errstate(over="ignore"):
+        array = np.asarray(weights, dtype=np.float32)
+    storable = np.isfinite(array) & (array >= _SMALLEST_NORMAL)
+    if not storable.all():
+        bad = array[~storable][0]
         msg = f"Key-token weights must be finite and at least {_SMALLEST_NORMAL:.2g}, but one is {bad}."
         raise ValueError(msg)
     return array

@@ -49,7 +49,8 @@ def _kth_largest(logits: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     as numpy's partition; selecting is exact, so both give the same value.
     """
     torch = sys.modules.get("torch")
-    if torch is None or len(logits) < 16:  # below that, handing over costs more than it saves
+    # a few rows are not worth handing over; another thread may still be importing torch
+    if torch is None or len(logits) < 16 or not (hasattr(torch, "topk") and hasattr(torch, "from_numpy")):
         partitioned: NDArray[np.float32] = np.partition(logits, logits.shape[1] - k, axis=1)[:, logits.shape[1] - k]
         return partitioned
     selected: NDArray[np.float32] = torch.topk(torch.from_numpy(logits), k, dim=1).values[:, -1].numpy()

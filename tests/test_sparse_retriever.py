@@ -258,10 +258,19 @@ def test_run_on_empty_store():
 
 def test_neither_the_store_nor_the_query_is_mutated(store):
     before, query = deepcopy(store.storage), {"wave": 0.5}
-    for hit in SparseRetriever(store).run(key_tokens=query)["documents"]:
-        hit.meta["mine"] = True
+    SparseRetriever(store).run(key_tokens=query)
     assert store.storage == before
     assert query == {"wave": 0.5}
+
+
+def test_hits_are_copies_as_those_of_haystacks_own_retrievers(store):
+    store.update_by_filter({"field": "id", "operator": "==", "value": "wavy"}, {"tags": ["a"]})
+    before = deepcopy(store.storage)
+    (hit, *_) = SparseRetriever(store).run(key_tokens={"wave": 1.0})["documents"]
+    hit.meta["mine"] = True
+    hit.meta["tags"].append("b")
+    hit.meta["key_tokens"].clear()
+    assert store.storage == before
 
 
 def test_hits_keep_id_content_and_meta_and_the_embedding_if_the_store_returns_it():

@@ -21,12 +21,12 @@ from rich.text import Text
 from tqdm import tqdm
 
 from keytok_haystack.encoders import Embedded, embed
-from keytok_haystack.evaluation import Collection, evaluate, read_texts, table
-from keytok_haystack.model import KeyTokenModel, Weighting
+from keytok_haystack.evaluation import Collection, read_texts
+from keytok_haystack.model import KeyTokenModel, Weighting, check_replaceable
 from keytok_haystack.rank_features import unescape_feature
 from keytok_haystack.sources import REGULARIZATION, fit
 from keytok_haystack.sources.checkpoint import Checkpoint
-from keytok_haystack.spectrum import BATCH_SIZE, check_embeddings
+from keytok_haystack.spectrum import BATCH_SIZE, Spectrum, check_embeddings
 from keytok_haystack.vocabulary import Vocabulary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -72,7 +72,7 @@ def demo_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Run the whole thing on a real collection: Cranfield, all-MiniLM-L6-v2, no server, no network."""
-    from keytok_haystack.cli.demo import demo  # noqa: PLC0415  # the other commands do without Haystack
+    from keytok_haystack.cli.demo import demo  # noqa: PLC0415  # needs the extra demo
 
     demo(output, as_json=as_json)
 
@@ -103,6 +103,8 @@ def fit_command(
         msg = "--embeddings needs a --tokenizer: its tokens become the readable features. Any language model's will do."
         raise ValueError(msg)
     penalty: float | Literal["gcv"] = "gcv" if regularization == "gcv" else _positive_number(regularization)
+    weighting = Weighting(k_document=k, m_query=m)
+    check_replaceable(output)
     texts = read_texts(data)
     vocabulary = _vocabulary_of(vocabulary_source)
     embedded = (
@@ -115,7 +117,8 @@ def fit_command(
         vocabulary,
         regularization=penalty,
         min_df=min_df,
-        weighting=Weighting(k_document=k, m_query=m),
+        spectrum=Spectrum.from_embeddings(embedded.embeddings),
+        weighting=weighting,
         embedder=embedder,
     )
     seconds = time.perf_counter() - started
@@ -191,15 +194,24 @@ def evaluate_command(
     else:
         name = _embedder_of(loaded, embedder)
         documents = embed(texts, name, progress_bar=interactive)
-        queries = embed(query_texts, name, progress_bar=interactive)
+        queries = embed(query_texts, name, role="query", progress_bar=interactive)
     if loaded is None:
         if embedder is None:
             msg = "Give --model, or --embedder to fit a model to the collection's documents."
             raise ValueError(msg)
         vocabulary = _vocabulary_of(embedder)
         started = time.perf_counter()
-        loaded = fit(_with_progress(documents.embeddings, "Fitting"), texts, vocabulary, embedder=embedder)
+        loaded = fit(
+            _with_progress(documents.embeddings, "Fitting"),
+            texts,
+            vocabulary,
+            spectrum=Spectrum.from_embeddings(documents.embeddings),
+            embedder=embedder,
+        )
         loaded = replace(loaded, fit_seconds=time.perf_counter() - started)
+    from keytok_haystack.evaluation.experiment import evaluate  # noqa: PLC0415  # needs the extra eval
+    from keytok_haystack.evaluation.report import table  # noqa: PLC0415
+
     report = evaluate(collection, split, loaded, documents, queries, progress_bar=interactive)
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)

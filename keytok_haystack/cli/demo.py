@@ -20,12 +20,14 @@ from rich.text import Text
 from tqdm import tqdm
 
 from keytok_haystack.encoders import embed
-from keytok_haystack.evaluation import Collection, draw, evaluate, table
-from keytok_haystack.evaluation.experiment import measure_run
+from keytok_haystack.evaluation import Collection
+from keytok_haystack.evaluation.experiment import evaluate, measure_run
+from keytok_haystack.evaluation.report import draw, table
 from keytok_haystack.pipelines import pipeline_yaml
 from keytok_haystack.rank_features import unescape_feature
 from keytok_haystack.resources import resource
 from keytok_haystack.sources import fit
+from keytok_haystack.spectrum import Spectrum
 from keytok_haystack.vocabulary import Vocabulary
 
 _INDEX = "keytok"
@@ -51,14 +53,20 @@ def demo(output: Path, *, as_json: bool) -> None:
         f"{len(texts):,} abstracts and {len(query_texts)} queries of the Cranfield collection, all-MiniLM-L6-v2"
     )
     documents = embed(texts, embedder, progress_bar=interactive)
-    queries = embed(query_texts, embedder, progress_bar=interactive)
+    queries = embed(query_texts, embedder, role="query", progress_bar=interactive)
     console.print(
         f"{documents.seconds:.1f} s" + (" in an earlier run; taken from the cache" if documents.cached else "")
     )
 
     console.rule("[bold]2. Fit a decoder: which tokens does each embedding stand for?[/bold]", align="left")
     started = time.perf_counter()
-    model = fit(documents.embeddings, texts, Vocabulary.from_tokenizer(embedder), embedder=embedder)
+    model = fit(
+        documents.embeddings,
+        texts,
+        Vocabulary.from_tokenizer(embedder),
+        spectrum=Spectrum.from_embeddings(documents.embeddings),
+        embedder=embedder,
+    )
     fit_seconds = time.perf_counter() - started
     model = replace(model, fit_seconds=fit_seconds)
     model.save(output / "model")

@@ -9,9 +9,12 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+_MODEL_FILES = (".json", ".safetensors", ".bin", ".txt", ".model")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,18 +32,21 @@ class Embedded:
     cached: bool = False
 
 
-def embed(texts: Sequence[str], embedder: str, *, progress_bar: bool = True) -> Embedded:
+def embed(
+    texts: Sequence[str], embedder: str, *, role: Literal["document", "query"] = "document", progress_bar: bool = True
+) -> Embedded:
     """
     Embed texts with a sentence-transformers model, or take them from the cache.
 
-    The cache goes by content: the same texts and the same model files give the same entry, whatever they are called.
-    It is in `$KEYTOK_CACHE`, by default `~/.cache/keytok-haystack`.
+    The cache goes by content: the same texts and model files give the same entry, whatever they are called. Of a model
+    on the hub only the id is known. The cache is in `$KEYTOK_CACHE`, by default `~/.cache/keytok-haystack`.
 
     :param texts: The `n` texts.
     :param embedder: A hub id or the path of a model.
+    :param role: Which of the model's prompts to use, if it has any.
     :param progress_bar: Whether to show a progress bar.
     """
-    file = _cache_folder() / f"{_digest(texts, embedder)}.npz"
+    file = _cache_folder() / f"{_digest(texts, embedder, role)}.npz"
     if (entry := _read_entry(file)) is not None:
         return entry
 
@@ -52,7 +58,8 @@ def embed(texts: Sequence[str], embedder: str, *, progress_bar: bool = True) -> 
         msg = f"'{embedder}' is no sentence-transformers model that can be loaded: {error}"
         raise ValueError(msg) from error
     started = time.perf_counter()
-    embeddings = np.asarray(model.encode(list(texts), batch_size=32, show_progress_bar=progress_bar), dtype=np.float32)
+    encode = model.encode_query if role == "query" else model.encode_document
+    embeddings = np.asarray(encode(list(texts), batch_size=32, show_progress_bar=progress_bar), dtype=np.float32)
     embedded = Embedded(embeddings, time.perf_counter() - started)
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as temporary:
@@ -74,11 +81,13 @@ def _cache_folder() -> Path:
     return Path(os.environ.get("KEYTOK_CACHE") or Path.home() / ".cache" / "keytok-haystack") / "embeddings"
 
 
-def _digest(texts: Sequence[str], embedder: str) -> str:
+def _digest(texts: Sequence[str], embedder: str, role: str) -> str:
     digest = hashlib.sha256()
+    if role != "document":
+        digest.update(role.encode())
     folder = Path(embedder)
     if folder.is_dir():
-        for file in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".bin")):
+        for file in sorted(path for path in folder.rglob("*") if path.suffix in _MODEL_FILES):
             digest.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\0".encode())
             with file.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())

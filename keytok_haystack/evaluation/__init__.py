@@ -4,7 +4,6 @@
 """How well key tokens retrieve, next to the dense vectors they come from and to BM25."""
 
 from keytok_haystack.evaluation.collection import Collection, CollectionError, read_texts
-from keytok_haystack.evaluation.experiment import Report, evaluate
-from keytok_haystack.evaluation.report import draw, table
 
-__all__ = ["Collection", "CollectionError", "Report", "draw", "evaluate", "read_texts", "table"]
+# `experiment` and `report` need the extra `eval`; reading collections does not
+__all__ = ["Collection", "CollectionError", "read_texts"]

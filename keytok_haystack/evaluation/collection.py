@@ -69,7 +69,9 @@ def _texts(file: Path) -> Iterator[tuple[str, str]]:
     for number, line in _lines(file):
         try:
             record: Any = json.loads(line)
-            text = record["text"] if "text" in record else record["content"]
+            text = record["text"] if record.get("text") is not None else record["content"]
+            if not isinstance(text, str):
+                raise TypeError  # noqa: TRY301  # told with the line's number below
             identifier = str(record.get("_id", number))
             parts = [part for part in (record.get("title"), text) if part]
             yield identifier, " ".join(parts)
@@ -96,7 +98,7 @@ def _qrels(file: Path) -> dict[str, dict[str, int]]:
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """Go through the numbered lines of a file, leaving out blank ones."""
     try:
-        with file.open(encoding="utf-8") as lines:
+        with file.open(encoding="utf-8-sig") as lines:
             yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
     except FileNotFoundError as error:
         msg = f"There is no file '{file}'."

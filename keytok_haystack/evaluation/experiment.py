@@ -23,6 +23,7 @@ from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.rank_features import truncate_weights
 from keytok_haystack.sources import CheckpointError, calibrate, from_word_embeddings
 from keytok_haystack.sparse import top_k
+from keytok_haystack.spectrum import Preparation
 
 BM25_SHARE = 0.1
 MEASURES = (nDCG @ 10, R @ 100)
@@ -80,8 +81,9 @@ def evaluate(
     """
     Measure key tokens, BM25, the dense vectors, and their combinations on a test collection.
 
-    Fusions are sums of scores, each system's scaled to between 0 and 1 for the query (min-max). `key_tokens_bm25` is
-    one query over one index: BM25 over the model's tokens with a weight of 0.1 beside the key tokens.
+    Dense scores are cosine similarities. Fusions are sums of scores, each system's scaled to between 0 and 1 for the
+    query (min-max). `key_tokens_bm25` is one query: BM25 over the model's tokens with a weight of 0.1 beside the key
+    tokens.
 
     :param collection: The collection.
     :param split: The name of its judgements, for the report.
@@ -95,7 +97,8 @@ def evaluate(
     project_seconds = time.perf_counter() - started
 
     texts, query_texts = list(collection.documents.values()), list(collection.queries.values())
-    dense_rows, query_rows = documents.embeddings, queries.embeddings
+    query_rows = queries.embeddings
+    dense_rows, dense_queries = Preparation()(documents.embeddings), Preparation()(query_rows)
     lexical, lexical_bytes = _stemmed_bm25(texts, query_texts)
     key_tokens = _KeyTokens(model, weights, query_rows, query_texts)
     in_index = Bm25(model.vocabulary.whole())
@@ -103,7 +106,7 @@ def evaluate(
     in_index.score("")  # weighs the postings, as the first query does
 
     def dense(i: int) -> NDArray[np.floating]:
-        scores: NDArray[np.floating] = dense_rows @ query_rows[i]
+        scores: NDArray[np.floating] = dense_rows @ dense_queries[i]
         return scores
 
     def in_one_query(i: int) -> NDArray[np.floating]:
@@ -175,9 +178,7 @@ def _measure(collection: Collection, scorer: Scorer) -> dict[str, float]:
         scores = scorer(position)
         best = np.argpartition(-scores, min(_DEPTH, len(scores) - 1))[:_DEPTH]
         seconds.append(time.perf_counter() - started)
-        # equal scores: the earlier document first
-        order = best[np.lexsort((best, -scores[best]))]
-        rankings[query] = [(identifiers[i], float(scores[i])) for i in order if scores[i] != 0]
+        rankings[query] = [(identifiers[i], float(scores[i])) for i in best if scores[i] != 0]
     return {**measure_run(collection, rankings), "ms_per_query": 1000 * float(np.median(seconds))}
 
 
@@ -258,11 +259,13 @@ def _controls(
         own = _own_tokens(model, texts)
         yield "own_tokens_literals_only", _KeyTokens(model, own, query_embeddings, query_texts, query_top_k=0)
         yield "own_tokens", _KeyTokens(model, own, query_embeddings, query_texts)
-    if model.embedder is not None and Path(model.embedder).is_dir():
+    if model.embedder is not None:
         try:
-            raw = from_word_embeddings(model.embedder)
+            raw = from_word_embeddings(model.embedder, local_files_only=True)
         except CheckpointError:
-            return  # an embedder without a safetensors checkpoint has no word embeddings to compare with
+            return  # ready-made embeddings, or an embedder without a checkpoint that can be read
+        if raw.dimension != model.dimension:
+            return  # an embedder that projects its word embeddings, or their mean, to another space
         raw = calibrate(raw.with_weighting(**_sizes(model)), documents.embeddings, texts)
         raw_weights = raw.encode_documents(documents.embeddings)
         yield "word_embeddings", _KeyTokens(raw, raw_weights, query_embeddings, query_texts)

@@ -52,7 +52,7 @@ def table(report: Report) -> Table:
 
 def draw(report: Report, path: str | Path) -> None:
     """
-    Draw the quality of each system against the size of its index, as a PNG.
+    Draw the quality of each system, labelled with the size of its index, as a PNG.
 
     :param path: Where to write it.
     """

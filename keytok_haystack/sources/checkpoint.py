@@ -35,10 +35,11 @@ class Checkpoint:
     file: Callable[[str], Path]
 
     @classmethod
-    def open(cls, path_or_id: str | Path) -> "Checkpoint":
+    def open(cls, path_or_id: str | Path, *, local_files_only: bool = False) -> "Checkpoint":
         """
         Open a checkpoint; files are fetched only when they are asked for.
 
+        :param local_files_only: Take files of a model on the hub from the local cache only.
         :raises CheckpointError: It is neither a folder nor the id of a model that can be reached.
         """
         name, folder = str(path_or_id), Path(path_or_id)
@@ -51,7 +52,7 @@ class Checkpoint:
 
         def remote(file: str) -> Path:
             try:
-                return Path(hf_hub_download(name, file))
+                return Path(hf_hub_download(name, file, local_files_only=local_files_only))
             except LocalEntryNotFoundError as error:  # first: it derives from EntryNotFoundError
                 msg = f"'{name}' is not a folder, and the Hugging Face hub, where it might be, cannot be reached."
                 raise CheckpointError(msg) from error

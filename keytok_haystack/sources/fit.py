@@ -6,6 +6,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
+from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -53,8 +54,9 @@ def fit(
         the least generalized cross-validation error, the rotation-invariant form of leave-one-out (Golub, Heath and
         Wahba 1979), computed from the same sums: it predicts tokens best, and retrieves worse than the default.
     :param min_df: Features in fewer texts are left out, or taken from `head`.
-    :param spectrum: A spectrum of the embeddings, whose first principal component is removed before fitting. Without
-        one nothing is removed, and the model's spectrum is that of the unit-length embeddings.
+    :param spectrum: `Spectrum.from_embeddings(embeddings)`: its first principal component is removed before fitting, as
+        `keytok fit` does, which retrieves better and makes the model read embeddings adjusted by `PC1Adjuster` as it
+        reads raw ones. Without one nothing is removed, and the model's spectrum is that of the unit-length embeddings.
     :param head: A decoder over the same vocabulary (an LM head): its rows serve the features rarer than `min_df`, at
         the mean logit variance of the fitted ones.
     :param weighting: How logits become weights; its `weight_scale` is replaced by the one fitted.
@@ -62,7 +64,7 @@ def fit(
     :raises EmbeddingError: There are no embeddings, they are all the same, or one is unusable.
     :raises ValueError: There are not as many texts as embeddings, or no feature is frequent enough.
     """
-    if regularization != "gcv" and not (isinstance(regularization, int | float) and 0 < regularization < np.inf):
+    if regularization != "gcv" and not (isinstance(regularization, Real) and 0 < regularization < np.inf):
         msg = f"regularization must be a positive number or 'gcv', but it is {regularization!r}."
         raise ValueError(msg)
     preparation = Preparation(removed=None if spectrum is None else spectrum.pc1)
@@ -179,7 +181,7 @@ class _Sums:
         # where hardly a degree of freedom is left, residuals are rounding, and the error cannot be told
         can_be_told = count - freedom > 0.01 * count
         errors = np.where(can_be_told, residual / (count - freedom) ** 2, np.inf)
-        return float(penalties[np.argmin(errors)])
+        return float(penalties[np.argmin(errors)] if can_be_told.any() else penalties[-1])
 
 
 class _Reservoir:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
 from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.model import KeyTokenModel, mean_maximum
@@ -26,7 +27,7 @@ _INPUT_EMBEDDINGS = (
 )
 
 
-def from_language_model(path_or_id: str | Path) -> KeyTokenModel:
+def from_language_model(path_or_id: str | Path, *, local_files_only: bool = False) -> KeyTokenModel:
     """
     Read the LM head of a language model: the decoder of every embedder whose backbone it is (section 3 of the paper).
 
@@ -34,10 +35,11 @@ def from_language_model(path_or_id: str | Path) -> KeyTokenModel:
     those are the head.
 
     :param path_or_id: A checkpoint in safetensors format: a folder, or a hub id.
+    :param local_files_only: Take files of a model on the hub from the local cache only.
     :returns: A model without idf and spectrum; give it to `calibrate` with some of your embeddings.
     :raises CheckpointError: The checkpoint cannot be read, or was saved without its head.
     """
-    checkpoint = Checkpoint.open(path_or_id)
+    checkpoint = Checkpoint.open(path_or_id, local_files_only=local_files_only)
     names = checkpoint.tensor_files()
     head = _find(names, _HEADS)
     if head is None and not checkpoint.config.get("tie_word_embeddings", True):
@@ -49,15 +51,16 @@ def from_language_model(path_or_id: str | Path) -> KeyTokenModel:
     return _read(checkpoint, names, head, "language-model")
 
 
-def from_word_embeddings(path_or_id: str | Path) -> KeyTokenModel:
+def from_word_embeddings(path_or_id: str | Path, *, local_files_only: bool = False) -> KeyTokenModel:
     """
     Read the word (input) embeddings of an encoder as a decoder, for encoders that come without a head.
 
     :param path_or_id: A checkpoint in safetensors format: a folder, or a hub id.
+    :param local_files_only: Take files of a model on the hub from the local cache only.
     :returns: A model without idf and spectrum; give it to `calibrate` with some of your embeddings.
     :raises CheckpointError: The checkpoint cannot be read, or has no word embeddings.
     """
-    checkpoint = Checkpoint.open(path_or_id)
+    checkpoint = Checkpoint.open(path_or_id, local_files_only=local_files_only)
     return _read(checkpoint, checkpoint.tensor_files(), None, "word-embeddings")
 
 
@@ -128,7 +131,8 @@ def _fold(vocabulary: Vocabulary, matrix: NDArray[np.float32]) -> tuple[Vocabula
     ids = np.flatnonzero(feature_of_id >= 0)
     features = feature_of_id[ids]
     share = np.bincount(features, minlength=len(vocabulary))
-    weight = np.zeros((len(vocabulary), matrix.shape[1]), dtype=np.float32)
-    np.add.at(weight, features, matrix[ids] / share[features, None])
     present = np.flatnonzero(share)
-    return vocabulary.subset(present), weight[present]
+    average = csr_array(
+        ((1 / share[features]).astype(np.float32), (features, ids)), shape=(len(vocabulary), len(matrix))
+    )
+    return vocabulary.subset(present), average[present] @ matrix

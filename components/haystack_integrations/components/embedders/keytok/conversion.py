@@ -72,6 +72,8 @@ def sparse_embeddings(rows: csr_array) -> list[SparseEmbedding]:
 
 
 def stringified(sparse_embedding: SparseEmbedding) -> dict[str, float]:
-    """Turn any sparse embedder's vector into key tokens whose keys are its indices, leaving out zeros."""
-    pairs = zip(sparse_embedding.indices, sparse_embedding.values, strict=True)
-    return {str(index): float(value) for index, value in pairs if value != 0}
+    """Turn any sparse embedder's vector into key tokens whose keys are its indices; repeated ones are summed."""
+    tokens: dict[str, float] = {}
+    for index, value in zip(sparse_embedding.indices, sparse_embedding.values, strict=True):
+        tokens[str(index)] = tokens.get(str(index), 0.0) + float(value)
+    return {key: value for key, value in tokens.items() if value != 0}

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from haystack import Document, component, default_to_dict
+from haystack import Document, component, default_to_dict, logging
 
 from haystack_integrations.components.embedders.keytok.conversion import check_documents, document_embeddings
 from haystack_integrations.components.embedders.keytok.loading import load_model
-from keytok_haystack import Spectrum
+from keytok_haystack import KeyTokenModel, Spectrum
+
+logger = logging.getLogger(__name__)
 
 
 @component
@@ -21,7 +23,7 @@ class PC1Adjuster:
     The first principal component of a language model's embedding space is what all texts share; it decodes to stop
     words and punctuation and makes all cosine similarities alike. Use this component where the dense index should
     hold the adjusted vectors too. `KeyTokenSparseEmbedder` does not need it: its model knows how to prepare a raw
-    embedding, and gives the same tokens for an adjusted one.
+    embedding. A model that removes the component itself, as those of `keytok fit` do, gives the same tokens for both.
 
     ### Usage example
     ```python
@@ -51,7 +53,7 @@ class PC1Adjuster:
             raise ValueError(msg)
         self.model = str(model)
         self.strength = strength
-        self._spectrum: Spectrum | None = None
+        self._model: KeyTokenModel | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -64,20 +66,33 @@ class PC1Adjuster:
 
     def warm_up(self) -> None:
         """
-        Loads the spectrum of the key-token model.
+        Loads the key-token model, or shares the one that another component has loaded.
 
         :raises ValueError:
             If the model has no spectrum, because it was read from a checkpoint and not calibrated.
         """
         self._loaded_spectrum()
 
+    def close(self) -> None:
+        """
+        Frees the key-token model, unless another component uses it; a later run loads it again.
+        """
+        self._model = None
+
     def _loaded_spectrum(self) -> Spectrum:
-        if self._spectrum is None:
-            self._spectrum = load_model(self.model).spectrum
-        if self._spectrum is None:
+        if self._model is None:
+            model = load_model(self.model)
+            if model.spectrum is not None and model.decoder.preparation.removed is None:
+                logger.warning(
+                    "The key-token model '{model}' was fitted without removing the first principal component, so "
+                    "adjusted embeddings have other key tokens than raw ones. Fit it with a spectrum.",
+                    model=self.model,
+                )
+            self._model = model
+        if self._model.spectrum is None:
             msg = f"The key-token model '{self.model}' has no spectrum: calibrate it with embeddings of your corpus."
             raise ValueError(msg)
-        return self._spectrum
+        return self._model.spectrum
 
     @component.output_types(documents=list[Document], embedding=list[float])
     def run(

@@ -116,6 +116,12 @@ class KeyTokenSparseEmbedder:
         """
         self._loaded_model()
 
+    def close(self) -> None:
+        """
+        Frees the key-token model, unless another component uses it; a later run loads it again.
+        """
+        self._model = None
+
     def _loaded_model(self) -> KeyTokenModel:
         if self._model is None:
             self._model = load_model(self.model)

@@ -72,8 +72,8 @@ class SparseRetriever:
             The folder of the key-token model that the documents were written with. Needed for `query_embedding`, and
             for BM25 over an `InMemoryDocumentStore`.
         :param bm25_weight:
-            What BM25 scores of `query` are multiplied by before they are added to the key-token scores, in the same
-            pass over the same index; 0.1 is a good choice. Key-token weights have the same scale for every model.
+            What BM25 scores of `query` are multiplied by before they are added to the key-token scores, in one query;
+            0.1 is a good choice. Key-token weights have the same scale for every model.
         :param field:
             The key of `meta` that holds a document's key tokens.
 
@@ -151,9 +151,11 @@ class SparseRetriever:
 
     async def close_async(self) -> None:
         """
-        Releases what asynchronous runs have made.
+        Frees the model and the index; a later run makes them again.
         """
         await self._adapter.close_async()
+        self._model = None
+        self._is_warm = False
 
     @component.output_types(documents=list[Document])
     def run(
@@ -227,7 +229,9 @@ class SparseRetriever:
             - `documents`: The documents with the highest scores, best first.
         """
         await asyncio.to_thread(self.warm_up)
-        sparse_query = self._sparse_query(key_tokens, query_sparse_embedding, query_embedding, query)
+        sparse_query = await asyncio.to_thread(
+            self._sparse_query, key_tokens, query_sparse_embedding, query_embedding, query
+        )
         filters, top_k = self._resolve(filters, top_k)
         return {"documents": await self._adapter.search_async(sparse_query, filters, top_k)}
 
