@@ -4,6 +4,7 @@
 """An inverted index in memory that scores key tokens and BM25 as a search engine does."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from keytok_haystack.vocabulary import Vocabulary, check_texts
 BM25_K1 = 1.2
 BM25_B = 0.75
 _BLOCK = 128
+
+_Row = tuple[NDArray[np.int32], NDArray[np.float64]]
+"""A document's tokens as columns, ascending, and their weights as they were given."""
 
 
 class Postings:
@@ -151,10 +155,11 @@ class InvertedIndex:
 
     def __init__(self, bm25_vocabulary: Vocabulary | None = None) -> None:
         self._ids: list[str] = []
-        self._tokens: list[dict[str, float]] = []
+        self._rows: list[_Row] = []
         self._alive = np.zeros(0, dtype=bool)
         self._position: dict[str, int] = {}
         self._columns: dict[str, int] = {}
+        self._keys: list[str] = []
         self._postings = Postings()
         self._bm25 = None if bm25_vocabulary is None else Bm25(bm25_vocabulary)
 
@@ -182,24 +187,26 @@ class InvertedIndex:
             raise ValueError(msg)
         if not ids:
             return
-        rows = self._storable(ids, tokens, texts)
+        rows = self._checked(ids, tokens, texts)
         if self._bm25 is not None:
             self._bm25.add(texts)
-        self._postings.add(rows)
+        stored = truncate_weights(rows.data)
+        self._postings.add(csr_array((stored, rows.indices, rows.indptr), shape=rows.shape))
         replaced = [self._position[document_id] for document_id in ids if document_id in self._position]
         self._position.update(zip(ids, range(len(self._ids), len(self._ids) + len(ids)), strict=True))
         self._ids.extend(ids)
-        self._tokens.extend(map(dict, tokens))
+        self._rows.extend((rows.indices[i:j], rows.data[i:j]) for i, j in pairwise(rows.indptr.tolist()))
         self._alive = np.concatenate([self._alive, np.ones(len(ids), dtype=bool)])
         self._bury(replaced)
 
-    def _storable(self, ids: Sequence[str], tokens: Sequence[Mapping[str, float]], texts: Sequence[str]) -> csr_array:
-        """Return the weights as they are stored, shape `(n, tokens)`, or raise an error that names the document."""
+    def _checked(self, ids: Sequence[str], tokens: Sequence[Mapping[str, float]], texts: Sequence[str]) -> csr_array:
+        """Return the weights, shape `(n, tokens)`, or raise an error that names the document."""
         try:
-            for key in (key for document in tokens for key in document):
-                self._columns.setdefault(key, len(self._columns))
+            for key in (key for document in tokens for key in document if key not in self._columns):
+                self._columns[key] = len(self._keys)
+                self._keys.append(key)
             rows = dicts_to_rows(tokens, self._columns)
-            rows.data = truncate_weights(check_weights(rows.data))
+            check_weights(rows.data)
             if self._bm25 is not None:
                 check_texts(texts)
         except (ValueError, TypeError) as error:
@@ -207,17 +214,18 @@ class InvertedIndex:
                 msg = f"Document '{ids[0]}' cannot be indexed. {error}"
                 raise type(error)(msg) from error
             for i in range(len(ids)):
-                self._storable(ids[i : i + 1], tokens[i : i + 1], texts[i : i + 1])
+                self._checked(ids[i : i + 1], tokens[i : i + 1], texts[i : i + 1])
             raise
         return rows
 
-    def tokens_of(self, document_id: str) -> Mapping[str, float]:
+    def tokens_of(self, document_id: str) -> dict[str, float]:
         """
         Return the key tokens that a document was added with.
 
         :raises KeyError: The id is unknown.
         """
-        return self._tokens[self._position[document_id]]
+        columns, weights = self._rows[self._position[document_id]]
+        return {self._keys[column]: weight for column, weight in zip(columns.tolist(), weights.tolist(), strict=True)}
 
     def remove(self, ids: Sequence[str]) -> None:
         """
@@ -243,7 +251,7 @@ class InvertedIndex:
         if self._bm25 is not None:
             self._bm25.keep(self._alive)
         self._ids = [self._ids[i] for i in kept]
-        self._tokens = [self._tokens[i] for i in kept]
+        self._rows = [self._rows[i] for i in kept]
         self._position = {document_id: position for position, document_id in enumerate(self._ids)}
         self._alive = np.ones(len(kept), dtype=bool)
 
@@ -281,7 +289,7 @@ class InvertedIndex:
         candidates = self._candidates(scores, top_k, among)
         # the winners' sums are taken again in float64, term by term, so that they equal the explained contributions
         exact = [
-            (self._ids[i], self._exact_score(tokens, i) + (float(lexical[i]) if bm25_weight else 0.0))
+            (self._ids[i], self._exact_score(tokens, self._ids[i]) + (float(lexical[i]) if bm25_weight else 0.0))
             for i in candidates
         ]
         return sorted(exact, key=lambda hit: (-hit[1], hit[0]))[:top_k]
@@ -303,8 +311,8 @@ class InvertedIndex:
             candidates = candidates[scores[candidates] >= kth * np.float32(1 - 1e-5)]
         return candidates
 
-    def _exact_score(self, tokens: Mapping[str, float], position: int) -> float:
-        return sum(contribution for _, _, _, contribution in contributions(tokens, self._tokens[position]))
+    def _exact_score(self, tokens: Mapping[str, float], document_id: str) -> float:
+        return sum(contribution for _, _, _, contribution in contributions(tokens, self.tokens_of(document_id)))
 
 
 def _lower_bound_of_kth(scores: NDArray[np.float32], k: int) -> float:
