@@ -51,7 +51,10 @@ def embed(
         return entry
 
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # seconds to import; not needed when cached
+    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
+    if not progress_bar:
+        disable_progress_bar()  # that of loading weights, which has no other switch
     try:
         model = SentenceTransformer(embedder)
     except (OSError, ValueError) as error:
