@@ -54,7 +54,7 @@ def embed(
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
     if not progress_bar:
-        disable_progress_bar()  # that of loading weights, which has no other switch
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # that of loading weights
     try:
         model = SentenceTransformer(embedder)
     except (OSError, ValueError) as error:
