@@ -77,6 +77,7 @@ def draw(report: Report, path: str | Path) -> None:
         ],
         padding=4,
         fontsize=9,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )
     axes.axvline(dense, color="#30404d", linewidth=1, linestyle="--")
     axes.invert_yaxis()
