@@ -4,10 +4,7 @@
 import json
 import logging
 import sys
-import time
 import zipfile
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -18,15 +15,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-from tqdm import tqdm
 
+from keytok_haystack.cli.fitting import timed_fit
 from keytok_haystack.encoders import Embedded, embed
 from keytok_haystack.evaluation import Collection, read_texts
 from keytok_haystack.model import KeyTokenModel, Weighting, check_replaceable
 from keytok_haystack.rank_features import unescape_feature
-from keytok_haystack.sources import REGULARIZATION, fit
+from keytok_haystack.sources import REGULARIZATION
 from keytok_haystack.sources.checkpoint import Checkpoint
-from keytok_haystack.spectrum import BATCH_SIZE, Spectrum, check_embeddings
+from keytok_haystack.spectrum import check_embeddings
 from keytok_haystack.vocabulary import Vocabulary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -110,19 +107,16 @@ def fit_command(
     embedded = (
         embed(texts, embedder, progress_bar=_is_interactive()) if embedder else _ready_made(embeddings, len(texts))
     )
-    started = time.perf_counter()
-    model = fit(
-        _with_progress(embedded.embeddings, "Fitting"),
+    model = timed_fit(
+        embedded.embeddings,
         texts,
         vocabulary,
+        progress_bar=_is_interactive(),
         regularization=penalty,
         min_df=min_df,
-        spectrum=Spectrum.from_embeddings(embedded.embeddings),
         weighting=weighting,
         embedder=embedder,
     )
-    seconds = time.perf_counter() - started
-    model = replace(model, fit_seconds=seconds)
     model.save(output)
     if as_json:
         summary = {
@@ -131,14 +125,14 @@ def fit_command(
             "texts": len(texts),
             "dimension": model.dimension,
             "features": len(model.vocabulary),
-            "seconds": {"embed": embedded.seconds, "fit": seconds},
+            "seconds": {"embed": embedded.seconds, "fit": model.fit_seconds},
         }
         typer.echo(json.dumps(summary, indent=2))
         return
     console = Console(highlight=False)
     console.print(
         f"[bold]{escape(str(output))}[/bold]: {len(model.vocabulary):,} features from {len(texts):,} texts "
-        f"in {seconds:.1f} s{_embedding_note(embedded)}"
+        f"in {model.fit_seconds:.1f} s{_embedding_note(embedded)}"
     )
     console.print(_token_table(model, texts[:1], embedded.embeddings[:1], top=12))
     if embedder:
@@ -200,15 +194,7 @@ def evaluate_command(
             msg = "Give --model, or --embedder to fit a model to the collection's documents."
             raise ValueError(msg)
         vocabulary = _vocabulary_of(embedder)
-        started = time.perf_counter()
-        loaded = fit(
-            _with_progress(documents.embeddings, "Fitting"),
-            texts,
-            vocabulary,
-            spectrum=Spectrum.from_embeddings(documents.embeddings),
-            embedder=embedder,
-        )
-        loaded = replace(loaded, fit_seconds=time.perf_counter() - started)
+        loaded = timed_fit(documents.embeddings, texts, vocabulary, progress_bar=interactive, embedder=embedder)
     from keytok_haystack.evaluation.experiment import evaluate  # noqa: PLC0415  # needs the extra eval
     from keytok_haystack.evaluation.report import table  # noqa: PLC0415
 
@@ -261,11 +247,6 @@ def _ready_made(file: Path | None, expected: int) -> Embedded:
         msg = f"'{file}' has {len(array)} embeddings for {expected} texts."
         raise ValueError(msg)
     return Embedded(array)
-
-
-def _with_progress(embeddings: NDArray[np.float32], description: str) -> Iterator[NDArray[np.float32]]:
-    batches = [embeddings[start : start + BATCH_SIZE] for start in range(0, len(embeddings), BATCH_SIZE)]
-    yield from tqdm(batches, desc=description, disable=not _is_interactive(), leave=False)
 
 
 def _is_interactive() -> bool:

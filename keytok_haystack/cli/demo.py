@@ -2,9 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 import json
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
+from keytok_haystack.cli.fitting import timed_fit
 from keytok_haystack.encoders import embed
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.experiment import evaluate, measure_run
@@ -26,8 +25,6 @@ from keytok_haystack.evaluation.report import draw, table
 from keytok_haystack.pipelines import pipeline_yaml
 from keytok_haystack.rank_features import unescape_feature
 from keytok_haystack.resources import resource
-from keytok_haystack.sources import fit
-from keytok_haystack.spectrum import Spectrum
 from keytok_haystack.vocabulary import Vocabulary
 
 _INDEX = "keytok"
@@ -59,16 +56,14 @@ def demo(output: Path, *, as_json: bool) -> None:
     )
 
     console.rule("[bold]2. Fit a decoder: which tokens does each embedding stand for?[/bold]", align="left")
-    started = time.perf_counter()
-    model = fit(
+    model = timed_fit(
         documents.embeddings,
         texts,
         Vocabulary.from_tokenizer(embedder),
-        spectrum=Spectrum.from_embeddings(documents.embeddings),
+        progress_bar=interactive,
         embedder=embedder,
     )
-    fit_seconds = time.perf_counter() - started
-    model = replace(model, fit_seconds=fit_seconds)
+    fit_seconds = model.fit_seconds or 0.0
     model.save(output / "model")
     console.print(
         f"{fit_seconds:.1f} s, no labels; the model is in {output / 'model'}, {len(model.vocabulary):,} tokens"
