@@ -35,10 +35,10 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed: make PYTHON=python3.11 ..."; exit 1; }
 	@echo "Setting up $(VENV) ..."
-	@$(call INSTALL,$(VENV)) --editable '.[demo]' --group test --group lint
+	@$(call INSTALL,$(VENV)) --editable '.[all]' --group test --group lint
 	@touch $@
 
 $(LOWEST)/.installed: pyproject.toml
 	@echo "Setting up $(LOWEST) ..."
-	@$(call INSTALL,$(LOWEST)) --resolution lowest-direct --editable '.[demo]' --group test
+	@$(call INSTALL,$(LOWEST)) --resolution lowest-direct --editable '.[all]' --group test
 	@touch $@

@@ -12,7 +12,12 @@ import yaml
 from keytok_haystack.resources import resource
 
 
-def pipeline_yaml(name: str | Path, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+def pipeline_yaml(
+    name: str | Path,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    document_store: Mapping[str, Any] | None = None,
+) -> str:
     """
     Return a pipeline as YAML, with some of its components' parameters replaced.
 
@@ -24,11 +29,15 @@ def pipeline_yaml(name: str | Path, overrides: Mapping[str, Mapping[str, Any]] |
 
     overrides = {"key_token_embedder": {"model": "models/mine"}, "text_embedder": {"model": "BAAI/bge-small-en-v1.5"}}
     pipeline = Pipeline.loads(pipeline_yaml("query.in_memory", overrides))
+
+    store = {"hosts": "https://search.example.com:9200", "index": "articles"}
+    pipeline = Pipeline.loads(pipeline_yaml("query.opensearch", overrides, document_store=store))
     ```
 
     :param name: A pipeline of this project, such as "query.in_memory", or the path of a YAML file.
     :param overrides: For each component, the init parameters to replace; `"retriever": {"document_store.index": "x"}`
         reaches into a nested component.
+    :param document_store: Init parameters to replace in the document store of every component that has one.
     :raises FileNotFoundError: There is no such pipeline.
     :raises KeyError: The pipeline has no such component, or a nested component does not exist.
     """
@@ -50,4 +59,7 @@ def pipeline_yaml(name: str | Path, overrides: Mapping[str, Mapping[str, Any]] |
                 msg = f"'{path.name}' has no nested component '{dotted.rpartition('.')[0]}' in '{component}'."
                 raise KeyError(msg) from error
             target[last] = str(value) if isinstance(value, Path) else value
+    for component in definition["components"].values():
+        if store := component["init_parameters"].get("document_store"):
+            store["init_parameters"].update(document_store or {})
     return str(yaml.safe_dump(definition, sort_keys=False))

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from keytok_haystack.cli.fitting import timed_fit
 from keytok_haystack.encoders import Embedded, embed
+from keytok_haystack.engines import Engine, index_definition
 from keytok_haystack.evaluation import Collection, read_texts
 from keytok_haystack.model import KeyTokenModel, Weighting, check_replaceable
 from keytok_haystack.rank_features import unescape_feature
@@ -34,6 +35,7 @@ _USAGE_ERROR: type[Exception] = next(
 )
 
 EmbedderOption = Annotated[str | None, typer.Option(help="A sentence-transformers model: hub id or path.")]
+EngineOption = Annotated[Engine, typer.Option(help="The search engine.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 
 
@@ -159,6 +161,42 @@ def tokens_command(
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
     Console(highlight=False).print(_token_table(loaded, texts, embedded.embeddings, top))
+
+
+@app.command("mapping")
+def mapping_command(
+    model: Annotated[Path, typer.Argument(help="The key-token model that documents are written with.")],
+    engine: EngineOption,
+    field: Annotated[str, typer.Option(help="The field of the key tokens.")] = "key_tokens",
+    dense: Annotated[bool, typer.Option(help="Whether the index holds the dense vectors, too.")] = True,
+    create: Annotated[
+        bool, typer.Option("--create", help="Create the index, or add the field to an index that exists.")
+    ] = False,
+    url: Annotated[str | None, typer.Option(help="The address of the server, to create the index there.")] = None,
+    index: Annotated[str | None, typer.Option(help="The name of the index to create.")] = None,
+) -> None:
+    """Print what an index for key tokens needs, or create it: settings and mappings for OpenSearch or Elasticsearch."""
+    loaded = KeyTokenModel.load(model)
+    dimension = loaded.dimension if dense else None
+    if not create:
+        typer.echo(json.dumps(index_definition(engine, dimension, loaded, field=field), indent=2))
+        return
+    if url is None or index is None:
+        msg = "--create needs the --url of the server and the name of the --index."
+        raise ValueError(msg)
+    from keytok_haystack.cli.engine import connected, create_index, server_version  # noqa: PLC0415  # needs an extra
+
+    with connected(engine, url, index) as client:
+        version = server_version(client)
+        definition = index_definition(engine, dimension, loaded, field=field, version=version)
+        done = create_index(client, index, definition, field)
+    typer.echo(
+        {
+            "created": f"Created the index '{index}' with the field '{field}' for the model {loaded.fingerprint}.",
+            "extended": f"Added the field '{field}' for the model {loaded.fingerprint} to the index '{index}'.",
+            "kept": f"The index '{index}' already has the field '{field}' for the model {loaded.fingerprint}.",
+        }[done]
+    )
 
 
 @app.command("evaluate")

@@ -2,6 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 from haystack_integrations.components.retrievers.keytok.explainer import KeyTokenExplainer
+from haystack_integrations.components.retrievers.keytok.hybrid_retriever import KeyTokenHybridRetriever
 from haystack_integrations.components.retrievers.keytok.sparse_retriever import SparseRetriever
 
-__all__ = ["KeyTokenExplainer", "SparseRetriever"]
+__all__ = ["KeyTokenExplainer", "KeyTokenHybridRetriever", "SparseRetriever"]

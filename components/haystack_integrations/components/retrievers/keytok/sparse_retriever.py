@@ -26,7 +26,9 @@ class SparseRetriever:
     from any dense embedder, which needs `model` and makes this the only new component of a query pipeline; or
     `query_sparse_embedding`, the vector of any Haystack sparse embedder.
 
-    Supported document stores: `InMemoryDocumentStore`.
+    Supported document stores: `InMemoryDocumentStore`; `OpenSearchDocumentStore` with a `rank_features` field;
+    `ElasticsearchDocumentStore` with a `rank_features` or `sparse_vector` field. `keytok mapping --create` makes an
+    index that has the field.
 
     ### Usage example
     ```python
@@ -70,12 +72,13 @@ class SparseRetriever:
             Whether filters at run time replace the ones given here or are merged with them.
         :param model:
             The folder of the key-token model that the documents were written with. Needed for `query_embedding`, and
-            for BM25 over an `InMemoryDocumentStore`.
+            for BM25 over an `InMemoryDocumentStore`; with it, `warm_up` checks that an index of OpenSearch or
+            Elasticsearch is written with this very model.
         :param bm25_weight:
             What BM25 scores of `query` are multiplied by before they are added to the key-token scores, in one query;
             0.1 is a good choice. Key-token weights have the same scale for every model.
         :param field:
-            The key of `meta` that holds a document's key tokens.
+            The key of `meta` that holds a document's key tokens, and so the name of the field in the index.
 
         :raises ValueError:
             If `top_k` is not greater than 0, or `bm25_weight` is negative or not finite.
@@ -133,17 +136,33 @@ class SparseRetriever:
 
     def warm_up(self) -> None:
         """
-        Loads the key-token model, if one was given, and prepares the search of the document store.
+        Loads the key-token model, if one was given, and checks that the document store can be searched.
+
+        :raises MappingError:
+            If the index has no field of key tokens, or one that was written with another model than `model`.
+        :raises DocumentStoreError:
+            If the engine cannot be reached, refuses the credentials or has no such index.
         """
         if not self._is_warm:
-            if self.model is not None:
-                self._model = load_model(self.model)
-            self._adapter.warm_up(self._model)
+            self._adapter.warm_up(self._load_model())
             self._is_warm = True
+
+    async def warm_up_async(self) -> None:
+        """
+        Does what `warm_up` does, through the document store's asynchronous client.
+        """
+        if not self._is_warm:
+            await self._adapter.warm_up_async(await asyncio.to_thread(self._load_model))
+            self._is_warm = True
+
+    def _load_model(self) -> KeyTokenModel | None:
+        if self.model is not None:
+            self._model = load_model(self.model)
+        return self._model
 
     def close(self) -> None:
         """
-        Frees the model and the index; a later run makes them again.
+        Frees the model and the index, or closes the document store's connection; a later run makes them again.
         """
         self._adapter.close()
         self._model = None
@@ -151,7 +170,7 @@ class SparseRetriever:
 
     async def close_async(self) -> None:
         """
-        Frees the model and the index; a later run makes them again.
+        Frees the model and the index, or closes the document store's asynchronous connection.
         """
         await self._adapter.close_async()
         self._model = None
@@ -193,6 +212,8 @@ class SparseRetriever:
         :raises ValueError:
             If not exactly one form of the query is given, what it needs is missing, a weight is not positive, or
             `top_k` is negative.
+        :raises DocumentStoreError:
+            If an engine cannot be reached or cannot answer.
         """
         self.warm_up()
         sparse_query = self._sparse_query(key_tokens, query_sparse_embedding, query_embedding, query)
@@ -228,12 +249,48 @@ class SparseRetriever:
             A dictionary with the following keys:
             - `documents`: The documents with the highest scores, best first.
         """
-        await asyncio.to_thread(self.warm_up)
+        await self.warm_up_async()
         sparse_query = await asyncio.to_thread(
             self._sparse_query, key_tokens, query_sparse_embedding, query_embedding, query
         )
         filters, top_k = self._resolve(filters, top_k)
         return {"documents": await self._adapter.search_async(sparse_query, filters, top_k)}
+
+    def run_batch(
+        self,
+        key_tokens: list[dict[str, float]],
+        queries: list[str] | None = None,
+        filters: dict[str, Any] | None = None,
+        top_k: int | None = None,
+    ) -> dict[str, list[list[Document]]]:
+        """
+        Retrieves documents for many queries, in few requests to an engine: for evaluation.
+
+        :param key_tokens:
+            The key tokens of each query.
+        :param queries:
+            The text of each query. Needed with a `bm25_weight`.
+        :param filters:
+            Filters to narrow down the documents.
+        :param top_k:
+            The maximum number of documents to return for each query. 0 returns none.
+        :returns:
+            A dictionary with the following keys:
+            - `documents`: For each query, the documents with the highest scores, best first.
+
+        :raises ValueError:
+            If there are not as many texts as queries, or for a reason that `run` names.
+        """
+        self.warm_up()
+        texts = [None] * len(key_tokens) if queries is None else queries
+        if len(texts) != len(key_tokens):
+            msg = f"There are key tokens of {len(key_tokens)} queries, but {len(texts)} texts."
+            raise ValueError(msg)
+        sparse_queries = [
+            self._sparse_query(tokens, None, None, text) for tokens, text in zip(key_tokens, texts, strict=True)
+        ]
+        filters, top_k = self._resolve(filters, top_k)
+        return {"documents": self._adapter.search_many(sparse_queries, filters, top_k)}
 
     def _resolve(self, filters: dict[str, Any] | None, top_k: int | None) -> tuple[dict[str, Any] | None, int]:
         top_k = self.top_k if top_k is None else top_k

@@ -2,6 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from operator import itemgetter
@@ -12,11 +13,11 @@ from haystack import Document
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from haystack_integrations.components.embedders.keytok.conversion import stored_key_tokens
-from haystack_integrations.components.retrievers.keytok.adapters.protocol import SparseQuery
+from haystack_integrations.components.retrievers.keytok.adapters.store import SparseQuery, StoreAdapter
 from keytok_haystack import InvertedIndex, KeyTokenModel, Vocabulary
 
 
-class InMemoryAdapter:
+class InMemoryAdapter(StoreAdapter):
     """
     Search an `InMemoryDocumentStore` through an inverted index that is kept in step with it.
 
@@ -46,6 +47,10 @@ class InMemoryAdapter:
         """Keep the model for BM25, which counts its tokens."""
         self._model = model
 
+    async def warm_up_async(self, model: KeyTokenModel | None) -> None:
+        """Keep the model for BM25."""
+        self.warm_up(model)
+
     def search(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """
         Return the best documents with their scores, best first, equal scores by id.
@@ -65,6 +70,12 @@ class InMemoryAdapter:
     async def search_async(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """Search in a thread, as the store's own asynchronous methods do."""
         return await asyncio.to_thread(self.search, query, filters, top_k)
+
+    def search_many(
+        self, queries: Sequence[SparseQuery], filters: dict[str, Any] | None, top_k: int
+    ) -> list[list[Document]]:
+        """Search with one query after the other."""
+        return [self.search(query, filters, top_k) for query in queries]
 
     def close(self) -> None:
         """Free the index; a later search builds it again."""

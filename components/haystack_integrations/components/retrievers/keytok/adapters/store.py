@@ -1,21 +1,42 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 from haystack import Document
 from haystack.document_stores.types import DocumentStore
 
 from keytok_haystack import KeyTokenModel
 
-# Stores are recognized by name, so that an adapter and its engine's client are imported only when they are used.
-_ADAPTERS = {
-    "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore": (
-        "haystack_integrations.components.retrievers.keytok.adapters.in_memory",
-        "InMemoryAdapter",
+
+@dataclass(frozen=True)
+class _Store:
+    """The classes that go with a document store, by their paths, so that they are imported only when they are used."""
+
+    adapter: str
+    dense_retriever: str
+    bm25_retriever: str
+
+
+_STORES = {
+    "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore": _Store(
+        "haystack_integrations.components.retrievers.keytok.adapters.in_memory.InMemoryAdapter",
+        "haystack.components.retrievers.in_memory.InMemoryEmbeddingRetriever",
+        "haystack.components.retrievers.in_memory.InMemoryBM25Retriever",
+    ),
+    "haystack_integrations.document_stores.opensearch.document_store.OpenSearchDocumentStore": _Store(
+        "haystack_integrations.components.retrievers.keytok.adapters.opensearch.OpenSearchAdapter",
+        "haystack_integrations.components.retrievers.opensearch.OpenSearchEmbeddingRetriever",
+        "haystack_integrations.components.retrievers.opensearch.OpenSearchBM25Retriever",
+    ),
+    "haystack_integrations.document_stores.elasticsearch.document_store.ElasticsearchDocumentStore": _Store(
+        "haystack_integrations.components.retrievers.keytok.adapters.elasticsearch.ElasticsearchAdapter",
+        "haystack_integrations.components.retrievers.elasticsearch.ElasticsearchEmbeddingRetriever",
+        "haystack_integrations.components.retrievers.elasticsearch.ElasticsearchBM25Retriever",
     ),
 }
 
@@ -35,9 +56,10 @@ class SparseQuery:
     bm25_weight: float = 0.0
 
 
-class StoreAdapter(Protocol):
+class StoreAdapter(ABC):
     """Search one document store for the documents whose key tokens have the largest dot product with a query's."""
 
+    @abstractmethod
     def __init__(self, document_store: Any, field: str) -> None:
         """
         Create an adapter. Nothing is read or connected to.
@@ -46,20 +68,35 @@ class StoreAdapter(Protocol):
         :param field: The field of the documents' key tokens: a key of `meta`.
         """
 
+    @abstractmethod
     def warm_up(self, model: KeyTokenModel | None) -> None:
         """Connect to the store and check that it can be searched. `model` is the one the retriever was given."""
 
+    @abstractmethod
+    async def warm_up_async(self, model: KeyTokenModel | None) -> None:
+        """Connect to the store for `search_async`, and check that it can be searched."""
+
+    @abstractmethod
     def search(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """Return the best documents with their scores, best first."""
 
+    @abstractmethod
     async def search_async(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """Return the best documents with their scores, best first."""
 
+    @abstractmethod
+    def search_many(
+        self, queries: Sequence[SparseQuery], filters: dict[str, Any] | None, top_k: int
+    ) -> list[list[Document]]:
+        """Return the best documents for each of many queries."""
+
+    @abstractmethod
     def close(self) -> None:
         """Release what `warm_up` or `search` has made."""
 
+    @abstractmethod
     async def close_async(self) -> None:
-        """Release what `search_async` has made."""
+        """Release what `warm_up_async` or `search_async` has made."""
 
 
 def adapter_for(document_store: DocumentStore, field: str) -> StoreAdapter:
@@ -68,11 +105,29 @@ def adapter_for(document_store: DocumentStore, field: str) -> StoreAdapter:
 
     :raises TypeError: There is no adapter for this kind of store.
     """
+    adapter: StoreAdapter = _imported(_store(document_store).adapter)(document_store, field)
+    return adapter
+
+
+def store_retrievers(document_store: DocumentStore) -> tuple[Any, Any]:
+    """
+    Return the classes of a document store's own dense and BM25 retrievers.
+
+    :raises TypeError: The kind of store is not known.
+    """
+    store = _store(document_store)
+    return _imported(store.dense_retriever), _imported(store.bm25_retriever)
+
+
+def _store(document_store: DocumentStore) -> _Store:
     for cls in type(document_store).__mro__:
-        if (location := _ADAPTERS.get(f"{cls.__module__}.{cls.__qualname__}")) is not None:
-            module, name = location
-            adapter: StoreAdapter = getattr(import_module(module), name)(document_store, field)
-            return adapter
-    supported = ", ".join(name.rpartition(".")[2] for name in _ADAPTERS)
+        if (store := _STORES.get(f"{cls.__module__}.{cls.__qualname__}")) is not None:
+            return store
+    supported = ", ".join(name.rpartition(".")[2] for name in _STORES)
     msg = f"SparseRetriever cannot search a {type(document_store).__name__}. Supported document stores: {supported}."
     raise TypeError(msg)
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)

@@ -1,0 +1,45 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+from typing import Any
+
+from elasticsearch import ApiError, TransportError
+from haystack import Document
+from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
+from haystack_integrations.document_stores.elasticsearch.filters import _normalize_filters
+
+from haystack_integrations.components.retrievers.keytok.adapters.engine import EngineAdapter
+from keytok_haystack.engines import KeyTokenField
+from keytok_haystack.index import BM25_K1
+
+
+class ElasticsearchAdapter(EngineAdapter):
+    """Search an `ElasticsearchDocumentStore`."""
+
+    engine = "Elasticsearch"
+    client_errors = (ApiError, TransportError)
+    bm25_factor = BM25_K1 + 1  # which Lucene's formula had before version 8, and Elasticsearch has kept
+    _store: ElasticsearchDocumentStore
+
+    def _client(self) -> Any:
+        return self._store.client
+
+    async def _async_client(self) -> Any:
+        await self._store._ensure_initialized_async()
+        return self._store.async_client
+
+    def _engine_filters(self, filters: dict[str, Any]) -> dict[str, Any]:
+        return _normalize_filters(filters)
+
+    def _returned(self, field: KeyTokenField) -> dict[str, Any]:
+        # Elasticsearch 9 leaves vectors out of `_source` unless the index says otherwise; `fields` has them always
+        name = self._name
+        return {"_source": {"excludes": [name]}, "fields": [name]} if field.type == "sparse_vector" else {}
+
+    def _document(self, hit: dict[str, Any]) -> Document:
+        tokens = hit.get("fields", {}).get(self._name)
+        document = self._store._deserialize_document(hit)
+        if tokens and not (self._store._sparse_vector_field == self._name and document.sparse_embedding):
+            return replace(document, meta={**document.meta, self._name: tokens[0]})
+        return document

@@ -1,0 +1,154 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from haystack import Document, Pipeline, default_from_dict, default_to_dict, super_component
+from haystack.components.embedders.types import TextEmbedder
+from haystack.components.joiners import DocumentJoiner
+from haystack.document_stores.types import DocumentStore
+
+from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
+from haystack_integrations.components.retrievers.keytok.adapters import store_retrievers
+from haystack_integrations.components.retrievers.keytok.explainer import KeyTokenExplainer
+from haystack_integrations.components.retrievers.keytok.sparse_retriever import SparseRetriever
+
+
+@super_component
+class KeyTokenHybridRetriever:
+    """
+    Retrieves documents by key tokens, dense vectors and BM25 at once, and says why each was found.
+
+    One component in place of seven: the query is embedded once, the document store's own retrievers find documents by
+    dense vectors and BM25 beside `SparseRetriever`, reciprocal rank fusion joins them, and `KeyTokenExplainer` lists
+    the tokens that each shares with the query. Build the pipeline yourself (`pipelines/hybrid.*.yml`) where you want
+    more than this.
+
+    ### Usage example
+    ```python
+    from haystack.document_stores.in_memory import InMemoryDocumentStore
+    from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersTextEmbedder
+    from haystack_integrations.components.retrievers.keytok import KeyTokenHybridRetriever
+
+    retriever = KeyTokenHybridRetriever(
+        InMemoryDocumentStore(index="keytok"),
+        embedder=SentenceTransformersTextEmbedder(model="sentence-transformers/all-MiniLM-L6-v2"),
+        model="models/key-tokens",
+    )
+    for document in retriever.run(query="shock waves")["documents"]:
+        print(document.content, document.meta["matched_tokens"])
+    ```
+    """
+
+    def __init__(
+        self,
+        document_store: DocumentStore,
+        *,
+        embedder: TextEmbedder,
+        model: str | Path,
+        top_k: int = 10,
+        candidates: int = 100,
+        weights: list[float] | None = None,
+        field: str = "key_tokens",
+    ) -> None:
+        """
+        Creates a KeyTokenHybridRetriever component.
+
+        :param document_store:
+            The document store to search, of a kind that `SparseRetriever` supports.
+        :param embedder:
+            The text embedder whose embeddings the documents and the key-token model were made with.
+        :param model:
+            The folder of the key-token model that the documents were written with.
+        :param top_k:
+            The maximum number of documents to return.
+        :param candidates:
+            How many documents each of the three ways of retrieval contributes to the fusion.
+        :param weights:
+            How much key tokens, dense vectors and BM25 count in the fusion, in this order; equally by default.
+        :param field:
+            The key of `meta` that holds a document's key tokens.
+        """
+        self.document_store = document_store
+        self.embedder = embedder
+        self.model = str(model)
+        self.top_k = top_k
+        self.candidates = candidates
+        self.weights = weights
+        self.field = field
+
+        dense_retriever, bm25_retriever = store_retrievers(document_store)
+        self.pipeline = Pipeline()
+        self.pipeline.add_component("text_embedder", embedder)
+        self.pipeline.add_component("key_token_embedder", KeyTokenSparseEmbedder(model))
+        key_token_retriever = SparseRetriever(document_store, model=model, field=field, top_k=candidates)
+        self.pipeline.add_component("key_token_retriever", key_token_retriever)
+        self.pipeline.add_component("dense_retriever", dense_retriever(document_store=document_store, top_k=candidates))
+        self.pipeline.add_component("bm25_retriever", bm25_retriever(document_store=document_store, top_k=candidates))
+        joiner = DocumentJoiner(join_mode="reciprocal_rank_fusion", weights=weights, top_k=top_k)
+        self.pipeline.add_component("joiner", joiner)
+        self.pipeline.add_component("explainer", KeyTokenExplainer(field=field))
+        self.pipeline.connect("text_embedder.embedding", "key_token_embedder.embedding")
+        self.pipeline.connect("text_embedder.embedding", "dense_retriever.query_embedding")
+        self.pipeline.connect("key_token_embedder.key_tokens", "key_token_retriever.key_tokens")
+        self.pipeline.connect("key_token_embedder.key_tokens", "explainer.key_tokens")
+        for retriever in ("key_token_retriever", "dense_retriever", "bm25_retriever"):
+            self.pipeline.connect(f"{retriever}.documents", "joiner.documents")
+        self.pipeline.connect("joiner.documents", "explainer.documents")
+
+        self.input_mapping = {
+            "query": ["text_embedder.text", "key_token_embedder.text", "bm25_retriever.query"],
+            "filters": ["key_token_retriever.filters", "dense_retriever.filters", "bm25_retriever.filters"],
+            "top_k": ["joiner.top_k"],
+        }
+        self.output_mapping = {"explainer.documents": "documents"}
+
+    if TYPE_CHECKING:
+
+        def run(
+            self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
+        ) -> dict[str, list[Document]]:
+            """
+            Retrieves documents.
+
+            :param query:
+                The text of the query.
+            :param filters:
+                Filters to narrow down the documents.
+            :param top_k:
+                The maximum number of documents to return.
+            :returns:
+                A dictionary with the following keys:
+                - `documents`: The documents, best first, with `meta["matched_tokens"]`.
+            """
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serializes the component to a dictionary.
+
+        :returns:
+            Dictionary with serialized data.
+        """
+        return default_to_dict(
+            self,
+            document_store=self.document_store,
+            embedder=self.embedder,
+            model=self.model,
+            top_k=self.top_k,
+            candidates=self.candidates,
+            weights=self.weights,
+            field=self.field,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "KeyTokenHybridRetriever":
+        """
+        Deserializes the component from a dictionary.
+
+        :param data:
+            The dictionary to deserialize from.
+        :returns:
+            The deserialized component.
+        """
+        return default_from_dict(cls, data)

@@ -1,0 +1,199 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What OpenSearch and Elasticsearch are told about key tokens: index definitions and search requests, as pure data."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from keytok_haystack.model import KeyTokenModel
+
+Engine = Literal["opensearch", "elasticsearch"]
+FieldType = Literal["rank_features", "sparse_vector"]
+
+_META = "keytok"
+_ELASTICSEARCH_TODAY = (9, 5)
+
+
+class MappingError(ValueError):
+    """An index whose mapping does not fit the key tokens that are looked for."""
+
+
+@dataclass(frozen=True)
+class KeyTokenField:
+    """
+    A field of key tokens as an index maps it.
+
+    :param type: How it is indexed, and so how it is searched.
+    :param fingerprint: The fingerprint of the model that its documents are written with, if the mapping says so.
+    """
+
+    type: FieldType
+    fingerprint: str | None
+
+
+def index_definition(
+    engine: Engine,
+    embedding_dimension: int | None,
+    model: KeyTokenModel | None,
+    *,
+    field: str = "key_tokens",
+    version: tuple[int, ...] | None = None,
+) -> dict[str, Any]:
+    """
+    Return all that an index for Haystack's documents with key tokens needs: `{"settings": ..., "mappings": ...}`.
+
+    It holds the text, the dense vectors, the key tokens, and strings of `meta` as keywords, as Haystack's document
+    stores map them. The mappings go into `OpenSearchDocumentStore(mappings=..., settings=...)` or
+    `ElasticsearchDocumentStore(custom_mapping=...)`; the latter takes no settings, so create the index beforehand
+    (`keytok mapping --create`) for Elasticsearch 9.2 or later.
+
+    :param engine: "opensearch" or "elasticsearch".
+    :param embedding_dimension: The dimension of the dense vectors; None for an index without dense vectors, which
+        needs no k-NN plugin.
+    :param model: The model that documents are written with; its fingerprint is kept in the mapping's `_meta`. None
+        for the vectors of another sparse embedder.
+    :param field: The field of the key tokens, a key of `meta`.
+    :param version: The version of the Elasticsearch server, such as `(8, 19)`; today's by default. Before 8.15 there
+        is no `sparse_vector` query, so key tokens are `rank_features` there; from 9.2 on, vectors are kept in
+        `_source` only if a setting says so, without which hits could not be explained.
+    :raises ValueError: The engine is unknown, the dimension is not positive or differs from the model's, or dense
+        vectors are asked of Elasticsearch 7, which cannot search them.
+    """
+    if engine not in get_args(Engine):
+        msg = f"Unknown engine '{engine}': use {' or '.join(get_args(Engine))}."
+        raise ValueError(msg)
+    if embedding_dimension is not None:
+        _check_dimension(embedding_dimension, model)
+    if engine == "opensearch":
+        settings: dict[str, Any] = {"index.codec": "best_compression"}
+        if embedding_dimension is not None:
+            settings["index.knn"] = True
+        return {
+            "settings": settings,
+            "mappings": _mappings("rank_features", _knn_vector, embedding_dimension, field, model),
+        }
+    version = version or _ELASTICSEARCH_TODAY
+    if version < (8,) and embedding_dimension is not None:
+        msg = "Elasticsearch 7 cannot search dense vectors: leave the embedding dimension out."
+        raise ValueError(msg)
+    settings = {"index.mapping.exclude_source_vectors": False} if version >= (9, 2) else {}
+    field_type: FieldType = "sparse_vector" if version >= (8, 15) else "rank_features"
+    return {"settings": settings, "mappings": _mappings(field_type, _dense_vector, embedding_dimension, field, model)}
+
+
+def _check_dimension(embedding_dimension: int, model: KeyTokenModel | None) -> None:
+    if embedding_dimension <= 0:
+        msg = f"The embedding dimension must be positive, but it is {embedding_dimension}."
+        raise ValueError(msg)
+    if model is not None and model.dimension != embedding_dimension:
+        msg = f"The model reads embeddings of {model.dimension} dimensions, but the index is for {embedding_dimension}."
+        raise ValueError(msg)
+
+
+def _knn_vector(dimension: int) -> dict[str, Any]:
+    # not the default engine, faiss: it needs native libraries, and writes hang where they are missing
+    method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
+    return {"type": "knn_vector", "dimension": dimension, "method": method}
+
+
+def _dense_vector(dimension: int) -> dict[str, Any]:
+    return {"type": "dense_vector", "dims": dimension, "index": True, "similarity": "cosine"}
+
+
+def _mappings(
+    field_type: FieldType,
+    dense: Callable[[int], dict[str, Any]],
+    embedding_dimension: int | None,
+    field: str,
+    model: KeyTokenModel | None,
+) -> dict[str, Any]:
+    properties: dict[str, Any] = {"content": {"type": "text"}}
+    if embedding_dimension is not None:
+        properties["embedding"] = dense(embedding_dimension)
+    properties[field] = {"type": field_type}
+    mappings: dict[str, Any] = {
+        "properties": properties,
+        "dynamic_templates": [{"strings": {"match_mapping_type": "string", "mapping": {"type": "keyword"}}}],
+    }
+    if model is not None:
+        mappings["_meta"] = {_META: {field: {"fingerprint": model.fingerprint, "embedder": model.embedder}}}
+    return mappings
+
+
+def key_token_field(mappings: Mapping[str, Any], field: str, index: str) -> KeyTokenField:
+    """
+    Find the field of key tokens in the live mapping of an index.
+
+    :param mappings: The index's `mappings`, as the engine returns them.
+    :param field: The name of the field.
+    :param index: The name of the index, for messages.
+    :raises MappingError: The field is missing, or of a type that cannot be searched with key tokens.
+    """
+    found: Mapping[str, Any] = mappings
+    for part in field.split("."):
+        found = found.get("properties", {}).get(part, {})
+    remedy = (
+        "`keytok mapping --create` makes an index that has it, or adds it to one; documents must be written after that."
+    )
+    if not found:
+        msg = f"The index '{index}' has no field '{field}' for key tokens. {remedy}"
+        raise MappingError(msg)
+    field_type = found.get("type", "object")
+    if field_type not in get_args(FieldType):
+        msg = (
+            f"The field '{field}' of the index '{index}' is of type '{field_type}', but key tokens are found in "
+            f"{' or '.join(get_args(FieldType))} only: documents were written before the field was mapped. Use another "
+            f"index or another `field`. {remedy}"
+        )
+        raise MappingError(msg)
+    fingerprint = mappings.get("_meta", {}).get(_META, {}).get(field, {}).get("fingerprint")
+    return KeyTokenField(field_type, fingerprint)
+
+
+def merged_meta(existing: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `_meta` of a mapping with what is known of further fields: engines replace it as a whole."""
+    return {**existing, _META: {**existing.get(_META, {}), **added.get(_META, {})}}
+
+
+def search_request(
+    tokens: Mapping[str, float],
+    field: str,
+    field_type: FieldType,
+    top_k: int,
+    *,
+    text: str = "",
+    bm25_weight: float = 0.0,
+    filters: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """
+    Return the body of a search request whose scores are dot products of key tokens, plus a share of BM25.
+
+    The engine takes the sum in one pass over one inverted index.
+
+    :param tokens: The query's `{key: weight}`.
+    :param field: The field of the key tokens.
+    :param field_type: The type of that field.
+    :param top_k: How many documents to return at most.
+    :param text: The query's text, which is matched with `content` if `bm25_weight` is positive.
+    :param bm25_weight: What BM25 scores are multiplied by before they are added.
+    :param filters: A query that documents must match, in the engine's language.
+    """
+    should: list[dict[str, Any]] = []
+    if field_type == "sparse_vector" and tokens:
+        # `prune` is true by default and leaves out frequent and weak tokens, and with them most hits
+        should.append({"sparse_vector": {"field": field, "query_vector": dict(tokens), "prune": False}})
+    elif field_type == "rank_features":
+        # the default function is `saturation`, which is no dot product
+        should += [
+            {"rank_feature": {"field": f"{field}.{key}", "linear": {}, "boost": weight}}
+            for key, weight in tokens.items()
+        ]
+    if bm25_weight and text:
+        should.append({"match": {"content": {"query": text, "boost": bm25_weight}}})
+    # with a filter beside it, `should` would be optional
+    bool_query: dict[str, Any] = {"should": should, "minimum_should_match": 1}
+    if filters:
+        bool_query["filter"] = filters
+    return {"query": {"bool": bool_query}, "size": top_k, "track_total_hits": False}
