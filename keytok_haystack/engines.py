@@ -13,6 +13,7 @@ Engine = Literal["opensearch", "elasticsearch"]
 FieldType = Literal["rank_features", "sparse_vector"]
 
 _META = "keytok"
+_OTHER_FIELDS = ("id", "content", "blob", "meta", "score", "embedding", "sparse_embedding")
 _ELASTICSEARCH_TODAY = (9, 5)
 
 
@@ -58,11 +59,14 @@ def index_definition(
     :param version: The version of the Elasticsearch server, such as `(8, 19)`; today's by default. Before 8.15 there
         is no `sparse_vector` query, so key tokens are `rank_features` there; from 9.2 on, vectors are kept in
         `_source` only if a setting says so, without which hits could not be explained.
-    :raises ValueError: The engine is unknown, the dimension is not positive or differs from the model's, or dense
-        vectors are asked of Elasticsearch 7, which cannot search them.
+    :raises ValueError: The engine is unknown, the field is one that documents have anyway, the dimension is not
+        positive or differs from the model's, or dense vectors are asked of Elasticsearch 7, which cannot search them.
     """
     if engine not in get_args(Engine):
         msg = f"Unknown engine '{engine}': use {' or '.join(get_args(Engine))}."
+        raise ValueError(msg)
+    if field in _OTHER_FIELDS or not field:
+        msg = f"The field of the key tokens cannot be '{field}': give it a name of its own, such as 'key_tokens'."
         raise ValueError(msg)
     if embedding_dimension is not None:
         _check_dimension(embedding_dimension, model)
@@ -76,7 +80,7 @@ def index_definition(
         }
     version = version or _ELASTICSEARCH_TODAY
     if version < (8,) and embedding_dimension is not None:
-        msg = "Elasticsearch 7 cannot search dense vectors: leave the embedding dimension out."
+        msg = "Elasticsearch 7 cannot search dense vectors: leave the embedding dimension out (--no-dense)."
         raise ValueError(msg)
     settings = {"index.mapping.exclude_source_vectors": False} if version >= (9, 2) else {}
     field_type: FieldType = "sparse_vector" if version >= (8, 15) else "rank_features"
@@ -131,9 +135,7 @@ def key_token_field(mappings: Mapping[str, Any], field: str, index: str) -> KeyT
     :param index: The name of the index, for messages.
     :raises MappingError: The field is missing, or of a type that cannot be searched with key tokens.
     """
-    found: Mapping[str, Any] = mappings
-    for part in field.split("."):
-        found = found.get("properties", {}).get(part, {})
+    found = _find(mappings, field)
     remedy = (
         "`keytok mapping --create` makes an index that has it, or adds it to one; documents must be written after that."
     )
@@ -148,8 +150,28 @@ def key_token_field(mappings: Mapping[str, Any], field: str, index: str) -> KeyT
             f"index or another `field`. {remedy}"
         )
         raise MappingError(msg)
-    fingerprint = mappings.get("_meta", {}).get(_META, {}).get(field, {}).get("fingerprint")
-    return KeyTokenField(field_type, fingerprint)
+    if found.get("positive_score_impact") is False or found.get("positive_score_impact") == "false":
+        msg = f"The field '{field}' of the index '{index}' has positive_score_impact false, which reverses the weights."
+        raise MappingError(msg)
+    return KeyTokenField(field_type, written_with(mappings, field))
+
+
+def _find(mappings: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    found = mappings
+    for part in field.split("."):
+        found = found.get("properties", {}).get(part, {})
+    return found
+
+
+def has_field(mappings: Mapping[str, Any], field: str) -> bool:
+    """Whether a live mapping has a field, of whatever type."""
+    return bool(_find(mappings, field))
+
+
+def written_with(mappings: Mapping[str, Any], field: str) -> str | None:
+    """Return the fingerprint of the model that a field of key tokens is written with, if the mapping says so."""
+    fingerprint: str | None = mappings.get("_meta", {}).get(_META, {}).get(field, {}).get("fingerprint")
+    return fingerprint
 
 
 def merged_meta(existing: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _DROPPED_BITS = 15  # Lucene's FeatureField stores `Float.floatToIntBits(weight) >>> 15` as a term frequency
-_SMALLEST_NORMAL = np.finfo(np.float32).tiny
+SMALLEST_WEIGHT = float(np.finfo(np.float32).tiny)
+LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 
 
 def escape_feature(feature: str) -> str:
@@ -35,10 +36,10 @@ def check_weights(weights: ArrayLike) -> NDArray[np.float32]:
     """
     with np.errstate(over="ignore"):
         array = np.asarray(weights, dtype=np.float32)
-    storable = np.isfinite(array) & (array >= _SMALLEST_NORMAL)
+    storable = np.isfinite(array) & (array >= SMALLEST_WEIGHT)
     if not storable.all():
         bad = array[~storable][0]
-        msg = f"Key-token weights must be finite and at least {_SMALLEST_NORMAL:.2g}, but one is {bad}."
+        msg = f"Key-token weights must be finite and at least {SMALLEST_WEIGHT:.2g}, but one is {bad}."
         raise ValueError(msg)
     return array
 
@@ -69,7 +70,7 @@ def shortest_decimals(weights: ArrayLike) -> NDArray[np.float64]:
 @cache
 def _shortest_decimal_table() -> NDArray[np.float64]:
     """Return the shortest decimal for each of the 65,536 values that a non-negative float can be truncated to."""
-    first, infinity = (np.float32(value).view(np.uint32) >> _DROPPED_BITS for value in (_SMALLEST_NORMAL, np.inf))
+    first, infinity = (np.float32(value).view(np.uint32) >> _DROPPED_BITS for value in (SMALLEST_WEIGHT, np.inf))
     target = (np.arange(first, infinity, dtype=np.uint32) << _DROPPED_BITS).view(np.float32).astype(np.float64)
     exponent = np.floor(np.log10(target)).astype(int)
     shortest = target.copy()

@@ -189,10 +189,13 @@ def mapping_command(
     """Print what an index for key tokens needs, or create it: settings and mappings for OpenSearch or Elasticsearch."""
     loaded = KeyTokenModel.load(model)
     dimension = loaded.dimension if dense else None
+    if not create and (url or index):
+        msg = "--url and --index go with --create."
+        raise ValueError(msg)
     if not create:
         typer.echo(json.dumps(index_definition(engine, dimension, loaded, field=field), indent=2))
         return
-    if url is None or index is None:
+    if not url or not index:
         msg = "--create needs the --url of the server and the name of the --index."
         raise ValueError(msg)
     from keytok_haystack.cli.engine import connected, create_index, server_version  # noqa: PLC0415  # needs an extra
@@ -205,6 +208,7 @@ def mapping_command(
         {
             "created": f"Created the index '{index}' with the field '{field}' for the model {loaded.fingerprint}.",
             "extended": f"Added the field '{field}' for the model {loaded.fingerprint} to the index '{index}'.",
+            "marked": f"Noted in the index '{index}' that its field '{field}' is for the model {loaded.fingerprint}.",
             "kept": f"The index '{index}' already has the field '{field}' for the model {loaded.fingerprint}.",
         }[done]
     )

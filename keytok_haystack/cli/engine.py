@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from haystack.document_stores.errors import DocumentStoreError
 
-from haystack_integrations.components.retrievers.keytok.adapters.failures import clear_errors
-from keytok_haystack.engines import Engine, MappingError, key_token_field, merged_meta
+from haystack_integrations.components.retrievers.keytok.adapters.failures import addresses, clear_errors
+from keytok_haystack.engines import Engine, MappingError, has_field, key_token_field, merged_meta, written_with
 
 
 @contextmanager
@@ -24,25 +24,35 @@ def connected(engine: Engine, url: str, index: str) -> Iterator[Any]:
 
     :raises ValueError: The engine cannot be reached or cannot do what it is asked.
     """
+    name = {"opensearch": "OpenSearch", "elasticsearch": "Elasticsearch"}[engine]
+    try:
+        client, errors = _client(engine, url)
+    except (ValueError, DocumentStoreError) as error:
+        place = f"{name} at {addresses(url)}"
+        msg = f"{place} cannot be addressed: check the URL, such as http://localhost:9200, and the credentials."
+        raise ValueError(msg) from (None if isinstance(error, ValueError) else error)  # the cause may hold a password
+    try:
+        with closing(client), clear_errors(errors, name, url, index):
+            if engine == "opensearch" and client.info()["version"].get("distribution") != "opensearch":
+                msg = f"The server at {addresses(url)} is not OpenSearch."
+                raise ValueError(msg)
+            yield client
+    except DocumentStoreError as error:
+        raise ValueError(str(error)) from error
+
+
+def _client(engine: Engine, url: str) -> tuple[Any, tuple[type[Exception], ...]]:
+    """Return a client, which has not connected yet, and the errors that it raises."""
     if engine == "opensearch":
         from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore  # noqa: PLC0415  # an extra
         from opensearchpy import OpenSearch  # noqa: PLC0415
         from opensearchpy.exceptions import OpenSearchException  # noqa: PLC0415
 
-        name = "OpenSearch"
-        errors: tuple[type[Exception], ...] = (OpenSearchException,)
-        client: Any = OpenSearch(url, http_auth=OpenSearchDocumentStore()._resolve_http_auth())
-    else:
-        from elasticsearch import ApiError, Elasticsearch, TransportError  # noqa: PLC0415
-        from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore  # noqa: PLC0415
+        return OpenSearch(url, http_auth=OpenSearchDocumentStore()._resolve_http_auth()), (OpenSearchException,)
+    from elasticsearch import ApiError, Elasticsearch, TransportError  # noqa: PLC0415
+    from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore  # noqa: PLC0415
 
-        name, errors = "Elasticsearch", (ApiError, TransportError)
-        client = Elasticsearch(url, api_key=ElasticsearchDocumentStore()._handle_auth())
-    try:
-        with closing(client), clear_errors(errors, name, url, index):
-            yield client
-    except DocumentStoreError as error:
-        raise ValueError(str(error)) from error
+    return Elasticsearch(url, api_key=ElasticsearchDocumentStore()._handle_auth()), (ApiError, TransportError)
 
 
 def server_version(client: Any) -> tuple[int, ...]:
@@ -52,36 +62,41 @@ def server_version(client: Any) -> tuple[int, ...]:
 
 def create_index(
     client: Any, index: str, definition: Mapping[str, Any], field: str
-) -> Literal["created", "extended", "kept"]:
+) -> Literal["created", "extended", "marked", "kept"]:
     """
-    Create an index, or add a field of key tokens to one that exists.
+    Create an index, or add a field of key tokens to one that exists, or to all behind an alias.
 
-    Of an index that exists nothing else is changed: neither its settings nor its other fields.
+    Of an index that exists nothing else is changed: neither its settings nor its other fields. Where the field is
+    there already, its model is noted in the mapping.
 
     :param definition: What `index_definition` returns.
-    :raises MappingError: The index has the field, of another type or for another model.
+    :raises MappingError: The index has the field, of another type or for another model; nothing is changed then.
+    :raises ValueError: The name is a pattern that matches no index.
     """
     if not client.indices.exists(index=index):
         client.indices.create(index=index, body=definition)
         return "created"
     wanted = definition["mappings"]
-    added = {"properties": {field: wanted["properties"][field]}}
-    answer: Literal["extended", "kept"] = "kept"
-    for name, described in client.indices.get_mapping(index=index).items():
-        mappings, meta = described["mappings"], merged_meta(described["mappings"].get("_meta", {}), wanted["_meta"])
-        if field in mappings.get("properties", {}):
-            _check_same_model(key_token_field(mappings, field, name).fingerprint, wanted, field, name)
-        if field not in mappings.get("properties", {}) or mappings.get("_meta") != meta:
-            client.indices.put_mapping(index=name, body={**added, "_meta": meta})
-            answer = "extended"
-    return answer
-
-
-def _check_same_model(fingerprint: str | None, wanted: Mapping[str, Any], field: str, index: str) -> None:
-    wanted_fingerprint = key_token_field(wanted, field, index).fingerprint
-    if fingerprint not in (None, wanted_fingerprint):
-        msg = (
-            f"The field '{field}' of the index '{index}' is written with the key-token model {fingerprint}, not "
-            f"{wanted_fingerprint}. Add another field beside it: --field {field}_v2."
-        )
-        raise MappingError(msg)
+    fields, marks = {}, {}
+    indices = client.indices.get_mapping(index=index)
+    if not indices:
+        msg = f"No index matches '{index}'."
+        raise ValueError(msg)
+    for name, described in indices.items():
+        existing = described["mappings"]
+        meta = merged_meta(existing.get("_meta", {}), wanted["_meta"])
+        if not has_field(existing, field):
+            fields[name] = {"properties": {field: wanted["properties"][field]}, "_meta": meta}
+            continue
+        fingerprint = key_token_field(existing, field, name).fingerprint
+        if fingerprint is None:
+            marks[name] = {"_meta": meta}
+        elif fingerprint != written_with(wanted, field):
+            msg = (
+                f"The field '{field}' of the index '{name}' is written with the key-token model {fingerprint}, not "
+                f"{written_with(wanted, field)}. Add another field beside it: --field {field}_v2."
+            )
+            raise MappingError(msg)
+    for name, change in {**fields, **marks}.items():
+        client.indices.put_mapping(index=name, body=change)
+    return "extended" if fields else "marked" if marks else "kept"

@@ -49,7 +49,6 @@ class KeyTokenHybridRetriever:
         model: str | Path,
         top_k: int = 10,
         candidates: int = 100,
-        weights: list[float] | None = None,
         field: str = "key_tokens",
     ) -> None:
         """
@@ -65,8 +64,6 @@ class KeyTokenHybridRetriever:
             The maximum number of documents to return.
         :param candidates:
             How many documents each of the three ways of retrieval contributes to the fusion.
-        :param weights:
-            How much key tokens, dense vectors and BM25 count in the fusion, in this order; equally by default.
         :param field:
             The key of `meta` that holds a document's key tokens.
         """
@@ -75,7 +72,6 @@ class KeyTokenHybridRetriever:
         self.model = str(model)
         self.top_k = top_k
         self.candidates = candidates
-        self.weights = weights
         self.field = field
 
         dense_retriever, bm25_retriever = store_retrievers(document_store)
@@ -86,7 +82,7 @@ class KeyTokenHybridRetriever:
         self.pipeline.add_component("key_token_retriever", key_token_retriever)
         self.pipeline.add_component("dense_retriever", dense_retriever(document_store=document_store, top_k=candidates))
         self.pipeline.add_component("bm25_retriever", bm25_retriever(document_store=document_store, top_k=candidates))
-        joiner = DocumentJoiner(join_mode="reciprocal_rank_fusion", weights=weights, top_k=top_k)
+        joiner = DocumentJoiner(join_mode="reciprocal_rank_fusion", top_k=top_k)
         self.pipeline.add_component("joiner", joiner)
         self.pipeline.add_component("explainer", KeyTokenExplainer(field=field))
         self.pipeline.connect("text_embedder.embedding", "key_token_embedder.embedding")
@@ -137,7 +133,6 @@ class KeyTokenHybridRetriever:
             model=self.model,
             top_k=self.top_k,
             candidates=self.candidates,
-            weights=self.weights,
             field=self.field,
         )
 

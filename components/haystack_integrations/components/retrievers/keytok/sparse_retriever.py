@@ -14,6 +14,7 @@ from haystack_integrations.components.embedders.keytok.conversion import stringi
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from haystack_integrations.components.retrievers.keytok.adapters import SparseQuery, adapter_for
 from keytok_haystack import KeyTokenModel
+from keytok_haystack.rank_features import LARGEST_WEIGHT, SMALLEST_WEIGHT
 
 
 @component
@@ -318,8 +319,8 @@ class SparseRetriever:
             key_tokens = self._named(query_sparse_embedding)
         tokens = key_tokens or {}
         for token, weight in tokens.items():
-            if not (weight > 0 and math.isfinite(weight)):
-                msg = f"Query weights must be positive and finite, but that of '{token}' is {weight}."
+            if not SMALLEST_WEIGHT <= weight <= LARGEST_WEIGHT:
+                msg = f"Query weights must be positive and finite, as float32, but that of '{token}' is {weight}."
                 raise ValueError(msg)
         return SparseQuery(tokens, query or "", self.bm25_weight)
 

@@ -4,14 +4,19 @@
 """What the adapters of OpenSearch and Elasticsearch have in common: all but the calls of the engine's client."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from heapq import nlargest
 from typing import Any, ClassVar
 
 from haystack import Document, logging
 
-from haystack_integrations.components.retrievers.keytok.adapters.failures import ClauseLimitError, clear_errors, failure
+from haystack_integrations.components.retrievers.keytok.adapters.failures import (
+    ClauseLimitError,
+    clear_errors,
+    failure,
+    missing_index,
+)
 from haystack_integrations.components.retrievers.keytok.adapters.store import SparseQuery, StoreAdapter
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines import KeyTokenField, MappingError, key_token_field, search_request
@@ -41,7 +46,7 @@ class EngineAdapter(StoreAdapter):
         self._store = document_store
         self._name = field
         self._field: KeyTokenField | None = None
-        self._most_tokens: int | None = None
+        self._clause_limit: int | None = None
 
     @abstractmethod
     def _client(self) -> Any:
@@ -82,6 +87,8 @@ class EngineAdapter(StoreAdapter):
         self._check(indices, model)
 
     def _check(self, indices: Mapping[str, Any], model: KeyTokenModel | None) -> None:
+        if not indices:
+            raise missing_index(self.engine, self._store._hosts, self._store._index)
         fields = {name: key_token_field(index["mappings"], self._name, name) for name, index in indices.items()}
         if len({field.type for field in fields.values()}) > 1:
             msg = f"The indices {', '.join(fields)} behind '{self._store._index}' map '{self._name}' differently."
@@ -112,51 +119,53 @@ class EngineAdapter(StoreAdapter):
 
         :raises DocumentStoreError: The engine cannot be reached or cannot answer.
         """
-        while True:
-            request = self._request(query, filters, top_k)
-            if request is None:
-                return []
-            with self._fitting([query]), self._clear_errors():
-                return self._documents(self._client().search(index=self._store._index, body=request))
+        tokens = self._allowed(query, filters)
+        while (request := self._request(query, tokens, filters, top_k)) is not None:
+            try:
+                with self._clear_errors():
+                    return self._documents(self._client().search(index=self._store._index, body=request))
+            except ClauseLimitError as error:
+                tokens = self._fewer(tokens, query, filters, error)
+        return []
 
     async def search_async(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """Return the best documents with their scores, best first."""
-        while True:
-            request = self._request(query, filters, top_k)
-            if request is None:
-                return []
-            with self._fitting([query]), self._clear_errors():
-                client = await self._async_client()
-                return self._documents(await client.search(index=self._store._index, body=request))
+        tokens = self._allowed(query, filters)
+        while (request := self._request(query, tokens, filters, top_k)) is not None:
+            try:
+                with self._clear_errors():
+                    client = await self._async_client()
+                    return self._documents(await client.search(index=self._store._index, body=request))
+            except ClauseLimitError as error:
+                tokens = self._fewer(tokens, query, filters, error)
+        return []
 
     def search_many(
         self, queries: Sequence[SparseQuery], filters: dict[str, Any] | None, top_k: int
     ) -> list[list[Document]]:
         """Search with many queries, up to 100 in one request to the engine."""
         found: list[list[Document]] = []
-        while len(found) < len(queries):
-            batch = queries[len(found) : len(found) + _QUERIES_PER_REQUEST]
-            requests = [self._request(query, filters, top_k) for query in batch]
-            with self._fitting(batch), self._clear_errors():
-                found += self._documents_of_many(requests)
+        for start in range(0, len(queries), _QUERIES_PER_REQUEST):
+            batch = queries[start : start + _QUERIES_PER_REQUEST]
+            requests = [self._request(query, self._allowed(query, filters), filters, top_k) for query in batch]
+            lines = [line for request in requests if request is not None for line in ({}, request)]
+            with self._clear_errors():
+                answers = self._client().msearch(index=self._store._index, body=lines)["responses"] if lines else []
+            remaining = iter(answers)
+            for query, request in zip(batch, requests, strict=True):
+                try:
+                    found.append([] if request is None else self._documents(next(remaining)))
+                except ClauseLimitError:
+                    found.append(self.search(query, filters, top_k))
         return found
 
-    def _documents_of_many(self, requests: Sequence[dict[str, Any] | None]) -> list[list[Document]]:
-        lines = [line for request in requests if request is not None for line in ({}, request)]
-        response = self._client().msearch(index=self._store._index, body=lines) if lines else {"responses": []}
-        answers = iter(response["responses"])
-        return [[] if request is None else self._documents(next(answers)) for request in requests]
-
-    def _request(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> dict[str, Any] | None:
-        """Return the search request, or None if nothing can be found."""
+    def _request(
+        self, query: SparseQuery, tokens: Mapping[str, float], filters: dict[str, Any] | None, top_k: int
+    ) -> dict[str, Any] | None:
+        """Return the request to search for some of the query's tokens, or None if nothing can be found."""
         if self._field is None:
             msg = "The adapter is not warmed up."
             raise RuntimeError(msg)
-        tokens = query.tokens
-        if self._most_tokens is not None and len(tokens) > self._most_tokens:
-            tokens = dict(nlargest(self._most_tokens, tokens.items(), key=lambda item: item[1]))
-        if top_k == 0 or not (tokens or (query.text and query.bm25_weight)):
-            return None
         request = search_request(
             tokens,
             self._name,
@@ -166,6 +175,8 @@ class EngineAdapter(StoreAdapter):
             bm25_weight=query.bm25_weight / self.bm25_factor,
             filters=self._engine_filters(filters) if filters else None,
         )
+        if top_k == 0 or not (tokens or (query.text and query.bm25_weight)):
+            return None
         return {**request, **self._returned(self._field)}
 
     def _documents(self, response: Mapping[str, Any]) -> list[Document]:
@@ -173,32 +184,39 @@ class EngineAdapter(StoreAdapter):
             raise failure(response["status"], response, self.engine, self._store._hosts, self._store._index)
         return [self._document(hit) for hit in response["hits"]["hits"]]
 
-    @contextmanager
-    def _fitting(self, queries: Sequence[SparseQuery]) -> Iterator[None]:
-        """
-        Lower the number of tokens that a query is sent with if the engine finds them too many, and let it try again.
+    def _allowed(self, query: SparseQuery, filters: dict[str, Any] | None) -> Mapping[str, float]:
+        """Return the strongest of the query's tokens, as many as the engine is known to allow."""
+        if self._clause_limit is None:
+            return query.tokens
+        return _strongest(query.tokens, max(self._clause_limit - _other_clauses(query, filters), 0))
 
-        Only the refusal tells the limit of every engine: some size it by their heap, and all but Elasticsearch 7 count
-        the words of a text and the conditions of filters, too.
+    def _fewer(
+        self, tokens: Mapping[str, float], query: SparseQuery, filters: dict[str, Any] | None, error: ClauseLimitError
+    ) -> Mapping[str, float]:
         """
-        try:
-            yield
-        except ClauseLimitError as error:
-            longest = max(len(query.tokens) for query in queries)
-            sent = min(longest, self._most_tokens or longest)
-            words = max(len(query.text.split()) if query.bm25_weight else 0 for query in queries)
-            fewer = min(error.limit - words, sent - max(sent // 16, 1))
-            if fewer < 1:
-                raise
-            if self._most_tokens is None:
-                logger.warning(
-                    "A query has {tokens} tokens, but {engine} allows {limit} clauses in a query: only the strongest "
-                    "are searched for. Lower the number of tokens, or raise indices.query.bool.max_clause_count.",
-                    tokens=longest,
-                    engine=self.engine,
-                    limit=error.limit,
-                )
-            self._most_tokens = fewer
+        Return the tokens to try after the engine has found its limit of clauses exceeded.
+
+        Only the refusal tells the limit on every engine: some size it by their heap, and all but Elasticsearch 7 count
+        the words of a text and the conditions of filters, too, by rules of their own.
+        """
+        is_first, self._clause_limit = self._clause_limit is None, error.limit
+        fewer = self._allowed(query, filters)
+        if len(fewer) >= len(tokens):  # refused all the same: other clauses than those known count
+            fewer = _strongest(tokens, len(tokens) // 2)
+        if not fewer:
+            raise error
+        if is_first:
+            logger.warning(
+                "A query has {tokens} tokens, besides {others} words and conditions of filters, but {engine} allows "
+                "{limit} clauses: only its {kept} strongest tokens are searched for. Ask for fewer, or raise "
+                "indices.query.bool.max_clause_count.",
+                tokens=len(query.tokens),
+                others=_other_clauses(query, filters),
+                engine=self.engine,
+                limit=error.limit,
+                kept=len(fewer),
+            )
+        return fewer
 
     def _clear_errors(self) -> AbstractContextManager[None]:
         return clear_errors(self.client_errors, self.engine, self._store._hosts, self._store._index)
@@ -215,4 +233,17 @@ class EngineAdapter(StoreAdapter):
 
     def _forget(self) -> None:
         self._field = None
-        self._most_tokens = None
+        self._clause_limit = None
+
+
+def _strongest(tokens: Mapping[str, float], n: int) -> Mapping[str, float]:
+    return tokens if len(tokens) <= n else dict(nlargest(n, tokens.items(), key=lambda item: item[1]))
+
+
+def _other_clauses(query: SparseQuery, filters: dict[str, Any] | None) -> int:
+    """Estimate how many clauses a query has beside its tokens: the words of its text and the conditions of filters."""
+    return (len(query.text.split()) if query.bm25_weight else 0) + _conditions(filters or {})
+
+
+def _conditions(filters: Mapping[str, Any]) -> int:
+    return 1 if "field" in filters else sum(_conditions(part) for part in filters.get("conditions", ()))

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+from contextlib import suppress
 from typing import Any
 
 from haystack import Document
@@ -25,11 +26,16 @@ class OpenSearchAdapter(EngineAdapter):
     _store: OpenSearchDocumentStore
 
     def _client(self) -> Any:
-        self._store._ensure_initialized()
+        with suppress(StopIteration):  # of the store, where a pattern matches no index
+            self._store._ensure_initialized()
         return self._store._client
 
     async def _async_client(self) -> Any:
-        await self._store._ensure_initialized_async()
+        try:
+            await self._store._ensure_initialized_async()
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, StopIteration):
+                raise
         return self._store._async_client
 
     def _engine_filters(self, filters: dict[str, Any]) -> dict[str, Any]:
