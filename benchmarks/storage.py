@@ -175,7 +175,7 @@ IN_SOURCE = {"index.mapping.exclude_source_vectors": False}
 
 
 def variants() -> list[Variant]:
-    """Return all that is measured; of key tokens, one thing at a time differs from today's default, then some."""
+    """Return all that is measured; of key tokens, one thing at a time differs from the default spelling, then some."""
     spellings: dict[str, Values] = {
         "default": key_tokens(),
         "K = 96": key_tokens(96),
@@ -205,6 +205,8 @@ def variants() -> list[Variant]:
         Variant(opensearch, "4096-d", knn_vector(4096), random_4096, KNN, documents=3000),
         Variant(opensearch, "key tokens", RANK_FEATURES, key_tokens()),
         Variant(opensearch, "key tokens, not in _source", RANK_FEATURES, key_tokens(), excluded=True),
+        Variant(opensearch, "key tokens, best_compression, K = 128", RANK_FEATURES, key_tokens(), COMPRESSED),
+        Variant(opensearch, "key tokens, best_compression, K = 88", RANK_FEATURES, key_tokens(88), COMPRESSED),
         Variant(
             opensearch,
             "key tokens, best_compression, K = 96, 2 decimals",

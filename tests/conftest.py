@@ -6,7 +6,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -120,7 +120,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit(f"The tests of OpenSearch and Elasticsearch cannot run: {MISSING}", returncode=1)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say in one line what was skipped."""
     if MISSING and terminalreporter.stats.get("skipped"):
         terminalreporter.write_line(f"The tests of OpenSearch and Elasticsearch were skipped: {MISSING}")

@@ -127,3 +127,33 @@ def test_the_tables_hold_the_committed_results():
             seen.add((page.name, system))
     assert {system for page, system in seen if page == "results.md"} == set(labels.values())
     assert len([system for page, system in seen if page == "README.md"]) == 6
+
+
+def test_the_table_of_bytes_on_disk_holds_the_committed_results():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "storage.json").read_text())["variants"]
+    totals = {
+        (row["name"], row["documents"], moment): row[moment]["total"]
+        for row in rows
+        for moment in ("merged", "retained")
+        if row["engine"] == "opensearch-knn" and moment in row
+    }
+    expected = {
+        "dense vectors, 384-d": ("384-d", 10_000, "merged"),
+        "dense vectors, 4,096-d": ("4096-d", 3_000, "merged"),
+        "key tokens as `keytok mapping` has it: K = 128, `best_compression`": (
+            "key tokens, best_compression, K = 128",
+            100_000,
+            "merged",
+        ),
+        "key tokens, K = 88": ("key tokens, best_compression, K = 88", 100_000, "merged"),
+        "key tokens, K = 128, default codec": ("key tokens", 100_000, "merged"),
+        "key tokens, K = 128, not in `_source`": ("key tokens, not in _source", 100_000, "retained"),
+    }
+    dense = totals[expected["dense vectors, 384-d"]]
+    seen = set()
+    for line in (ROOT / "docs" / "engines.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.replace("*", "").strip() for cell in line.strip("|").split("|")]
+        if key := expected.get(cells[0]):
+            assert cells[1:] == [f"{totals[key]:,.0f}", f"{totals[key] / dense:.2f}", f"{key[1]:,}"], line
+            seen.add(cells[0])
+    assert seen == set(expected)

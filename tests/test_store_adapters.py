@@ -7,6 +7,8 @@ import asyncio
 import logging
 import math
 import struct
+import subprocess
+import sys
 from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
@@ -975,3 +977,17 @@ async def test_the_hybrid_retriever_joins_three_retrievers_and_explains(
     assert [fused[hit.id] for hit in concurrently] == pytest.approx(best)
     if kind != "in-memory":
         await store.close_async()
+
+
+def test_no_engine_s_client_is_imported_before_it_is_used():
+    code = (
+        "import sys\n"
+        "from haystack.document_stores.in_memory import InMemoryDocumentStore\n"
+        "from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder\n"
+        "from haystack_integrations.components.retrievers.keytok import KeyTokenHybridRetriever, SparseRetriever\n"
+        "import keytok_haystack.cli.app\n"
+        "SparseRetriever(InMemoryDocumentStore()).run(key_tokens={'shock': 1.0})\n"
+        "assert not {'opensearchpy', 'elasticsearch'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -16,4 +16,4 @@ def main() -> None:
 
         run()
     except ModuleNotFoundError as error:
-        sys.exit(f"keytok needs the package '{error.name}': pip install 'keytok-haystack[demo]'")
+        sys.exit(f"keytok needs the package '{error.name}': pip install 'keytok-haystack[all]'")
