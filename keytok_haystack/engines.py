@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What OpenSearch and Elasticsearch are told about key tokens: index definitions and search requests, as pure data."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -13,7 +13,7 @@ Engine = Literal["opensearch", "elasticsearch"]
 FieldType = Literal["rank_features", "sparse_vector"]
 
 _META = "keytok"
-_OTHER_FIELDS = ("id", "content", "blob", "meta", "score", "embedding", "sparse_embedding")
+_OTHER_FIELDS = ("id", "content", "dataframe", "blob", "meta", "score", "embedding", "sparse_embedding")
 _ELASTICSEARCH_TODAY = (9, 5)
 
 
@@ -65,9 +65,7 @@ def index_definition(
     if engine not in get_args(Engine):
         msg = f"Unknown engine '{engine}': use {' or '.join(get_args(Engine))}."
         raise ValueError(msg)
-    if field in _OTHER_FIELDS or not field:
-        msg = f"The field of the key tokens cannot be '{field}': give it a name of its own, such as 'key_tokens'."
-        raise ValueError(msg)
+    check_field_name(field)
     if embedding_dimension is not None:
         _check_dimension(embedding_dimension, model)
     if engine == "opensearch":
@@ -85,6 +83,17 @@ def index_definition(
     settings = {"index.mapping.exclude_source_vectors": False} if version >= (9, 2) else {}
     field_type: FieldType = "sparse_vector" if version >= (8, 15) else "rank_features"
     return {"settings": settings, "mappings": _mappings(field_type, _dense_vector, embedding_dimension, field, model)}
+
+
+def check_field_name(field: str) -> None:
+    """
+    Refuse a name for the field of key tokens that documents have another use for.
+
+    :raises ValueError: The field is one of a Haystack document's own, or has no name.
+    """
+    if field in _OTHER_FIELDS or not field:
+        msg = f"The field of the key tokens cannot be '{field}': give it a name of its own, such as 'key_tokens'."
+        raise ValueError(msg)
 
 
 def _check_dimension(embedding_dimension: int, model: KeyTokenModel | None) -> None:
@@ -126,13 +135,16 @@ def _mappings(
     return mappings
 
 
-def key_token_field(mappings: Mapping[str, Any], field: str, index: str) -> KeyTokenField:
+def key_token_field(
+    mappings: Mapping[str, Any], field: str, index: str, types: Sequence[FieldType] = get_args(FieldType)
+) -> KeyTokenField:
     """
     Find the field of key tokens in the live mapping of an index.
 
     :param mappings: The index's `mappings`, as the engine returns them.
     :param field: The name of the field.
     :param index: The name of the index, for messages.
+    :param types: The types that it may have.
     :raises MappingError: The field is missing, or of a type that cannot be searched with key tokens.
     """
     found = _find(mappings, field)
@@ -143,24 +155,17 @@ def key_token_field(mappings: Mapping[str, Any], field: str, index: str) -> KeyT
         msg = f"The index '{index}' has no field '{field}' for key tokens. {remedy}"
         raise MappingError(msg)
     field_type = found.get("type", "object")
-    if field_type not in get_args(FieldType):
-        msg = (
-            f"The field '{field}' of the index '{index}' is of type '{field_type}', but key tokens are found in "
-            f"{' or '.join(get_args(FieldType))} only: documents were written before the field was mapped. Use another "
-            f"index or another `field`. {remedy}"
-        )
+    if field_type not in types:
+        msg = f"The field '{field}' of the index '{index}' is of type '{field_type}', not {' or '.join(types)}."
+        if field_type == "object":
+            msg += " So it is if documents were written before the field was mapped."
+        msg += f" Use another index or another `field`. {remedy}"
         raise MappingError(msg)
-    if found.get("positive_score_impact") is False or found.get("positive_score_impact") == "false":
+    if str(found.get("positive_score_impact", True)).lower() == "false":
         msg = f"The field '{field}' of the index '{index}' has positive_score_impact false, which reverses the weights."
         raise MappingError(msg)
-    return KeyTokenField(field_type, written_with(mappings, field))
-
-
-def _find(mappings: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    found = mappings
-    for part in field.split("."):
-        found = found.get("properties", {}).get(part, {})
-    return found
+    fingerprint = mappings.get("_meta", {}).get(_META, {}).get(field, {}).get("fingerprint")
+    return KeyTokenField(field_type, fingerprint)
 
 
 def has_field(mappings: Mapping[str, Any], field: str) -> bool:
@@ -168,10 +173,11 @@ def has_field(mappings: Mapping[str, Any], field: str) -> bool:
     return bool(_find(mappings, field))
 
 
-def written_with(mappings: Mapping[str, Any], field: str) -> str | None:
-    """Return the fingerprint of the model that a field of key tokens is written with, if the mapping says so."""
-    fingerprint: str | None = mappings.get("_meta", {}).get(_META, {}).get(field, {}).get("fingerprint")
-    return fingerprint
+def _find(mappings: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    found = mappings
+    for part in field.split("."):
+        found = found.get("properties", {}).get(part, {})
+    return found
 
 
 def merged_meta(existing: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +207,11 @@ def search_request(
     :param text: The query's text, which is matched with `content` if `bm25_weight` is positive.
     :param bm25_weight: What BM25 scores are multiplied by before they are added.
     :param filters: A query that documents must match, in the engine's language.
+    :raises ValueError: A key has a dot, which an engine would take for a path and never find.
     """
+    if field_type == "rank_features" and (dotted := next((key for key in tokens if "." in key), None)) is not None:
+        msg = f"The query's key '{dotted}' has a dot, and no engine finds such a key: escape it with `escape_feature`."
+        raise ValueError(msg)
     should: list[dict[str, Any]] = []
     if field_type == "sparse_vector" and tokens:
         # `prune` is true by default and leaves out frequent and weak tokens, and with them most hits

@@ -26,6 +26,7 @@ from keytok_haystack.engines import (
     merged_meta,
     search_request,
 )
+from keytok_haystack.rank_features import escape_feature
 
 STRINGS = [{"strings": {"match_mapping_type": "string", "mapping": {"type": "keyword"}}}]
 KNN_VECTOR = {
@@ -301,12 +302,18 @@ def test_a_request_without_filters_has_no_clause_for_them(filters):
 
 @given(st.dictionaries(st.text(min_size=1), st.floats(min_value=1e-30, max_value=1e30), min_size=1))
 def test_a_request_names_every_token_as_it_is(tokens):
-    as_clauses = search_request(tokens, "keys", "rank_features", 3)["query"]["bool"]["should"]
+    escaped = {escape_feature(token): weight for token, weight in tokens.items()}
+    as_clauses = search_request(escaped, "keys", "rank_features", 3)["query"]["bool"]["should"]
     clauses = [clause["rank_feature"] for clause in as_clauses]
-    assert {clause["field"].removeprefix("keys."): clause["boost"] for clause in clauses} == tokens
+    assert {clause["field"].removeprefix("keys."): clause["boost"] for clause in clauses} == escaped
     assert all(clause["linear"] == {} for clause in clauses)
     vector = search_request(tokens, "keys", "sparse_vector", 3)["query"]["bool"]["should"][0]["sparse_vector"]
     assert vector["query_vector"] == tokens
+
+
+def test_a_key_with_a_dot_which_no_engine_finds_is_refused():
+    with pytest.raises(ValueError, match=r"'3\.5'.*escape_feature"):
+        search_request({"wing": 1.0, "3.5": 1.0}, "keys", "rank_features", 3)
 
 
 @pytest.mark.parametrize("kind", ENGINE_STORES)
@@ -361,7 +368,8 @@ def test_haystacks_stores_make_an_index_of_the_mappings(kind, make_store, small_
         filters = {"field": "meta.author", "operator": "==", "value": "Love joy"}
         assert store.filter_documents(filters)[0].id == "a"
         assert key_token_field(mapping_of(make_store, kind, index), "key_tokens", index).fingerprint
-        assert "keytok mapping" not in caplog.text
+        assert "does not say with which model" not in caplog.text
+        assert ("leaves vectors out" in caplog.text) == (kind == "elasticsearch-9")  # the store takes no settings
         retriever.close()
     finally:
         make_store.delete(kind, index)

@@ -127,9 +127,24 @@ def test_the_definition_is_printed_as_json(
     assert json.loads(out) == index_definition(engine, dimension, small_model, field=field)
 
 
-@pytest.mark.parametrize("server", [("--url", "http://127.0.0.1:9"), ("--index", "a")])
-def test_a_server_without_create_is_refused(keytok, small_model_folder, server):
-    assert "--create" in failed(keytok("mapping", small_model_folder, "--engine", "opensearch", *server))
+def test_an_index_without_create_is_refused(keytok, small_model_folder):
+    assert "--create" in failed(keytok("mapping", small_model_folder, "--engine", "opensearch", "--index", "a"))
+
+
+@pytest.mark.parametrize(("kind", "excluded"), [("elasticsearch-8", False), ("elasticsearch-9", True)])
+def test_what_is_printed_fits_the_version_of_the_server(keytok, make_store, small_model_folder, kind, excluded):
+    code, out, _ = keytok("mapping", small_model_folder, "--engine", "elasticsearch", "--url", make_store.url(kind))
+    assert code == 0
+    assert ("index.mapping.exclude_source_vectors" in json.loads(out)["settings"]) == excluded
+
+
+@pytest.mark.parametrize("kind", ["elasticsearch-8", "elasticsearch-9"])
+def test_an_index_that_leaves_vectors_out_is_told_so(keytok, new_index, kind, small_model_folder):
+    index = new_index(kind)
+    index.create(mappings={})
+    code, out, _ = keytok("mapping", small_model_folder, *index.server)
+    assert code == 0
+    assert ("leaves vectors out" in out) == (kind == "elasticsearch-9")
 
 
 @pytest.mark.parametrize("kind", ENGINE_STORES)

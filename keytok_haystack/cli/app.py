@@ -183,27 +183,36 @@ def mapping_command(
     create: Annotated[
         bool, typer.Option("--create", help="Create the index, or add the field to an index that exists.")
     ] = False,
-    url: Annotated[str | None, typer.Option(help="The address of the server, to create the index there.")] = None,
+    url: Annotated[str | None, typer.Option(help="The server's address; its version decides some settings.")] = None,
     index: Annotated[str | None, typer.Option(help="The name of the index to create.")] = None,
 ) -> None:
     """Print what an index for key tokens needs, or create it: settings and mappings for OpenSearch or Elasticsearch."""
     loaded = KeyTokenModel.load(model)
     dimension = loaded.dimension if dense else None
-    if not create and (url or index):
-        msg = "--url and --index go with --create."
-        raise ValueError(msg)
-    if not create:
-        typer.echo(json.dumps(index_definition(engine, dimension, loaded, field=field), indent=2))
-        return
-    if not url or not index:
+    if create and not (url and index):
         msg = "--create needs the --url of the server and the name of the --index."
         raise ValueError(msg)
-    from keytok_haystack.cli.engine import connected, create_index, server_version  # noqa: PLC0415  # needs an extra
+    if index and not create:
+        msg = "--index goes with --create."
+        raise ValueError(msg)
+    if not url:
+        typer.echo(json.dumps(index_definition(engine, dimension, loaded, field=field), indent=2))
+        return
+    from keytok_haystack.cli.engine import (  # noqa: PLC0415  # needs an extra
+        connected,
+        create_index,
+        server_version,
+        vectors_note,
+    )
 
-    with connected(engine, url, index) as client:
+    with connected(engine, url, index or "*") as client:
         version = server_version(client)
         definition = index_definition(engine, dimension, loaded, field=field, version=version)
-        done = create_index(client, index, definition, field)
+        if not index:
+            typer.echo(json.dumps(definition, indent=2))
+            return
+        done = create_index(client, index, definition, field, loaded.fingerprint)
+        note = vectors_note(engine, client, index)
     typer.echo(
         {
             "created": f"Created the index '{index}' with the field '{field}' for the model {loaded.fingerprint}.",
@@ -211,6 +220,7 @@ def mapping_command(
             "marked": f"Noted in the index '{index}' that its field '{field}' is for the model {loaded.fingerprint}.",
             "kept": f"The index '{index}' already has the field '{field}' for the model {loaded.fingerprint}.",
         }[done]
+        + note
     )
 
 

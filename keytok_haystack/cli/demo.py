@@ -160,7 +160,7 @@ def _empty_index(engine: Engine | None, url: str | None, model: KeyTokenModel) -
     with connected(engine, url, _INDEX) as client:
         definition = index_definition(engine, model.dimension, model, version=server_version(client))
         client.indices.delete(index=_INDEX, ignore_unavailable=True)
-        create_index(client, _INDEX, definition, "key_tokens")
+        create_index(client, _INDEX, definition, "key_tokens", model.fingerprint)
     return {"hosts": url, "index": _INDEX}
 
 

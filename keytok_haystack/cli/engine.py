@@ -5,13 +5,14 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from haystack.document_stores.errors import DocumentStoreError
 
-from haystack_integrations.components.retrievers.keytok.adapters.failures import addresses, clear_errors
-from keytok_haystack.engines import Engine, MappingError, has_field, key_token_field, merged_meta, written_with
+from haystack_integrations.components.retrievers.keytok.adapters.engine import EngineAdapter
+from haystack_integrations.components.retrievers.keytok.adapters.failures import addresses
+from keytok_haystack.engines import Engine, MappingError, has_field, key_token_field, merged_meta
 
 
 @contextmanager
@@ -24,35 +25,56 @@ def connected(engine: Engine, url: str, index: str) -> Iterator[Any]:
 
     :raises ValueError: The engine cannot be reached or cannot do what it is asked.
     """
-    name = {"opensearch": "OpenSearch", "elasticsearch": "Elasticsearch"}[engine]
+    adapter, document_store = _store(engine, url, index)
     try:
-        client, errors = _client(engine, url)
-    except (ValueError, DocumentStoreError) as error:
-        place = f"{name} at {addresses(url)}"
-        msg = f"{place} cannot be addressed: check the URL, such as http://localhost:9200, and the credentials."
-        raise ValueError(msg) from (None if isinstance(error, ValueError) else error)  # the cause may hold a password
-    try:
-        with closing(client), clear_errors(errors, name, url, index):
-            if engine == "opensearch" and client.info()["version"].get("distribution") != "opensearch":
-                msg = f"The server at {addresses(url)} is not OpenSearch."
-                raise ValueError(msg)
+        with adapter.connected(document_store) as client:
+            if engine == "opensearch":
+                _check_is_opensearch(client, url)
             yield client
     except DocumentStoreError as error:
         raise ValueError(str(error)) from error
 
 
-def _client(engine: Engine, url: str) -> tuple[Any, tuple[type[Exception], ...]]:
-    """Return a client, which has not connected yet, and the errors that it raises."""
-    if engine == "opensearch":
-        from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore  # noqa: PLC0415  # an extra
-        from opensearchpy import OpenSearch  # noqa: PLC0415
-        from opensearchpy.exceptions import OpenSearchException  # noqa: PLC0415
+def _check_is_opensearch(client: Any, url: str) -> None:
+    """Raise a `ValueError` where Elasticsearch answers, which its own client notices the other way round."""
+    if client.info()["version"].get("distribution") != "opensearch":
+        msg = f"The server at {addresses(url)} is not OpenSearch."
+        raise ValueError(msg)
 
-        return OpenSearch(url, http_auth=OpenSearchDocumentStore()._resolve_http_auth()), (OpenSearchException,)
-    from elasticsearch import ApiError, Elasticsearch, TransportError  # noqa: PLC0415
+
+def _store(engine: Engine, url: str, index: str) -> tuple[type[EngineAdapter], Any]:
+    """Return a document store, which holds the address and the credentials, and its adapter."""
+    if engine == "opensearch":
+        from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore  # noqa: PLC0415
+
+        from haystack_integrations.components.retrievers.keytok.adapters.opensearch import (  # noqa: PLC0415  # an extra
+            OpenSearchAdapter,
+        )
+
+        return OpenSearchAdapter, OpenSearchDocumentStore(hosts=url, index=index)
     from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore  # noqa: PLC0415
 
-    return Elasticsearch(url, api_key=ElasticsearchDocumentStore()._handle_auth()), (ApiError, TransportError)
+    from haystack_integrations.components.retrievers.keytok.adapters.elasticsearch import (  # noqa: PLC0415
+        ElasticsearchAdapter,
+    )
+
+    return ElasticsearchAdapter, ElasticsearchDocumentStore(hosts=url, index=index)
+
+
+def vectors_note(engine: Engine, client: Any, index: str) -> str:
+    """Say what cannot be changed any more in an index that leaves vectors out of `_source`; empty if it does not."""
+    if engine != "elasticsearch":
+        return ""
+    from haystack_integrations.components.retrievers.keytok.adapters.elasticsearch import (  # noqa: PLC0415  # an extra
+        leaves_vectors_out,
+    )
+
+    if not leaves_vectors_out(client, index):
+        return ""
+    return (
+        f" But '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors), which only a new index "
+        "can change: the hits of other retrievers come without key tokens and cannot be explained."
+    )
 
 
 def server_version(client: Any) -> tuple[int, ...]:
@@ -61,7 +83,7 @@ def server_version(client: Any) -> tuple[int, ...]:
 
 
 def create_index(
-    client: Any, index: str, definition: Mapping[str, Any], field: str
+    client: Any, index: str, definition: Mapping[str, Any], field: str, fingerprint: str
 ) -> Literal["created", "extended", "marked", "kept"]:
     """
     Create an index, or add a field of key tokens to one that exists, or to all behind an alias.
@@ -70,6 +92,8 @@ def create_index(
     there already, its model is noted in the mapping.
 
     :param definition: What `index_definition` returns.
+    :param field: The field of the key tokens.
+    :param fingerprint: The fingerprint of the model that they are of.
     :raises MappingError: The index has the field, of another type or for another model; nothing is changed then.
     :raises ValueError: The name is a pattern that matches no index.
     """
@@ -88,13 +112,13 @@ def create_index(
         if not has_field(existing, field):
             fields[name] = {"properties": {field: wanted["properties"][field]}, "_meta": meta}
             continue
-        fingerprint = key_token_field(existing, field, name).fingerprint
-        if fingerprint is None:
+        found = key_token_field(existing, field, name).fingerprint
+        if found is None:
             marks[name] = {"_meta": meta}
-        elif fingerprint != written_with(wanted, field):
+        elif found != fingerprint:
             msg = (
-                f"The field '{field}' of the index '{name}' is written with the key-token model {fingerprint}, not "
-                f"{written_with(wanted, field)}. Add another field beside it: --field {field}_v2."
+                f"The field '{field}' of the index '{name}' is written with the key-token model {found}, not "
+                f"{fingerprint}. Add another field beside it: --field {field}_v2."
             )
             raise MappingError(msg)
     for name, change in {**fields, **marks}.items():

@@ -16,6 +16,7 @@ from haystack_integrations.components.embedders.keytok.conversion import (
 )
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from keytok_haystack import KeyTokenModel
+from keytok_haystack.engines import check_field_name
 
 
 @component
@@ -72,8 +73,10 @@ class KeyTokenSparseEmbedder:
             Whether to show a progress bar if there is more than one batch.
 
         :raises ValueError:
-            If `top_k` or `batch_size` is not positive, or `query_top_k` is negative.
+            If `top_k` or `batch_size` is not positive, `query_top_k` is negative, or `field` is one of a document's own
+            fields.
         """
+        check_field_name(field)
         if top_k is not None and top_k <= 0:
             msg = f"top_k must be greater than 0, but got {top_k}."
             raise ValueError(msg)

@@ -7,6 +7,7 @@ from typing import Any
 from haystack import Document, component, default_to_dict
 
 from haystack_integrations.components.embedders.keytok.conversion import check_documents, stringified
+from keytok_haystack.engines import check_field_name
 from keytok_haystack.rank_features import check_weights, shortest_decimals
 
 
@@ -38,7 +39,11 @@ class SparseEmbeddingConverter:
 
         :param field:
             The key of `meta` that receives the vectors, and so the name of the field in the index.
+
+        :raises ValueError:
+            If `field` is one of a document's own fields.
         """
+        check_field_name(field)
         self.field = field
 
     def to_dict(self) -> dict[str, Any]:

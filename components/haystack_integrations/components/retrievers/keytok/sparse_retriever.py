@@ -191,7 +191,7 @@ class SparseRetriever:
         Retrieves documents.
 
         :param key_tokens:
-            The key tokens of the query, `{token: weight}`.
+            The key tokens of the query, `{token: weight}`. Tokens are escaped as in documents (`escape_feature`).
         :param query_sparse_embedding:
             The sparse embedding of the query. With `model`, its indices are features of that model, as
             `KeyTokenSparseEmbedder` returns them. Without, they are those of any other sparse embedder, and are

@@ -4,8 +4,8 @@
 from dataclasses import replace
 from typing import Any
 
-from elasticsearch import ApiError, TransportError
-from haystack import Document
+from elasticsearch import ApiError, Elasticsearch, TransportError
+from haystack import Document, logging
 from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
 from haystack_integrations.document_stores.elasticsearch.filters import _normalize_filters
 
@@ -13,14 +13,38 @@ from haystack_integrations.components.retrievers.keytok.adapters.engine import E
 from keytok_haystack.engines import KeyTokenField
 from keytok_haystack.index import BM25_K1
 
+logger = logging.getLogger(__name__)
+
+_EXCLUDED = "index.mapping.exclude_source_vectors"
+
 
 class ElasticsearchAdapter(EngineAdapter):
     """Search an `ElasticsearchDocumentStore`."""
 
     engine = "Elasticsearch"
     client_errors = (ApiError, TransportError)
+    field_types = ("rank_features", "sparse_vector")
     bm25_factor = BM25_K1 + 1  # which Lucene's formula had before version 8, and Elasticsearch has kept
     _store: ElasticsearchDocumentStore
+
+    @staticmethod
+    def _connect(document_store: ElasticsearchDocumentStore) -> Elasticsearch:
+        return Elasticsearch(
+            document_store._hosts,
+            api_key=document_store._handle_auth(),
+            headers=document_store._headers,
+            **document_store._kwargs,
+        )
+
+    def _look_at(self, client: Elasticsearch) -> None:
+        if leaves_vectors_out(client, self._store._index):
+            logger.warning(
+                "The index '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors): key tokens "
+                "do not come back with the hits of other retrievers, which cannot be explained then, and documents "
+                "that are read and written back lose their vectors. `keytok mapping --create` makes an index that "
+                "keeps them.",
+                index=self._store._index,
+            )
 
     def _client(self) -> Any:
         return self._store.client
@@ -43,3 +67,16 @@ class ElasticsearchAdapter(EngineAdapter):
         if tokens and not (self._store._sparse_vector_field == self._name and document.sparse_embedding):
             return replace(document, meta={**document.meta, self._name: tokens[0]})
         return document
+
+
+def leaves_vectors_out(client: Elasticsearch, index: str) -> bool:
+    """
+    Tell whether vectors are left out of the `_source` of documents, as they are by default from Elasticsearch 9.2 on.
+
+    :param index: The name of an index, or of an alias of several.
+    """
+    described = client.indices.get_settings(index=index, include_defaults=True, flat_settings=True)
+    values = [
+        {**settings.get("defaults", {}), **settings["settings"]}.get(_EXCLUDED) for settings in described.values()
+    ]
+    return "true" in values

@@ -3,23 +3,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the adapters of OpenSearch and Elasticsearch have in common: all but the calls of the engine's client."""
 
+import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from heapq import nlargest
 from typing import Any, ClassVar
 
 from haystack import Document, logging
+from haystack.document_stores.errors import DocumentStoreError
 
 from haystack_integrations.components.retrievers.keytok.adapters.failures import (
     ClauseLimitError,
+    addresses,
     clear_errors,
     failure,
     missing_index,
 )
 from haystack_integrations.components.retrievers.keytok.adapters.store import SparseQuery, StoreAdapter
 from keytok_haystack import KeyTokenModel
-from keytok_haystack.engines import KeyTokenField, MappingError, key_token_field, search_request
+from keytok_haystack.engines import FieldType, KeyTokenField, MappingError, key_token_field, search_request
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,8 @@ class EngineAdapter(StoreAdapter):
     engine: ClassVar[str]
     client_errors: ClassVar[tuple[type[Exception], ...]]
     """What the engine's client raises."""
+    field_types: ClassVar[tuple[FieldType, ...]]
+    """The types of field that the adapter can search."""
     bm25_factor: ClassVar[float]
     """What the engine's BM25 scores are divided by, so that a share of BM25 means the same for every store."""
 
@@ -46,7 +51,12 @@ class EngineAdapter(StoreAdapter):
         self._store = document_store
         self._name = field
         self._field: KeyTokenField | None = None
-        self._clause_limit: int | None = None
+        self._has_warned = False
+
+    @staticmethod
+    @abstractmethod
+    def _connect(document_store: Any) -> Any:
+        """Return a new client with the store's address and credentials."""
 
     @abstractmethod
     def _client(self) -> Any:
@@ -68,28 +78,53 @@ class EngineAdapter(StoreAdapter):
     def _document(self, hit: dict[str, Any]) -> Document:
         """Turn a hit into a document, as the store's own retrievers do."""
 
+    @classmethod
+    @contextmanager
+    def connected(cls, document_store: Any) -> Iterator[Any]:
+        """
+        Give a client with a document store's address and credentials, which unlike the store's own creates no index.
+
+        :raises DocumentStoreError: What goes wrong, in one sentence without credentials.
+        """
+        hosts, index = document_store._hosts, document_store._index
+        try:
+            client = cls._connect(document_store)
+        except ValueError:
+            msg = (
+                f"{cls.engine} at {addresses(hosts)} cannot be addressed: check the address, such as "
+                "http://localhost:9200, and the credentials."
+            )
+            raise DocumentStoreError(msg) from None  # the cause may show a password
+        with closing(client), clear_errors(cls.client_errors, cls.engine, hosts, index):
+            yield client
+
     def warm_up(self, model: KeyTokenModel | None) -> None:
         """
-        Connect to the store and check the live mapping.
+        Check the live mapping.
 
         :raises DocumentStoreError: The engine cannot be reached, refuses the credentials or has no such index.
         :raises MappingError: The index has no field of key tokens, or one that was written with another model.
         """
-        with self._clear_errors():
-            indices = self._client().indices.get_mapping(index=self._store._index)
-        self._check(indices, model)
+        # a client of its own, since the store's would create an index that is missing, where nothing can be found
+        with self.connected(self._store) as client:
+            indices = client.indices.get_mapping(index=self._store._index)
+            self._check(indices, model)
+            self._look_at(client)
 
     async def warm_up_async(self, model: KeyTokenModel | None) -> None:
-        """Connect to the store asynchronously and check the live mapping."""
-        with self._clear_errors():
-            client = await self._async_client()
-            indices = await client.indices.get_mapping(index=self._store._index)
-        self._check(indices, model)
+        """Check the live mapping in a thread."""
+        await asyncio.to_thread(self.warm_up, model)
+
+    def _look_at(self, client: Any) -> None:
+        """Warn of what else in the index is unfit for key tokens."""
 
     def _check(self, indices: Mapping[str, Any], model: KeyTokenModel | None) -> None:
         if not indices:
             raise missing_index(self.engine, self._store._hosts, self._store._index)
-        fields = {name: key_token_field(index["mappings"], self._name, name) for name, index in indices.items()}
+        fields = {
+            name: key_token_field(index["mappings"], self._name, name, self.field_types)
+            for name, index in indices.items()
+        }
         if len({field.type for field in fields.values()}) > 1:
             msg = f"The indices {', '.join(fields)} behind '{self._store._index}' map '{self._name}' differently."
             raise MappingError(msg)
@@ -119,22 +154,25 @@ class EngineAdapter(StoreAdapter):
 
         :raises DocumentStoreError: The engine cannot be reached or cannot answer.
         """
-        tokens = self._allowed(query, filters)
+        with self._clear_errors():
+            client = self._client()  # first, since OpenSearch's store reads then which fields are nested
+        tokens = query.tokens
         while (request := self._request(query, tokens, filters, top_k)) is not None:
             try:
                 with self._clear_errors():
-                    return self._documents(self._client().search(index=self._store._index, body=request))
+                    return self._documents(client.search(index=self._store._index, body=request))
             except ClauseLimitError as error:
                 tokens = self._fewer(tokens, query, filters, error)
         return []
 
     async def search_async(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """Return the best documents with their scores, best first."""
-        tokens = self._allowed(query, filters)
+        with self._clear_errors():
+            client = await self._async_client()
+        tokens = query.tokens
         while (request := self._request(query, tokens, filters, top_k)) is not None:
             try:
                 with self._clear_errors():
-                    client = await self._async_client()
                     return self._documents(await client.search(index=self._store._index, body=request))
             except ClauseLimitError as error:
                 tokens = self._fewer(tokens, query, filters, error)
@@ -144,13 +182,15 @@ class EngineAdapter(StoreAdapter):
         self, queries: Sequence[SparseQuery], filters: dict[str, Any] | None, top_k: int
     ) -> list[list[Document]]:
         """Search with many queries, up to 100 in one request to the engine."""
+        with self._clear_errors():
+            client = self._client()
         found: list[list[Document]] = []
         for start in range(0, len(queries), _QUERIES_PER_REQUEST):
             batch = queries[start : start + _QUERIES_PER_REQUEST]
-            requests = [self._request(query, self._allowed(query, filters), filters, top_k) for query in batch]
+            requests = [self._request(query, query.tokens, filters, top_k) for query in batch]
             lines = [line for request in requests if request is not None for line in ({}, request)]
             with self._clear_errors():
-                answers = self._client().msearch(index=self._store._index, body=lines)["responses"] if lines else []
+                answers = client.msearch(index=self._store._index, body=lines)["responses"] if lines else []
             remaining = iter(answers)
             for query, request in zip(batch, requests, strict=True):
                 try:
@@ -166,6 +206,9 @@ class EngineAdapter(StoreAdapter):
         if self._field is None:
             msg = "The adapter is not warmed up."
             raise RuntimeError(msg)
+        engine_filters = self._engine_filters(filters) if filters else None
+        if top_k == 0 or not (tokens or (query.text and query.bm25_weight)):
+            return None
         request = search_request(
             tokens,
             self._name,
@@ -173,10 +216,8 @@ class EngineAdapter(StoreAdapter):
             top_k,
             text=query.text,
             bm25_weight=query.bm25_weight / self.bm25_factor,
-            filters=self._engine_filters(filters) if filters else None,
+            filters=engine_filters,
         )
-        if top_k == 0 or not (tokens or (query.text and query.bm25_weight)):
-            return None
         return {**request, **self._returned(self._field)}
 
     def _documents(self, response: Mapping[str, Any]) -> list[Document]:
@@ -184,39 +225,34 @@ class EngineAdapter(StoreAdapter):
             raise failure(response["status"], response, self.engine, self._store._hosts, self._store._index)
         return [self._document(hit) for hit in response["hits"]["hits"]]
 
-    def _allowed(self, query: SparseQuery, filters: dict[str, Any] | None) -> Mapping[str, float]:
-        """Return the strongest of the query's tokens, as many as the engine is known to allow."""
-        if self._clause_limit is None:
-            return query.tokens
-        return _strongest(query.tokens, max(self._clause_limit - _other_clauses(query, filters), 0))
-
     def _fewer(
         self, tokens: Mapping[str, float], query: SparseQuery, filters: dict[str, Any] | None, error: ClauseLimitError
     ) -> Mapping[str, float]:
         """
-        Return the tokens to try after the engine has found its limit of clauses exceeded.
+        Return the strongest tokens, to be tried after the engine has found its limit of clauses exceeded.
 
-        Only the refusal tells the limit on every engine: some size it by their heap, and all but Elasticsearch 7 count
-        the words of a text and the conditions of filters, too, by rules of their own.
+        Only the refusal tells the limit on every engine: some size it by their heap, it can be changed at any time,
+        and all but Elasticsearch 7 count the words of a text and the conditions of filters, too.
         """
-        is_first, self._clause_limit = self._clause_limit is None, error.limit
-        fewer = self._allowed(query, filters)
-        if len(fewer) >= len(tokens):  # refused all the same: other clauses than those known count
-            fewer = _strongest(tokens, len(tokens) // 2)
-        if not fewer:
+        others = (len(query.text.split()) if query.bm25_weight else 0) + _conditions(filters or {})
+        allowed = error.limit - others
+        if not 0 < allowed < len(tokens):  # other clauses than these count, or not all of these
+            allowed = len(tokens) // 2
+        if not allowed:
             raise error
-        if is_first:
+        if not self._has_warned:
+            self._has_warned = True
             logger.warning(
                 "A query has {tokens} tokens, besides {others} words and conditions of filters, but {engine} allows "
-                "{limit} clauses: only its {kept} strongest tokens are searched for. Ask for fewer, or raise "
+                "{limit} clauses: only its {allowed} strongest tokens are searched for. Ask for fewer, or raise "
                 "indices.query.bool.max_clause_count.",
                 tokens=len(query.tokens),
-                others=_other_clauses(query, filters),
+                others=others,
                 engine=self.engine,
                 limit=error.limit,
-                kept=len(fewer),
+                allowed=allowed,
             )
-        return fewer
+        return dict(nlargest(allowed, tokens.items(), key=lambda item: item[1]))
 
     def _clear_errors(self) -> AbstractContextManager[None]:
         return clear_errors(self.client_errors, self.engine, self._store._hosts, self._store._index)
@@ -233,17 +269,9 @@ class EngineAdapter(StoreAdapter):
 
     def _forget(self) -> None:
         self._field = None
-        self._clause_limit = None
-
-
-def _strongest(tokens: Mapping[str, float], n: int) -> Mapping[str, float]:
-    return tokens if len(tokens) <= n else dict(nlargest(n, tokens.items(), key=lambda item: item[1]))
-
-
-def _other_clauses(query: SparseQuery, filters: dict[str, Any] | None) -> int:
-    """Estimate how many clauses a query has beside its tokens: the words of its text and the conditions of filters."""
-    return (len(query.text.split()) if query.bm25_weight else 0) + _conditions(filters or {})
+        self._has_warned = False
 
 
 def _conditions(filters: Mapping[str, Any]) -> int:
+    """Return how many comparisons filters are made of."""
     return 1 if "field" in filters else sum(_conditions(part) for part in filters.get("conditions", ()))

@@ -45,6 +45,9 @@ def _translated(error: Exception, engine: str, hosts: Any, index: str) -> Docume
     status = getattr(error, "status_code", None)
     if type(error).__name__ == "UnsupportedProductError":
         return DocumentStoreError(f"The server at {addresses(hosts)} is not {engine}.")
+    if "Timeout" in type(error).__name__:
+        msg = f"{engine} at {addresses(hosts)} did not answer in time: raise the document store's timeout."
+        return DocumentStoreError(msg)
     if not isinstance(status, int):
         reason = str(error).partition(" caused by: ")[0]
         msg = f"{engine} at {addresses(hosts)} cannot be reached: {reason}. Is it running, and is the address right?"
@@ -82,7 +85,7 @@ def failure(status: int, answer: Mapping[str, Any], engine: str, hosts: Any, ind
         return missing_index(engine, hosts, index)
     else:
         msg = f"{place} failed on the index '{index}' with HTTP status {status}: {reason}."
-    if "knn" in reason:
+    if "index.knn" in reason or "knn_vector" in reason:
         msg += " Dense vectors need the k-NN plugin; `keytok mapping --no-dense` leaves them out."
     return DocumentStoreError(msg)
 

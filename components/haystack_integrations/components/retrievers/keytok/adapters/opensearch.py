@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-from contextlib import suppress
 from typing import Any
 
 from haystack import Document
 from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
 from haystack_integrations.document_stores.opensearch.filters import normalize_filters
+from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
 from haystack_integrations.components.retrievers.keytok.adapters.engine import EngineAdapter
@@ -14,28 +14,31 @@ from keytok_haystack.engines import KeyTokenField
 
 
 class OpenSearchAdapter(EngineAdapter):
-    """
-    Search an `OpenSearchDocumentStore`.
-
-    The store has no public client: this is the one place that reaches into it.
-    """
+    """Search an `OpenSearchDocumentStore`."""
 
     engine = "OpenSearch"
     client_errors = (OpenSearchException,)
+    field_types = ("rank_features",)  # OpenSearch's own `sparse_vector` is another thing
     bm25_factor = 1.0
     _store: OpenSearchDocumentStore
 
+    @staticmethod
+    def _connect(document_store: OpenSearchDocumentStore) -> OpenSearch:
+        return OpenSearch(
+            hosts=document_store._hosts,
+            http_auth=document_store._resolve_http_auth(),
+            use_ssl=document_store._use_ssl,
+            verify_certs=document_store._verify_certs,
+            timeout=document_store._timeout,
+            **document_store._kwargs,
+        )
+
     def _client(self) -> Any:
-        with suppress(StopIteration):  # of the store, where a pattern matches no index
-            self._store._ensure_initialized()
+        self._store._ensure_initialized()
         return self._store._client
 
     async def _async_client(self) -> Any:
-        try:
-            await self._store._ensure_initialized_async()
-        except RuntimeError as error:
-            if not isinstance(error.__cause__, StopIteration):
-                raise
+        await self._store._ensure_initialized_async()
         return self._store._async_client
 
     def _engine_filters(self, filters: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -20,6 +21,7 @@ class _Store:
     adapter: str
     dense_retriever: str
     bm25_retriever: str
+    bm25_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 _STORES = {
@@ -37,6 +39,7 @@ _STORES = {
         "haystack_integrations.components.retrievers.keytok.adapters.elasticsearch.ElasticsearchAdapter",
         "haystack_integrations.components.retrievers.elasticsearch.ElasticsearchEmbeddingRetriever",
         "haystack_integrations.components.retrievers.elasticsearch.ElasticsearchBM25Retriever",
+        {"fuzziness": "0"},  # its default, AUTO, matches words of other spelling and meaning
     ),
 }
 
@@ -111,12 +114,12 @@ def adapter_for(document_store: DocumentStore, field: str) -> StoreAdapter:
 
 def store_retrievers(document_store: DocumentStore) -> tuple[Any, Any]:
     """
-    Return the classes of a document store's own dense and BM25 retrievers.
+    Return what makes a document store's own dense and BM25 retrievers.
 
     :raises TypeError: The kind of store is not known.
     """
     store = _store(document_store)
-    return _imported(store.dense_retriever), _imported(store.bm25_retriever)
+    return _imported(store.dense_retriever), partial(_imported(store.bm25_retriever), **store.bm25_options)
 
 
 def _store(document_store: DocumentStore) -> _Store:
