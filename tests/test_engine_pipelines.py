@@ -165,3 +165,16 @@ def test_hayhooks_serves_the_hybrid_pipeline(engine, embedder, tmp_path):
     documents = result["documents"] if "documents" in result else result["explainer"]["documents"]
     assert len(documents) == 3
     assert all("shock" in {match["token"] for match in hit["meta"]["matched_tokens"]} for hit in documents)
+
+
+def test_the_demo_runs_on_an_engine(make_store, tmp_path):
+    url = make_store.url("opensearch-knn")
+    command = [Path(sys.executable).parent / "keytok", "demo", "--engine", "opensearch", "--url", url]
+    done = subprocess.run(
+        [*command, "--output", tmp_path / "demo", "--json"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["through_query_pipeline"]["nDCG@10"] == pytest.approx(0.411, abs=0.0005)
+    with connected("opensearch", url, "keytok-demo") as client:
+        assert client.count(index="keytok-demo")["count"] == 1400
+    make_store.delete("opensearch-knn", "keytok-demo")
