@@ -145,21 +145,16 @@ class SparseRetriever:
             If the engine cannot be reached, refuses the credentials or has no such index.
         """
         if not self._is_warm:
-            self._adapter.warm_up(self._load_model())
+            if self.model is not None:
+                self._model = load_model(self.model)
+            self._adapter.warm_up(self._model)
             self._is_warm = True
 
     async def warm_up_async(self) -> None:
         """
-        Does what `warm_up` does, through the document store's asynchronous client.
+        Does what `warm_up` does, in a thread.
         """
-        if not self._is_warm:
-            await self._adapter.warm_up_async(await asyncio.to_thread(self._load_model))
-            self._is_warm = True
-
-    def _load_model(self) -> KeyTokenModel | None:
-        if self.model is not None:
-            self._model = load_model(self.model)
-        return self._model
+        await asyncio.to_thread(self.warm_up)
 
     def close(self) -> None:
         """

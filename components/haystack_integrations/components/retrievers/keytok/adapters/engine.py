@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the adapters of OpenSearch and Elasticsearch have in common: all but the calls of the engine's client."""
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -110,10 +109,6 @@ class EngineAdapter(StoreAdapter):
             indices = client.indices.get_mapping(index=self._store._index)
             self._check(indices, model)
             self._look_at(client)
-
-    async def warm_up_async(self, model: KeyTokenModel | None) -> None:
-        """Check the live mapping in a thread."""
-        await asyncio.to_thread(self.warm_up, model)
 
     def _look_at(self, client: Any) -> None:
         """Warn of what else in the index is unfit for key tokens."""

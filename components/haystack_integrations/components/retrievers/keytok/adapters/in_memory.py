@@ -47,10 +47,6 @@ class InMemoryAdapter(StoreAdapter):
         """Keep the model for BM25, which counts its tokens."""
         self._model = model
 
-    async def warm_up_async(self, model: KeyTokenModel | None) -> None:
-        """Keep the model for BM25."""
-        self.warm_up(model)
-
     def search(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """
         Return the best documents with their scores, best first, equal scores by id.

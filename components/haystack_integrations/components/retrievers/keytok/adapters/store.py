@@ -73,11 +73,7 @@ class StoreAdapter(ABC):
 
     @abstractmethod
     def warm_up(self, model: KeyTokenModel | None) -> None:
-        """Connect to the store and check that it can be searched. `model` is the one the retriever was given."""
-
-    @abstractmethod
-    async def warm_up_async(self, model: KeyTokenModel | None) -> None:
-        """Connect to the store for `search_async`, and check that it can be searched."""
+        """Check that the store can be searched. `model` is the one the retriever was given."""
 
     @abstractmethod
     def search(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
@@ -99,7 +95,7 @@ class StoreAdapter(ABC):
 
     @abstractmethod
     async def close_async(self) -> None:
-        """Release what `warm_up_async` or `search_async` has made."""
+        """Release what `search_async` has made."""
 
 
 def adapter_for(document_store: DocumentStore, field: str) -> StoreAdapter:
