@@ -42,6 +42,7 @@ from tqdm import tqdm
 from keytok_haystack import KeyTokenModel, Vocabulary
 from keytok_haystack.cli.fitting import timed_fit
 from keytok_haystack.encoders import embed
+from keytok_haystack.engines import Engine, index_definition
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.resources import resource
 from keytok_haystack.sparse import rows_to_dicts
@@ -158,13 +159,9 @@ def random_4096(_: KeyTokenModel, embeddings: NDArray[np.float32]) -> list[Any]:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).tolist()  # type: ignore[no-any-return]
 
 
-def knn_vector(dimension: int) -> dict[str, Any]:
-    method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
-    return {"type": "knn_vector", "dimension": dimension, "method": method}
-
-
-def dense_vector(dimension: int) -> dict[str, Any]:
-    return {"type": "dense_vector", "dims": dimension, "index": True, "similarity": "cosine"}
+def dense_field(engine: Engine, dimension: int) -> dict[str, Any]:
+    field: dict[str, Any] = index_definition(engine, dimension, None)["mappings"]["properties"]["embedding"]
+    return field
 
 
 RANK_FEATURES = {"type": "rank_features"}
@@ -197,12 +194,13 @@ def variants() -> list[Variant]:
         "K = 64, 2 decimals": key_tokens(64, rounded=to_2_decimals),
     }
     opensearch, elasticsearch = "opensearch-knn", "elasticsearch-9"
+    vectors, elastic_vectors = dense_field("opensearch", 384), dense_field("elasticsearch", 384)
     derived_off = {**KNN, "index.knn.derived_source.enabled": False}
     twentieths = key_tokens(rounded=to_twentieths)
     return [
-        Variant(opensearch, "384-d", knn_vector(384), dense, KNN, documents=FEW),
-        Variant(opensearch, "384-d, derived_source off", knn_vector(384), dense, derived_off, documents=3000),
-        Variant(opensearch, "4096-d", knn_vector(4096), random_4096, KNN, documents=3000),
+        Variant(opensearch, "384-d", vectors, dense, KNN, documents=FEW),
+        Variant(opensearch, "384-d, derived_source off", vectors, dense, derived_off, documents=3000),
+        Variant(opensearch, "4096-d", dense_field("opensearch", 4096), random_4096, KNN, documents=3000),
         Variant(opensearch, "key tokens", RANK_FEATURES, key_tokens()),
         Variant(opensearch, "key tokens, not in _source", RANK_FEATURES, key_tokens(), excluded=True),
         Variant(opensearch, "key tokens, best_compression, K = 128", RANK_FEATURES, key_tokens(), COMPRESSED),
@@ -224,8 +222,8 @@ def variants() -> list[Variant]:
             )
             for name, values in {**spellings, **combined}.items()
         ),
-        Variant(elasticsearch, "384-d", dense_vector(384), dense, documents=FEW),
-        Variant(elasticsearch, "384-d, in _source", dense_vector(384), dense, IN_SOURCE, documents=3000),
+        Variant(elasticsearch, "384-d", elastic_vectors, dense, documents=FEW),
+        Variant(elasticsearch, "384-d, in _source", elastic_vectors, dense, IN_SOURCE, documents=3000),
         Variant(elasticsearch, "key tokens", SPARSE_VECTOR, key_tokens(), documents=FEW),
         Variant(elasticsearch, "key tokens, in _source", SPARSE_VECTOR, key_tokens(), IN_SOURCE, documents=FEW),
         Variant(elasticsearch, "key tokens, K = 64", SPARSE_VECTOR, key_tokens(64), documents=FEW),

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What OpenSearch and Elasticsearch are told about key tokens: index definitions and search requests, as pure data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -70,19 +70,23 @@ def index_definition(
         _check_dimension(embedding_dimension, model)
     if engine == "opensearch":
         settings: dict[str, Any] = {"index.codec": "best_compression"}
+        dense = None
         if embedding_dimension is not None:
             settings["index.knn"] = True
-        return {
-            "settings": settings,
-            "mappings": _mappings("rank_features", _knn_vector, embedding_dimension, field, model),
-        }
+            # not the default engine, faiss: it needs native libraries, and writes hang where they are missing
+            method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
+            dense = {"type": "knn_vector", "dimension": embedding_dimension, "method": method}
+        return {"settings": settings, "mappings": _mappings("rank_features", dense, field, model)}
     version = version or _ELASTICSEARCH_TODAY
     if version < (8,) and embedding_dimension is not None:
         msg = "Elasticsearch 7 cannot search dense vectors: leave the embedding dimension out (--no-dense)."
         raise ValueError(msg)
     settings = {"index.mapping.exclude_source_vectors": False} if version >= (9, 2) else {}
     field_type: FieldType = "sparse_vector" if version >= (8, 15) else "rank_features"
-    return {"settings": settings, "mappings": _mappings(field_type, _dense_vector, embedding_dimension, field, model)}
+    dense = None
+    if embedding_dimension is not None:
+        dense = {"type": "dense_vector", "dims": embedding_dimension, "index": True, "similarity": "cosine"}
+    return {"settings": settings, "mappings": _mappings(field_type, dense, field, model)}
 
 
 def check_field_name(field: str) -> None:
@@ -105,26 +109,12 @@ def _check_dimension(embedding_dimension: int, model: KeyTokenModel | None) -> N
         raise ValueError(msg)
 
 
-def _knn_vector(dimension: int) -> dict[str, Any]:
-    # not the default engine, faiss: it needs native libraries, and writes hang where they are missing
-    method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
-    return {"type": "knn_vector", "dimension": dimension, "method": method}
-
-
-def _dense_vector(dimension: int) -> dict[str, Any]:
-    return {"type": "dense_vector", "dims": dimension, "index": True, "similarity": "cosine"}
-
-
 def _mappings(
-    field_type: FieldType,
-    dense: Callable[[int], dict[str, Any]],
-    embedding_dimension: int | None,
-    field: str,
-    model: KeyTokenModel | None,
+    field_type: FieldType, dense: dict[str, Any] | None, field: str, model: KeyTokenModel | None
 ) -> dict[str, Any]:
     properties: dict[str, Any] = {"content": {"type": "text"}}
-    if embedding_dimension is not None:
-        properties["embedding"] = dense(embedding_dimension)
+    if dense is not None:
+        properties["embedding"] = dense
     properties[field] = {"type": field_type}
     mappings: dict[str, Any] = {
         "properties": properties,
