@@ -4,6 +4,7 @@
 """Shared by all tests: a real collection with a real embedder, a tiny vocabulary, and real engines."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from keytok_haystack import KeyTokenModel, Spectrum, Vocabulary, fit
+from keytok_haystack.cli import main
 from keytok_haystack.encoders import Embedded, embed
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.resources import resource
@@ -112,6 +114,22 @@ def small_model_folder(small_model: KeyTokenModel, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("models") / "small"
     small_model.save(folder)
     return folder
+
+
+@pytest.fixture
+def keytok(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
+    """The command, run in this process: returns the exit code and what it wrote to stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["keytok", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return end.value.code or 0, out, err
+
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # tests do not wait for retries
+    return run
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -12,28 +12,11 @@ import numpy as np
 import pytest
 
 from keytok_haystack import KeyTokenModel, fit
-from keytok_haystack.cli import main
 from keytok_haystack.resources import resource
 
 KEYTOK = Path(sys.executable).parent / "keytok"
 SYSTEMS = {"bm25", "dense", "key_tokens", "key_tokens_bm25", "dense_bm25", "dense_bm25_key_tokens"}
 Keytok = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def keytok(capsys, monkeypatch) -> Keytok:
-    """The command, run in this process: returns the exit code and what it wrote to stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["keytok", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return end.value.code or 0, out, err
-
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # tests do not wait for retries
-    return run
 
 
 @pytest.fixture

@@ -15,24 +15,15 @@ from pathlib import Path
 
 import pytest
 from engines.stores import DENSE_STORES, engine_of
-from haystack import Document, Pipeline
+from haystack import Document
 
 from keytok_haystack import pipeline_yaml
+from keytok_haystack.cli.demo import with_embeddings
 from keytok_haystack.cli.engine import connected, create_index
 from keytok_haystack.evaluation.experiment import measure_run
 
 INDEX = "test-pipelines"
 PARTS = ("key_token_retriever", "dense_retriever", "bm25_retriever")
-
-
-class ReadyMade:
-    """Stands in for the embedder's model: gives out the embeddings that are already there."""
-
-    def __init__(self, texts, embeddings):
-        self.embeddings = dict(zip(texts, embeddings.tolist(), strict=True))
-
-    def embed(self, data, **_):
-        return [self.embeddings[text] for text in data]
 
 
 @pytest.fixture(scope="module", params=DENSE_STORES)
@@ -46,11 +37,9 @@ def engine(request, make_store, cranfield, cranfield_documents, cranfield_model,
         create_index(client, INDEX, definition, "key_tokens", cranfield_model.fingerprint)
     own = {"model": cranfield_model_folder, "document_store": {"hosts": url, "index": INDEX}}
     own_embedder = {"document_embedder": {"model": embedder}, "key_token_embedder": {"progress_bar": False}}
-    indexing = Pipeline.loads(pipeline_yaml(f"indexing.{name}", own_embedder, **own))
+    definition = pipeline_yaml(f"indexing.{name}", own_embedder, **own)
     texts = list(cranfield.documents.values())
-    vars(indexing.get_component("document_embedder"))["embedding_backend"] = ReadyMade(
-        texts, cranfield_documents.embeddings
-    )
+    indexing = with_embeddings(definition, "document_embedder", texts, cranfield_documents.embeddings)
     documents = [Document(id=key, content=text) for key, text in cranfield.documents.items()]
     assert indexing.run({"documents": documents})["writer"]["documents_written"] == 1400
     yield name, own
@@ -58,10 +47,8 @@ def engine(request, make_store, cranfield, cranfield_documents, cranfield_model,
 
 
 def loaded(name, own, embedder, cranfield, cranfield_queries):
-    pipeline = Pipeline.loads(pipeline_yaml(name, {"text_embedder": {"model": embedder}}, **own))
-    backend = ReadyMade(cranfield.queries.values(), cranfield_queries.embeddings)
-    vars(pipeline.get_component("text_embedder"))["embedding_backend"] = backend
-    return pipeline
+    definition = pipeline_yaml(name, {"text_embedder": {"model": embedder}}, **own)
+    return with_embeddings(definition, "text_embedder", list(cranfield.queries.values()), cranfield_queries.embeddings)
 
 
 def asked(cranfield, name: str) -> list[tuple[str, str]]:

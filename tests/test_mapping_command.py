@@ -5,7 +5,6 @@
 
 import json
 import socket
-import sys
 from contextlib import ExitStack
 from uuid import uuid4
 
@@ -17,7 +16,6 @@ from haystack_integrations.document_stores.opensearch import OpenSearchDocumentS
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack import KeyTokenModel, fit
-from keytok_haystack.cli import main
 from keytok_haystack.cli.engine import connected
 from keytok_haystack.engines import index_definition
 
@@ -25,21 +23,6 @@ KINDS = ("opensearch", "elasticsearch-9")
 """Enough where all engines do the same."""
 FIELD_TYPE = {"opensearch": "rank_features", "elasticsearch-9": "sparse_vector"}
 PASSWORD = "hunter2"
-
-
-@pytest.fixture
-def keytok(capsys, monkeypatch):
-    """The command, run in this process: returns the exit code and what it wrote to stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["keytok", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return end.value.code or 0, out, err
-
-    monkeypatch.setenv("COLUMNS", "120")
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filters import any_filters
 from haystack import Document, Pipeline, component
 from haystack.components.retrievers import TextEmbeddingRetriever
 from haystack.core.serialization import component_from_dict
@@ -515,24 +516,7 @@ VALUES = {
 }
 
 
-@st.composite
-def comparisons(draw):
-    field = draw(st.sampled_from(sorted(VALUES)))
-    operator = draw(st.sampled_from(["==", "!=", ">", ">=", "<", "<=", "in", "not in"]))
-    values = VALUES[field]
-    return {"field": field, "operator": operator, "value": draw(st.lists(values) if "in" in operator else values)}
-
-
-FILTERS = st.recursive(
-    comparisons(),
-    lambda inner: st.fixed_dictionaries(
-        {"operator": st.sampled_from(["AND", "OR", "NOT"]), "conditions": st.lists(inner, min_size=1, max_size=3)}
-    ),
-    max_leaves=6,
-)
-
-
-@given(filters=FILTERS, top_k=st.sampled_from([1, 3, 100]))
+@given(filters=any_filters(VALUES), top_k=st.sampled_from([1, 3, 100]))
 @settings(max_examples=400)
 def test_any_filter_means_what_it_means_to_the_store(filtered_store, filters, top_k):
     retriever = SparseRetriever(filtered_store)

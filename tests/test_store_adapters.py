@@ -17,6 +17,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 from engines.stores import DENSE_STORES, ENGINE_STORES, STORES
+from filters import any_filters
 from haystack import Document, Pipeline
 from haystack.components.embedders import MockTextEmbedder
 from haystack.components.writers import DocumentWriter
@@ -313,24 +314,7 @@ VALUES = {
 }
 
 
-@st.composite
-def comparisons(draw):
-    field = draw(st.sampled_from(sorted(VALUES)))
-    operator = draw(st.sampled_from(sorted(OPERATORS)))
-    values = VALUES[field]
-    return {"field": field, "operator": operator, "value": draw(st.lists(values) if "in" in operator else values)}
-
-
-FILTERS = st.recursive(
-    comparisons(),
-    lambda inner: st.fixed_dictionaries(
-        {"operator": st.sampled_from(["AND", "OR", "NOT"]), "conditions": st.lists(inner, min_size=1, max_size=3)}
-    ),
-    max_leaves=6,
-)
-
-
-@given(filters=FILTERS)
+@given(filters=any_filters(VALUES))
 @settings(max_examples=25)
 def test_any_filter_means_what_it_means_to_the_store(sample, filters):
     retriever = SparseRetriever(sample, top_k=100)

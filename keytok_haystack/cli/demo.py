@@ -85,7 +85,7 @@ def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool)
         {"document_embedder": {"model": embedder}, "key_token_embedder": {"progress_bar": interactive}},
         **own,
     )
-    indexing = _with_embeddings(definition, "document_embedder", texts, documents.embeddings)
+    indexing = with_embeddings(definition, "document_embedder", texts, documents.embeddings)
     indexing.run({"documents": [Document(id=key, content=text) for key, text in collection.documents.items()]})
     store: DocumentStore = vars(indexing.get_component("writer"))["document_store"]
     shown = {"field": "id", "operator": "in", "value": list(_SHOWN_DOCUMENTS)}
@@ -93,7 +93,7 @@ def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool)
 
     console.rule(f"[bold]4. Ask through pipelines/hybrid.{suffix}.yml[/bold]", align="left")
     definition = pipeline_yaml(f"hybrid.{suffix}", {"text_embedder": {"model": embedder}}, **own)
-    hybrid = _with_embeddings(definition, "text_embedder", query_texts, queries.embeddings)
+    hybrid = with_embeddings(definition, "text_embedder", query_texts, queries.embeddings)
     question = collection.queries[_SHOWN_QUERY]
     hits = _ask(hybrid, question, bm25_retriever=True)
     console.print(f"[bold]{question}[/bold]")
@@ -101,7 +101,7 @@ def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool)
 
     console.rule("[bold]5. Measure[/bold]", align="left")
     definition = pipeline_yaml(f"query.{suffix}", {"text_embedder": {"model": embedder}}, **own)
-    alone = _with_embeddings(definition, "text_embedder", query_texts, queries.embeddings)
+    alone = with_embeddings(definition, "text_embedder", query_texts, queries.embeddings)
     answers = {
         key: [(hit.id, hit.score or 0.0) for hit in _ask(alone, text)]
         for key, text in tqdm(collection.queries.items(), desc="Asking", disable=not interactive, leave=False)
@@ -164,7 +164,7 @@ def _empty_index(engine: Engine | None, url: str | None, model: KeyTokenModel) -
     return {"hosts": url, "index": _INDEX}
 
 
-def _with_embeddings(definition: str, embedder: str, texts: Sequence[str], embeddings: NDArray[np.float32]) -> Pipeline:
+def with_embeddings(definition: str, embedder: str, texts: Sequence[str], embeddings: NDArray[np.float32]) -> Pipeline:
     """Load a pipeline whose embedder gives out the embeddings that are already there."""
     pipeline = Pipeline.loads(definition)
     vars(pipeline.get_component(embedder))["embedding_backend"] = _Cached(texts, embeddings)

@@ -24,6 +24,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -125,6 +126,7 @@ def missing_requirement() -> str | None:
     return None
 
 
+@cache
 def is_like(url: str, kind: str) -> bool:
     """Tell whether a cluster can do what the tests of an engine expect: its major version, or its k-NN plugin."""
     if kind.startswith("opensearch"):
