@@ -13,6 +13,7 @@ import pytest
 import yaml
 from haystack import Document, Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from rankings import assert_same_hits
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder, PC1Adjuster
 from haystack_integrations.components.retrievers.keytok import KeyTokenExplainer, SparseRetriever
@@ -145,7 +146,7 @@ async def test_the_hybrid_pipeline_explains_every_hit(indexed, cranfield, overri
     assert [ranks[hit.id] for hit in hits] == pytest.approx(sorted(ranks.values(), reverse=True)[:10])
     assert_explained(hits, result["key_token_embedder"]["key_tokens"], indexed)
     concurrently = await pipeline.run_async(data)
-    assert {hit.id: hit.meta for hit in concurrently["explainer"]["documents"]} == {hit.id: hit.meta for hit in hits}
+    assert_same_hits(concurrently["explainer"]["documents"], hits)
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)

@@ -1,0 +1,19 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+from haystack import Document
+
+
+def assert_same_hits(hits: list[Document], expected: list[Document]) -> None:
+    """
+    Assert that two runs of a hybrid pipeline found the same.
+
+    The joiner adds ranks up in the order in which its inputs arrive, so that the last bit of a score may differ, and
+    hits of equal scores may change places, also over the end of the ranking.
+    """
+    assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected])
+    certain = {hit.id: hit.meta for hit in expected if hit.score > expected[-1].score + 1e-9}
+    found = {hit.id: hit.meta for hit in hits}
+    assert certain
+    assert {key: found.get(key) for key in certain} == certain
