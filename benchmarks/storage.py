@@ -107,7 +107,7 @@ def key_tokens(
     """
 
     def values(model: KeyTokenModel, embeddings: NDArray[np.float32]) -> list[Any]:
-        weights = model.encode_documents(embeddings, k)
+        weights = model.encode_documents(embeddings, top_k=k)
         if rounded is not None:
             data = rounded(weights.data.astype(float))
             weights = csr_array((data, weights.indices, weights.indptr), shape=weights.shape)

@@ -3,14 +3,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sparse vectors over readable tokens, from any dense embedding."""
 
-from keytok_haystack.alignment import Alignment, alignment
+from keytok_haystack.alignment import Alignment, alignment, tokens_kept
 from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.index import InvertedIndex
-from keytok_haystack.model import KeyTokenModel, ModelFolderError, Weighting
+from keytok_haystack.model import KeyTokenModel, ModelFolderError
 from keytok_haystack.pipelines import pipeline_yaml
 from keytok_haystack.sources import CheckpointError, calibrate, fit, from_language_model, from_word_embeddings
 from keytok_haystack.spectrum import EmbeddingError, Preparation, Spectrum
 from keytok_haystack.vocabulary import Vocabulary
+from keytok_haystack.weighting import Weighting
 
 __all__ = [
     "Alignment",
@@ -30,4 +31,5 @@ __all__ = [
     "from_language_model",
     "from_word_embeddings",
     "pipeline_yaml",
+    "tokens_kept",
 ]

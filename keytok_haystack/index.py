@@ -13,6 +13,7 @@ from scipy.sparse import csr_array, hstack, vstack
 from keytok_haystack.rank_features import check_weights, truncate_weights
 from keytok_haystack.sparse import dicts_to_rows
 from keytok_haystack.vocabulary import Vocabulary, check_texts
+from keytok_haystack.weighting import inverse_document_frequency
 
 BM25_K1 = 1.2
 BM25_B = 0.75
@@ -120,7 +121,7 @@ class Bm25:
             self._postings = self._weigh()
         n = np.count_nonzero(np.diff(self.counts.indptr))
         frequency = self._postings.document_frequency(query.indices)
-        idf = np.log1p((n - frequency + 0.5) / (frequency + 0.5))
+        idf = inverse_document_frequency(frequency, int(n))
         return self._postings.score(query.indices, query.data * idf)
 
     @property

@@ -6,11 +6,11 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from importlib.metadata import version
-from operator import index
 from pathlib import Path
 from typing import Any, Self, TypeGuard
 
@@ -21,13 +21,14 @@ from safetensors.numpy import save as save_tensors
 from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 
-from keytok_haystack.decoder import TokenDecoder
+from keytok_haystack.decoder import TokenDecoder, sample_rows
 from keytok_haystack.rank_features import shortest_decimals
-from keytok_haystack.sparse import add_literals, row_maxima, rows_to_dicts, scale_rows
+from keytok_haystack.sparse import row_maxima, rows_to_dicts, scale_columns, scale_rows
 from keytok_haystack.spectrum import Preparation, Spectrum, check_embeddings
 from keytok_haystack.vocabulary import Vocabulary
+from keytok_haystack.weighting import Weighting, add_literals, root_frequencies
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _CONFIG, _TOKENIZER, _DECODER, _SPECTRUM = (
     "config.json",
     "tokenizer.json",
@@ -41,60 +42,19 @@ class ModelFolderError(ValueError):
     """A folder that is not a key-token model, or not one that this version can read."""
 
 
-@dataclass(frozen=True)
-class Weighting:
-    """
-    How logits become the weights of a document's tokens and how many tokens are kept.
-
-    :param k_document: How many tokens a document keeps (`K`).
-    :param m_query: How many aligned tokens a query has beside its literal ones (`M`).
-    :param exponent: A document's weight is `logit ** exponent`; 0.5 dampens the strongest tokens.
-    :param weight_scale: What a document's weights are divided by, so that the strongest is 1 in the mean.
-    :param minimum_weight: Document weights up to this are left out.
-    """
-
-    k_document: int = 128
-    m_query: int = 32
-    exponent: float = 0.5
-    weight_scale: float = 1.0
-    minimum_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse settings without a meaning, and turn numpy's numbers into Python's, which JSON knows."""
-        for name, kind in (("k_document", index), ("m_query", index), ("exponent", float), ("weight_scale", float)):
-            object.__setattr__(self, name, kind(getattr(self, name)))
-        object.__setattr__(self, "minimum_weight", float(self.minimum_weight))
-        if self.k_document < 1 or self.m_query < 0:
-            msg = (
-                f"k_document must be at least 1 and m_query at least 0, but they are {self.k_document}, {self.m_query}."
-            )
-            raise ValueError(msg)
-        if not (0 < self.exponent < np.inf and 0 < self.weight_scale < np.inf and 0 <= self.minimum_weight < np.inf):
-            msg = "exponent and weight_scale must be positive and finite, and minimum_weight not negative."
-            raise ValueError(msg)
-
-    def document_weights(self, logits: csr_array) -> csr_array:
-        """Turn positive logits, shape `(n, V)`, into document weights."""
-        weights = (logits.data**self.exponent / self.weight_scale).astype(np.float32)
-        return csr_array((weights, logits.indices, logits.indptr), shape=logits.shape)
-
-    @property
-    def minimum_logit(self) -> float:
-        """The logit whose document weight is `minimum_weight`."""
-        return float((self.minimum_weight * self.weight_scale) ** (1 / self.exponent))
-
-
 @dataclass(frozen=True, eq=False)
 class KeyTokenModel:
     """
     Turn embeddings into key tokens: sparse weights over the features of a vocabulary.
 
-    Documents and queries are weighted differently. A document keeps its strongest aligned tokens, dampened and scaled
-    so that the strongest weighs 1 in the mean over the fitting corpus. A query has its aligned tokens and its own
-    (literal) ones, scaled so that the strongest weighs 1. The score of a document is the dot product.
+    Documents and queries are weighted differently. A document keeps the strongest of the tokens that its embedding is
+    aligned with and, where its text is known, its own (literal) ones; they are dampened, and scaled so that the
+    strongest weighs 1 in the mean over the fitting corpus. A query has its aligned tokens and its own ones, scaled so
+    that the strongest weighs 1. The score of a document is the dot product.
 
-    :param vocabulary: The `V` features.
-    :param decoder: From embeddings of dimension `d` to `V` logits.
+    :param vocabulary: The `V` features of a tokenizer. Those that the decoder has rows for come first; a text is found
+        by the others only if they are its own tokens.
+    :param decoder: From embeddings of dimension `d` to logits of the first `v <= V` features.
     :param weighting: How logits become weights.
     :param source: Where the decoder comes from: "fit", "language-model" or "word-embeddings".
     :param embedder: The name of the embedding model that this model reads, if known.
@@ -103,22 +63,24 @@ class KeyTokenModel:
     :param query_mean: Shape `(d,)`, the mean of prepared query embeddings (`with_query_mean`), for embedders whose
         instruction moves queries away from documents; None uses the documents' mean.
     :param fit_seconds: How long fitting took, if it was measured.
+    :param refine_seconds: How long refining took; None if the decoder is as it was fitted or read.
     """
 
     vocabulary: Vocabulary
     decoder: TokenDecoder
-    weighting: Weighting = Weighting()
+    weighting: Weighting = field(default_factory=Weighting)
     source: str = "fit"
     embedder: str | None = None
     idf: NDArray[np.float32] | None = None
     spectrum: Spectrum | None = None
     query_mean: NDArray[np.float32] | None = None
     fit_seconds: float | None = None
+    refine_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together."""
-        if len(self.vocabulary) != len(self.decoder):
-            msg = f"The vocabulary has {len(self.vocabulary)} features, but the decoder {len(self.decoder)}."
+        if len(self.vocabulary) < len(self.decoder):
+            msg = f"The vocabulary has only {len(self.vocabulary)} features, but the decoder {len(self.decoder)}."
             raise ValueError(msg)
         if self.idf is not None and self.idf.shape != (len(self.vocabulary),):
             msg = f"The idf has the shape {self.idf.shape}, but there are {len(self.vocabulary)} features."
@@ -141,17 +103,35 @@ class KeyTokenModel:
             return self.decoder
         return TokenDecoder(self.decoder.weight, replace(self.decoder.preparation, mean=self.query_mean))
 
-    def encode_documents(self, embeddings: ArrayLike, top_k: int | None = None) -> csr_array:
+    def encode_documents(
+        self, embeddings: ArrayLike, texts: Iterable[str] | None = None, top_k: int | None = None
+    ) -> csr_array:
         """
-        Turn document embeddings into the weights of their key tokens.
+        Turn documents into the weights of their key tokens.
 
         :param embeddings: Shape `(n, d)`, as the embedder gives them or adjusted by `PC1Adjuster`.
+        :param texts: The `n` texts, whose own tokens join what the embeddings say: each adds `literal_weight * idf *
+            sqrt(tf / length)` to its logit, before the strongest are chosen. None reads the embeddings alone.
         :param top_k: How many tokens to keep; the weighting's `k_document` by default.
         :returns: Shape `(n, V)`, float32. A row is empty where no logit is positive.
         :raises EmbeddingError: The embeddings are unusable: wrong dimension, zero or not finite.
+        :raises ValueError: There are not as many texts as embeddings.
         """
+        embeddings = check_embeddings(embeddings, self.dimension)
+        literals = None if texts is None else self.literal_logits(self._counts(texts, len(embeddings)))
         k = self.weighting.k_document if top_k is None else top_k
-        return self.weighting.document_weights(self.decoder.top_k(embeddings, k, self.weighting.minimum_logit))
+        return self.weighting.document_weights(self._widened(self.decoder.top_k(embeddings, k, literals)))
+
+    def literal_logits(self, counts: csr_array) -> csr_array | None:
+        """
+        Return what documents' own tokens add to their logits.
+
+        :param counts: Shape `(n, V)`, the literal counts.
+        :returns: Shape `(n, V)`, or None where nothing is added: the share is 0, or no idf or scale has been fitted.
+        """
+        if self.idf is None or self.weighting.literal_weight == 0:
+            return None
+        return scale_columns(root_frequencies(counts), self.idf * np.float32(self.weighting.literal_weight))
 
     def encode_queries(
         self, embeddings: ArrayLike, texts: Iterable[str] | None = None, top_k: int | None = None
@@ -167,17 +147,24 @@ class KeyTokenModel:
         :raises ValueError: There are not as many texts as embeddings.
         """
         m = self.weighting.m_query if top_k is None else top_k
-        weights = self._query_decoder.top_k(embeddings, max(m, 1))
+        weights = self._widened(self._query_decoder.top_k(embeddings, max(m, 1)))
         if m == 0:
             weights = csr_array(weights.shape, dtype=np.float32)
         if texts is not None:
-            literals = self.vocabulary.literal_counts(texts)
-            if literals.shape[0] != weights.shape[0]:
-                msg = f"There are {weights.shape[0]} query embeddings, but {literals.shape[0]} texts."
-                raise ValueError(msg)
-            weights = add_literals(weights, literals, self.idf)
+            weights = add_literals(weights, self._counts(texts, weights.shape[0]), self.idf)
         maxima = row_maxima(weights)
         return scale_rows(weights, 1 / np.where(maxima > 0, maxima, 1))
+
+    def _counts(self, texts: Iterable[str], expected: int) -> csr_array:
+        counts = self.vocabulary.literal_counts(texts)
+        if counts.shape[0] != expected:
+            msg = f"There are {expected} embeddings, but {counts.shape[0]} texts."
+            raise ValueError(msg)
+        return counts
+
+    def _widened(self, rows: csr_array) -> csr_array:
+        """Rows over the decoder's features as rows over all features."""
+        return csr_array((rows.data, rows.indices, rows.indptr), shape=(rows.shape[0], len(self.vocabulary)))
 
     def document_tokens(self, weights: csr_array) -> list[dict[str, float]]:
         """
@@ -196,10 +183,10 @@ class KeyTokenModel:
     @cached_property
     def fingerprint(self) -> str:
         """
-        A digest of all that document weights depend on: vocabulary, decoder, preparation and document weighting.
+        A digest of all that document weights depend on: vocabulary, idf, decoder, preparation and document weighting.
 
-        Documents and queries must come from models of the same fingerprint; `m_query`, `idf` and `query_mean` may
-        change freely.
+        Documents and queries must come from models of the same fingerprint; `m_query` and `query_mean` may change
+        freely.
         """
         preparation = self.decoder.preparation
         digest = hashlib.sha256(f"keytok-haystack {FORMAT_VERSION}\n".encode())
@@ -207,7 +194,8 @@ class KeyTokenModel:
         del weighting["m_query"]
         settings = [self.vocabulary.features, weighting, preparation.normalize]
         digest.update(json.dumps(settings, sort_keys=True).encode())
-        for array in (self.decoder.weight.astype(np.float16), preparation.mean, preparation.removed):
+        weight, feature_of_id = self.decoder.weight.astype(np.float16), self.vocabulary.feature_of_id
+        for array in (weight, preparation.mean, preparation.removed, self.idf, feature_of_id):
             digest.update(b"\0" if array is None else np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
@@ -219,6 +207,68 @@ class KeyTokenModel:
     def with_weighting(self, **changes: Any) -> Self:
         """Return this model with changed settings of its `Weighting`."""
         return replace(self, weighting=replace(self.weighting, **changes))
+
+    def refine(
+        self,
+        embeddings: ArrayLike,
+        texts: Sequence[str] | None = None,
+        *,
+        seed: int = 0,
+        device: str | None = None,
+        checkpoint: Path | None = None,
+        progress_bar: bool = False,
+    ) -> Self:
+        """
+        Return this model with its decoder refined on a corpus (`TokenDecoder.refine`), and the time that took.
+
+        :param embeddings: Shape `(n, d)`, of the texts that the model was fitted to, or some of them.
+        :param texts: The `n` texts; with them the decoder learns to say what a document's own tokens do not.
+        :param seed: On a CPU the same seed gives the same model.
+        :param device: Where to compute, as torch names it; by default a GPU if there is one.
+        :param checkpoint: A file from which an interrupted run of the same input goes on.
+        :param progress_bar: Whether to show a progress bar.
+        :raises EmbeddingError: The embeddings are unusable: wrong dimension, zero or not finite.
+        :raises ValueError: There are not as many texts as embeddings, or less than 16.
+        :raises ModuleNotFoundError: torch is not installed.
+        """
+        started = time.perf_counter()
+        checked = check_embeddings(embeddings, self.dimension)
+        if texts is not None and len(texts) != len(checked):
+            msg = f"There are {len(checked)} embeddings, but {len(texts)} texts."
+            raise ValueError(msg)
+        rows = sample_rows(len(checked), seed)
+        counts = None if texts is None else self.vocabulary.literal_counts([texts[row] for row in rows])
+        decoder = self.decoder.refine(
+            checked[rows],
+            None if counts is None else self.literal_logits(counts),
+            weighting=self.weighting,
+            seed=seed,
+            device=device,
+            checkpoint=checkpoint,
+            progress_bar=progress_bar,
+        )
+        refined = replace(self, decoder=decoder).scaled_to(checked[rows], counts)
+        return replace(refined, refine_seconds=time.perf_counter() - started)
+
+    def scaled_to(self, embeddings: ArrayLike, counts: csr_array | None = None) -> Self:
+        """
+        Return this model with the scales of its document weighting fitted to a sample of documents.
+
+        :param embeddings: Shape `(n, d)`, a few thousand.
+        :param counts: Shape `(n, V)`, the literal counts of their texts; without them literal tokens stay out.
+        """
+        unscaled = self.with_weighting(weight_scale=1.0, literal_scale=0.0, minimum_weight=0.0)
+        literals = None
+        if counts is not None and counts.shape[0] and self.idf is not None:
+            largest_logit = row_maxima(self.decoder.top_k(embeddings, 1)).mean()
+            largest_literal = row_maxima(scale_columns(root_frequencies(counts), self.idf)).mean()
+            if largest_literal > 0:
+                unscaled = unscaled.with_weighting(literal_scale=largest_logit / largest_literal)
+                literals = unscaled.literal_logits(counts)
+        strongest = row_maxima(unscaled.weighting.document_weights(self.decoder.top_k(embeddings, 1, literals)))
+        mean = float(strongest.mean()) if len(strongest) else 0.0
+        minimum_weight = self.weighting.minimum_weight
+        return unscaled.with_weighting(weight_scale=mean if mean > 0 else 1.0, minimum_weight=minimum_weight)
 
     def save(self, path: str | Path) -> None:
         """
@@ -269,6 +319,7 @@ class KeyTokenModel:
             "source": self.source,
             "embedder": None if self.embedder is None else str(self.embedder),
             "fit_seconds": self.fit_seconds,
+            "refine_seconds": self.refine_seconds,
             "dimension": self.dimension,
             "normalize": preparation.normalize,
             **asdict(self.weighting),
@@ -315,20 +366,15 @@ class KeyTokenModel:
         return cls(
             vocabulary=Vocabulary(tokenizer, json.loads(tensors["features"].tobytes()), tensors["feature_of_id"]),
             decoder=TokenDecoder(tensors["weight"], preparation),
-            weighting=Weighting(**{field.name: config[field.name] for field in fields(Weighting)}),
+            weighting=Weighting(**{setting.name: config[setting.name] for setting in fields(Weighting)}),
             source=config["source"],
             embedder=config["embedder"],
             fit_seconds=config["fit_seconds"],
+            refine_seconds=config["refine_seconds"],
             idf=tensors.get("idf"),
             spectrum=Spectrum(**load_tensors(files[_SPECTRUM])) if _SPECTRUM in files else None,
             query_mean=tensors.get("query_mean"),
         )
-
-
-def mean_maximum(weights: csr_array) -> float:
-    """Return the mean over rows, shape `(n, V)`, of the largest weight: what `weight_scale` divides by."""
-    mean = float(row_maxima(weights).mean()) if weights.shape[0] else 0.0
-    return mean if mean > 0 else 1.0
 
 
 def _pack(**arrays: NDArray[Any] | None) -> bytes:

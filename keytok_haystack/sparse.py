@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Sparse rows: selecting the top-K, weighting, adding a query's literal features, and turning rows into dicts."""
+"""Sparse rows: selecting the top-K, scaling, and turning rows into dicts and back."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-LITERAL_WEIGHT = 2.0  # the weight of the rarest literal feature, in units of the query's strongest key token
 
-
-def top_k(logits: NDArray[np.float32], k: int, minimum: float = 0.0) -> csr_array:
+def top_k(logits: NDArray[np.float32], k: int) -> csr_array:
     """
-    Keep the `k` largest entries of each row that exceed `minimum`; of equal ones, those of the lowest features.
+    Keep the `k` largest positive entries of each row; of equal ones, those of the lowest features.
 
     :param logits: Shape `(n, V)`.
     :param k: At least 1; more than `V` keeps all.
@@ -27,7 +25,7 @@ def top_k(logits: NDArray[np.float32], k: int, minimum: float = 0.0) -> csr_arra
         msg = f"At least 1 entry must be kept, but k is {k}."
         raise ValueError(msg)
     size = logits.shape[1]
-    kept = logits > minimum
+    kept = logits > 0
     if k < size:
         threshold = _kth_largest(logits, k)
         kept &= logits >= threshold[:, None]
@@ -39,6 +37,19 @@ def top_k(logits: NDArray[np.float32], k: int, minimum: float = 0.0) -> csr_arra
     columns = (flat % size).astype(np.int32)
     indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(kept, axis=1))]).astype(np.int32)
     return csr_array((logits.reshape(-1)[flat], columns, indptr), shape=logits.shape)
+
+
+def strongest(rows: csr_array, k: int) -> csr_array:
+    """Keep the `k` largest entries of each sparse row, shape `(n, V)`; of equal ones, those of the lowest features."""
+    lengths = np.diff(rows.indptr)
+    if not (lengths > k).any():
+        return rows
+    row_of_entry = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((rows.indices, -rows.data, row_of_entry))
+    rank = np.arange(rows.nnz) - np.repeat(rows.indptr[:-1], lengths)
+    kept = np.sort(order[rank < k])
+    indptr = np.concatenate([[0], np.cumsum(np.minimum(lengths, k))]).astype(np.int32)
+    return csr_array((rows.data[kept], rows.indices[kept], indptr), shape=rows.shape)
 
 
 def _kth_largest(logits: NDArray[np.float32], k: int) -> NDArray[np.float32]:
@@ -66,30 +77,22 @@ def row_maxima(rows: csr_array) -> NDArray[np.float32]:
     return maxima
 
 
+def row_norms(rows: csr_array) -> NDArray[np.float32]:
+    """Return the Euclidean norm of each row, shape `(n,)`."""
+    squares = csr_array((np.square(rows.data), rows.indices, rows.indptr), shape=rows.shape)
+    norms: NDArray[np.float32] = np.sqrt(np.asarray(squares.sum(axis=1)).ravel())
+    return norms
+
+
 def scale_rows(rows: csr_array, factors: NDArray[np.floating]) -> csr_array:
     """Multiply each row by its factor, shape `(n,)`."""
     data = rows.data * np.repeat(factors.astype(np.float32), np.diff(rows.indptr))
     return csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
-def add_literals(aligned: csr_array, literals: csr_array, idf: NDArray[np.float32] | None) -> csr_array:
-    """
-    Join a query's aligned tokens with its literal tokens (section 5 of the paper takes the union of the two sets).
-
-    Each distinct literal feature adds `2 * idf / max idf` times the weight of the query's strongest aligned token, or
-    that weight itself where no idf is known. A query without aligned tokens is its literals alone.
-
-    :param aligned: Shape `(n, V)`, non-negative.
-    :param literals: Shape `(n, V)`, the literal features; counts are ignored.
-    :param idf: Shape `(V,)`, or None.
-    """
-    relative = np.ones(literals.shape[1], dtype=np.float32) if idf is None else LITERAL_WEIGHT * idf / idf.max()
-    strongest = row_maxima(aligned)
-    strongest[strongest == 0] = 1.0
-    weighted = csr_array((relative[literals.indices], literals.indices, literals.indptr), shape=literals.shape)
-    joined = csr_array(aligned + scale_rows(weighted, strongest))
-    joined.sort_indices()
-    return joined
+def scale_columns(rows: csr_array, factors: NDArray[np.float32]) -> csr_array:
+    """Multiply each column by its factor, shape `(V,)`."""
+    return csr_array((rows.data * factors[rows.indices], rows.indices, rows.indptr), shape=rows.shape)
 
 
 def rows_to_dicts(rows: csr_array, keys: Sequence[str]) -> list[dict[str, float]]:

@@ -88,19 +88,15 @@ class Vocabulary:
         """The tokenizer, serialized as a `tokenizer.json`."""
         return str(self._tokenizer.to_str())
 
-    def subset(self, kept: NDArray[np.integer[Any]]) -> "Vocabulary":
-        """
-        Keep only some features; the literal features of a text are then found among those.
+    def led_by(self, first: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Return the order, shape `(V,)`, in which some features, shape `(v,)`, distinct, come before all others."""
+        return np.concatenate([first, np.setdiff1d(np.arange(len(self)), first)]).astype(np.int64)
 
-        :param kept: Shape `(v,)`, the features to keep, ascending.
-        """
+    def reordered(self, order: NDArray[np.integer[Any]]) -> "Vocabulary":
+        """Return the same features in another order, shape `(V,)`, a permutation."""
         position = np.full(len(self) + 1, -1, dtype=np.int32)  # the last entry serves feature -1
-        position[kept] = np.arange(len(kept), dtype=np.int32)
-        return Vocabulary(self._tokenizer, [self.features[i] for i in kept], position[self.feature_of_id])
-
-    def whole(self) -> "Vocabulary":
-        """Return all features of the tokenizer, also those that a `subset` has left out."""
-        return Vocabulary.from_tokenizer(self._tokenizer)
+        position[order] = np.arange(len(self), dtype=np.int32)
+        return Vocabulary(self._tokenizer, [self.features[i] for i in order], position[self.feature_of_id])
 
     def literal_counts(self, texts: Iterable[str], *, first: int = 0) -> csr_array:
         """

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from keytok_haystack import EmbeddingError, Preparation, TokenDecoder
 from keytok_haystack import decoder as decoder_module
@@ -58,16 +59,43 @@ def test_the_matrix_is_rounded_to_float16():
     assert decoder.dimension == 2
 
 
-@given(st.integers(0, 40), st.integers(1, 60), st.sampled_from([0.0, 10.0, 40.0]))
-def test_top_k_is_what_sorting_the_dense_logits_gives(n: int, k: int, minimum: float):
+@given(st.integers(0, 40), st.integers(1, 60))
+def test_top_k_is_what_sorting_the_dense_logits_gives(n: int, k: int):
     decoder, embeddings = integer_decoder(), integer_embeddings(n)
     dense = embeddings.astype(np.float64) @ decoder.weight.astype(np.float64).T
-    rows = decoder.top_k(embeddings, k, minimum)
+    rows = decoder.top_k(embeddings, k)
     assert rows.shape == (n, 50)
     for i, logits in enumerate(dense.tolist()):
-        best = sorted((-value, column) for column, value in enumerate(logits) if value > minimum)[:k]
+        best = sorted((-value, column) for column, value in enumerate(logits) if value > 0)[:k]
         found = dict(zip(rows[[i]].indices.tolist(), rows[[i]].data.tolist(), strict=True))
         assert found == {column: -value for value, column in best}
+
+
+@given(
+    st.integers(0, 30),
+    st.integers(1, 70),
+    st.sampled_from([50, 51, 64]),
+    st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    st.integers(0, 5),
+)
+def test_top_k_with_literals_is_what_sorting_their_dense_sums_gives(
+    n: int, k: int, width: int, density: float, seed: int
+):
+    decoder, embeddings = integer_decoder(), integer_embeddings(n)
+    random = np.random.default_rng(seed)
+    added = random.integers(1, 60, size=(n, width)) * (random.random((n, width)) < density)
+    literals = csr_array(added.astype(np.float32))
+    dense = added.astype(np.float64)
+    dense[:, :50] += embeddings.astype(np.float64) @ decoder.weight.astype(np.float64).T
+    rows = decoder.top_k(embeddings, k, literals)
+    assert rows.shape == (n, width)
+    assert rows.dtype == np.float32
+    assert rows.has_canonical_format
+    for i, logits in enumerate(dense.tolist()):
+        best = sorted((-value, column) for column, value in enumerate(logits) if value > 0)[:k]
+        found = dict(zip(rows[[i]].indices.tolist(), rows[[i]].data.tolist(), strict=True))
+        assert found == {column: -value for value, column in best}
+    np.testing.assert_array_equal(literals.toarray(), added)
 
 
 @pytest.mark.parametrize("entries", [1, 50, 51, 99, 350, 1000, 10**6])
@@ -83,14 +111,36 @@ def test_the_size_of_chunks_makes_no_difference(entries: int, monkeypatch: pytes
     assert rows.dtype == whole.dtype == np.float32
 
 
+def test_the_order_in_which_literals_are_stored_makes_no_difference():
+    decoder, embeddings = integer_decoder(), integer_embeddings(1)
+    columns, added = np.array([58, 3, 51, 40]), np.array([7, 9, 90, 2], dtype=np.float32)
+    stored, ascending = (csr_array((added[o], columns[o], [0, 4]), shape=(1, 60)) for o in ([0, 1, 2, 3], [1, 3, 2, 0]))
+    for k in (1, 3, 60):
+        rows = decoder.top_k(embeddings, k, stored)
+        assert rows.indices.tolist() == decoder.top_k(embeddings, k, ascending).indices.tolist()
+        assert rows.has_sorted_indices
+
+
+@pytest.mark.parametrize("entries", [1, 51, 350, 10**6])
+def test_the_size_of_chunks_makes_no_difference_to_literals(entries: int, monkeypatch: pytest.MonkeyPatch):
+    decoder, embeddings = integer_decoder(), integer_embeddings(67)
+    random = np.random.default_rng(1)
+    literals = csr_array((random.integers(1, 60, size=(67, 55)) * (random.random((67, 55)) < 0.1)).astype(np.float32))
+    whole = decoder.top_k(embeddings, 5, literals)
+    monkeypatch.setattr(decoder_module, "_CHUNK_ENTRIES", entries)
+    assert (decoder.top_k(embeddings, 5, literals) != whole).nnz == 0
+    assert (decoder.top_k(embeddings, 5, literals) != decoder.top_k(embeddings, 5, csr_array((67, 55)))).nnz > 0
+
+
 def test_no_embeddings_give_no_rows():
     decoder = random_decoder()
     nothing = np.zeros((0, 6), dtype=np.float32)
     assert decoder.logits(nothing).shape == (0, 50)
     assert list(decoder.chunks(nothing)) == []
-    rows = decoder.top_k(nothing, 5)
-    assert rows.shape == (0, 50)
-    assert rows.dtype == np.float32
+    for rows in (decoder.top_k(nothing, 5), decoder.top_k(nothing, 5, csr_array((0, 50), dtype=np.float32))):
+        assert rows.shape == (0, 50)
+        assert rows.dtype == np.float32
+    assert decoder.top_k(nothing, 5, csr_array((0, 60), dtype=np.float32)).shape == (0, 60)
 
 
 @pytest.mark.parametrize("method", ["logits", "top_k", "chunks"])

@@ -214,15 +214,17 @@ def test_embeddings_may_be_lists(
 
 
 @pytest.mark.parametrize("min_df", [1, 14, 16, 18])
-def test_features_in_fewer_texts_than_min_df_are_left_out(
+def test_features_in_fewer_texts_than_min_df_come_last_and_have_no_row(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, min_df: int
 ):
     df = document_frequencies(small_texts, small_vocabulary.features)
     expected = tuple(f for f, n in zip(small_vocabulary.features, df, strict=True) if n >= min_df)
     assert min_df == 1 or 0 < len(expected) < 12, "the test can tell them apart"
     model = fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df)
-    assert model.vocabulary.features == expected
-    np.testing.assert_allclose(model.idf, lucene_idf(small_texts, expected), rtol=1e-6)
+    assert len(model.decoder) == len(expected)
+    rare = tuple(feature for feature in small_vocabulary.features if feature not in expected)
+    assert model.vocabulary.features == expected + rare
+    np.testing.assert_allclose(model.idf, lucene_idf(small_texts, expected + rare), rtol=1e-6)
     # leaving features out changes no other feature's direction; lengths of texts count all of their tokens
     everything = fit(small_embeddings, small_texts, small_vocabulary, min_df=1).decoder.weight[df >= min_df]
     np.testing.assert_allclose(model.decoder.weight, largest_is_1(everything), atol=4 * HALF_STEP)
@@ -249,12 +251,54 @@ def test_rare_features_have_the_rows_of_a_head_at_the_mean_deviation_of_the_fitt
     assert scaled_head == pytest.approx((x @ weight[~rare].T).std(axis=0).mean(), rel=1e-2)
 
 
-@pytest.mark.parametrize("shape", [(12, 7), (11, 8), (13, 8)])
+@pytest.mark.parametrize("min_df", [16, 18])
+def test_a_head_may_be_over_the_first_features_only(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, min_df: int
+):
+    features = small_vocabulary.features
+    frequent = document_frequencies(small_texts, features) >= min_df
+    size = 1 + int(np.flatnonzero(~frequent)[:-1].max())  # the last of the rare features has neither
+    in_head = np.arange(12) < size
+    assert frequent[~in_head].any(), "a frequent feature is not in the head"
+    assert (~frequent[in_head]).any(), "a rare feature is in the head"
+    head = TokenDecoder(5 * np.random.default_rng(1).normal(size=(size, 8)), Preparation())
+    model = fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df, head=head)
+    decoded = [i for i in range(12) if frequent[i] or in_head[i]]
+    neither = [i for i in range(12) if not (frequent[i] or in_head[i])]
+    assert neither
+    assert model.vocabulary.features == tuple(features[i] for i in decoded + neither)
+    assert len(model.decoder) == len(decoded)
+    np.testing.assert_allclose(model.idf, lucene_idf(small_texts, model.vocabulary.features), rtol=1e-6)
+    rows = dict(zip(model.vocabulary.features, model.decoder.weight.astype(np.float64), strict=False))
+    fitted = np.array([rows[features[i]] for i in np.flatnonzero(frequent)])
+    alone = fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df).decoder.weight
+    np.testing.assert_allclose(largest_is_1(fitted), largest_is_1(alone), atol=4 * HALF_STEP)
+    taken = np.flatnonzero(in_head & ~frequent)
+    factors = np.array([rows[features[i]] for i in taken]) / head.weight[taken]
+    np.testing.assert_allclose(factors, factors.mean(), rtol=2e-2)
+    both = np.flatnonzero(in_head & frequent)
+    x = unit(small_embeddings)
+    deviations = (x @ fitted.T).std(axis=0).mean(), (x @ (head.weight[both] * factors.mean()).T).std(axis=0).mean()
+    assert deviations[0] == pytest.approx(deviations[1], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((12, 7), "7 dimensions, but the embeddings 8"),
+        ((11, 7), "7 dimensions, but the embeddings 8"),
+        ((13, 8), "13 rows, but the vocabulary only 12 features"),
+    ],
+)
 def test_a_head_of_another_shape_is_refused(
-    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, shape: tuple[int, int]
+    small_embeddings: np.ndarray,
+    small_texts: list[str],
+    small_vocabulary: Vocabulary,
+    shape: tuple[int, int],
+    message: str,
 ):
     head = TokenDecoder(np.ones(shape), Preparation())
-    with pytest.raises(ValueError, match=f"{shape[0]}.*{shape[1]}|features"):
+    with pytest.raises(ValueError, match=message):
         fit(small_embeddings, small_texts, small_vocabulary, head=head)
 
 
@@ -269,8 +313,25 @@ def test_the_strongest_weights_of_the_documents_are_1_in_the_mean(
 ):
     weighting = Weighting(k_document=k_document, m_query=5, exponent=exponent, weight_scale=77.0)
     model = fit(small_embeddings, small_texts, small_vocabulary, weighting=weighting)
-    assert model.encode_documents(small_embeddings).toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
-    assert replace(model.weighting, weight_scale=77.0) == weighting
+    weights = model.encode_documents(small_embeddings, small_texts)
+    assert weights.toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
+    assert replace(model.weighting, weight_scale=77.0, literal_scale=0.0) == weighting
+
+
+@pytest.mark.parametrize("share", [0.0, 0.35, 0.9])
+def test_own_tokens_are_made_comparable_with_logits(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, share: float
+):
+    weighting = Weighting(literal_share=share, literal_scale=77.0)
+    model = fit(small_embeddings, small_texts, small_vocabulary, weighting=weighting, min_df=16)
+    features = model.vocabulary.features
+    logits = np.maximum(model.decoder.logits(small_embeddings).astype(np.float64), 0)
+    literals = dense_targets(small_texts, features) * lucene_idf(small_texts, features)
+    expected = logits.max(axis=1).mean() / literals.max(axis=1).mean()
+    assert model.weighting.literal_scale == pytest.approx(expected, rel=1e-5)
+    assert model.weighting.literal_share == share
+    strongest = model.encode_documents(small_embeddings, small_texts).toarray().max(axis=1)
+    assert strongest.mean() == pytest.approx(1, rel=1e-5)
 
 
 def test_the_weight_scale_of_a_large_corpus_is_estimated_from_a_sample_of_all_of_it(small_vocabulary: Vocabulary):
@@ -281,7 +342,10 @@ def test_the_weight_scale_of_a_large_corpus_is_estimated_from_a_sample_of_all_of
     model = fit(embeddings, texts, small_vocabulary)
     maxima = model.encode_documents(embeddings).toarray().max(axis=1)
     assert maxima[:4500].mean() > 1.5 * maxima[4500:].mean()
-    assert maxima.mean() == pytest.approx(1, rel=0.02)
+    assert model.encode_documents(embeddings, texts).toarray().max(axis=1).mean() == pytest.approx(1, rel=0.02)
+    logits = np.maximum(model.decoder.logits(embeddings), 0).max(axis=1).mean()
+    literals = dense_targets(texts, small_vocabulary.features) * lucene_idf(texts, small_vocabulary.features)
+    assert model.weighting.literal_scale == pytest.approx(logits / literals.max(axis=1).mean(), rel=0.04)
 
 
 def test_the_name_of_the_embedder_is_kept(small_model: KeyTokenModel):
@@ -420,13 +484,13 @@ def test_cranfield_is_retrieved_better_than_by_the_dense_vectors(
     assert dense == pytest.approx(0.382, abs=0.002)
 
     assert (cranfield_model.weighting.k_document, cranfield_model.weighting.m_query) == (128, 32)
-    documents = cranfield_model.encode_documents(cranfield_documents.embeddings)
+    documents = cranfield_model.encode_documents(cranfield_documents.embeddings, texts)
     queries = cranfield_model.encode_queries(cranfield_queries.embeddings, questions)
     assert np.diff(documents.indptr).max() <= 128
     scores = queries.toarray() @ documents.toarray().T
     assert ndcg(cranfield, scores) >= 0.40
 
-    whole = cranfield_model.vocabulary.whole()
-    lexical = bm25_scores(whole.literal_counts(texts), whole.literal_counts(questions))
+    vocabulary = cranfield_model.vocabulary
+    lexical = bm25_scores(vocabulary.literal_counts(texts), vocabulary.literal_counts(questions))
     assert ndcg(cranfield, scores + 0.1 * lexical) >= 0.40
     assert ndcg(cranfield, scores + 0.1 * lexical) > max(dense, ndcg(cranfield, lexical))

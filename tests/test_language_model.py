@@ -190,12 +190,32 @@ def test_a_checkpoint_made_without_transformers_is_read(tmp_path: Path, dtype: t
     assert_decodes_with(model, head.astype(np.float32))
 
 
-def test_tokens_without_a_row_have_no_feature(tmp_path: Path):
+def test_features_without_a_row_come_last_and_are_literal_only(tmp_path: Path):
     head = np.random.default_rng(0).normal(size=(5, D)).astype(np.float32)
     model = from_language_model(save_checkpoint(tmp_path, {}, lm_head__weight=head))
-    assert model.vocabulary.features == ("lift", "wing")
+    assert model.vocabulary.features[:2] == ("lift", "wing")
+    assert sorted(model.vocabulary.features[2:]) == ["3.5", "wave"]
     assert len(model.decoder) == 2
-    assert model.vocabulary.literal_counts(["wing Wave Lift"]).toarray().tolist() == [[1, 1]]
+    wave = model.vocabulary.features.index("wave")
+    expected = [1.0 if i in (0, 1, wave) else 0.0 for i in range(4)]
+    assert model.vocabulary.literal_counts(["wing Wave Lift"]).toarray().tolist() == [expected]
+    embedding = np.ones((1, D))
+    assert model.encode_documents(embedding, top_k=4).indices.max(initial=0) < 2
+    assert set(model.query_tokens(model.encode_queries(embedding, ["Wave"], top_k=0))[0]) == {"wave"}
+
+
+@pytest.mark.parametrize("rows", [[4, 6], [6], [7, 1]], ids=str)
+def test_rows_stay_with_their_features_where_some_features_have_none(tmp_path: Path, rows: list[int]):
+    """A head that is shorter than the tokenizer's ids lacks rows at the end; the order of features follows the ids."""
+    head = np.random.default_rng(1).normal(size=(max(rows) + 1, D)).astype(np.float32)
+    model = from_language_model(save_checkpoint(tmp_path, {}, lm_head__weight=head))
+    expected = {
+        f: head[[i for i in ids if i < len(head)]].mean(axis=0) for f, ids in FEATURES.items() if ids[0] < len(head)
+    }
+    assert model.vocabulary.features[: len(model.decoder)] == tuple(expected)
+    for row, exact in zip(model.decoder.weight, expected.values(), strict=True):
+        np.testing.assert_allclose(row, exact, rtol=2**-10, atol=2**-24)
+    assert set(model.vocabulary.features) == set(FEATURES)
 
 
 def test_a_tensor_whose_name_only_ends_alike_is_not_taken_for_the_head(tmp_path: Path):
@@ -376,10 +396,26 @@ def test_calibrated_documents_have_a_mean_maximum_of_1(read: KeyTokenModel, embe
 
 def test_calibrating_with_texts_gives_idf(read: KeyTokenModel, embeddings: np.ndarray):
     texts = ["wing", "wing wing", "", "lift Wave", *["zzz"] * 46]
-    df = {"lift": 1, "wing": 2, "wave": 1, "3.5": 0}
+    df = {"lift": 1, "wing": 2, "wave": 1, "3.5": 1}  # what is in no text counts as if it were in one
     expected = [np.log(1 + (50 - df[f] + 0.5) / (df[f] + 0.5)) for f in read.vocabulary.features]
     np.testing.assert_allclose(calibrate(read, embeddings, iter(texts)).idf, expected, rtol=1e-6)
     assert calibrate(read, embeddings).idf is None
+
+
+def test_calibrating_with_texts_makes_their_own_tokens_comparable_with_logits(
+    read: KeyTokenModel, embeddings: np.ndarray
+):
+    texts = ["wing", "wing wing lift", "", "lift Wave", *["zzz"] * 46]
+    model = calibrate(read.with_weighting(weight_scale=9.0, literal_scale=9.0), embeddings, texts)
+    idf = dict(zip(model.vocabulary.features, model.idf.astype(float), strict=True))
+    assert idf["wing"] == idf["lift"] < idf["wave"]
+    strongest = [idf["wing"], idf["wing"] * (2 / 3) ** 0.5, 0, idf["wave"] * 0.5**0.5]
+    logits = model.decoder.logits(embeddings).astype(float)
+    expected = np.maximum(logits.max(axis=1), 0).mean() / (sum(strongest) / 50)
+    assert model.weighting.literal_scale == pytest.approx(expected, rel=1e-5)
+    weights = model.encode_documents(embeddings, texts)
+    assert weights.toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
+    assert calibrate(read, embeddings).weighting.literal_scale == 0
 
 
 @pytest.mark.parametrize("n_texts", [0, 49, 51])

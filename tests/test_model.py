@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+import math
 import struct
 from dataclasses import replace
 
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from keytok_haystack import EmbeddingError, KeyTokenModel, Preparation, TokenDecoder, Vocabulary, Weighting
-from keytok_haystack.model import mean_maximum
 
 # logits of the embedding (2, 1) are 2a + b for the row (a, b)
 ROWS = {
@@ -49,7 +49,8 @@ def tokens(model: KeyTokenModel, rows: csr_array) -> list[dict[str, float]]:
 def test_document_weights_are_the_scaled_powers_of_the_largest_positive_logits(model: KeyTokenModel):
     (weights,) = tokens(model, model.encode_documents([[2.0, 1.0]]))
     logits = {"lift": 9, "shock": 4, "wave": 3, "3.5": 2.25, "wing": 2}
-    assert weights == pytest.approx({feature: logit**0.5 / 2 for feature, logit in logits.items()})
+    level = 9**0.25  # a quarter of the way to what makes all documents' strongest tokens weigh the same
+    assert weights == pytest.approx({feature: (logit / level) ** 0.5 / 2 for feature, logit in logits.items()})
     assert list(model.document_tokens(model.encode_documents([[2.0, 1.0]]))[0])[:2] == ["lift", "shock"]
 
 
@@ -60,7 +61,7 @@ def test_more_tokens_than_features_keeps_all_positive_ones(model: KeyTokenModel)
 
 def test_documents_can_be_given_fewer_tokens(model: KeyTokenModel):
     (weights,) = tokens(model, model.encode_documents([[2.0, 1.0]], top_k=1))
-    assert weights == {"lift": 1.5}
+    assert weights == pytest.approx({"lift": (9 / 9**0.25) ** 0.5 / 2})
 
 
 @pytest.mark.parametrize("top_k", [0, -1])
@@ -94,14 +95,19 @@ def test_queries_have_their_aligned_tokens_scaled_to_a_maximum_of_1(model: KeyTo
 def test_literal_tokens_join_the_aligned_ones_by_idf(model: KeyTokenModel):
     idf = np.array([IDF[feature] for feature in model.vocabulary.features], dtype=np.float32)
     (weights,) = tokens(model, replace(model, idf=idf).encode_queries([[2.0, 1.0]], ["shock heat heat, unknown heat"]))
-    # the strongest aligned token is lift with 9; literals add 2 * idf / 4 times that
-    expected = {"lift": 9, "shock": 4 + 2 * 9 * 4 / 4, "heat": 2 * 9 * 1 / 4}
-    assert weights == pytest.approx({feature: weight / 22 for feature, weight in expected.items()})
+    # aligned tokens are lift with 9 and shock with 4; literals are 1.5 times as long: shock 4 and heat, twice, 1
+    factor = 1.5 * math.hypot(9, 4) / math.hypot(4, 2**0.5)
+    expected = {"lift": 9, "shock": 4 + 4 * factor, "heat": 2**0.5 * factor}
+    assert weights == pytest.approx({feature: weight / (4 + 4 * factor) for feature, weight in expected.items()})
 
 
-def test_literal_tokens_without_idf_weigh_as_much_as_the_strongest(model: KeyTokenModel):
-    (weights,) = tokens(model, model.encode_queries([[2.0, 1.0]], ["heat"]))
-    assert weights == pytest.approx({"lift": 1, "heat": 1, "shock": 4 / 9})
+def test_literal_tokens_without_idf_weigh_alike(model: KeyTokenModel):
+    (weights,) = tokens(model, model.encode_queries([[2.0, 1.0]], ["heat flow"]))
+    own = 1.5 * math.hypot(9, 4) / 2**0.5
+    largest = max(own, 9)
+    assert weights == pytest.approx(
+        {"lift": 9 / largest, "heat": own / largest, "flow": own / largest, "shock": 4 / largest}
+    )
 
 
 def test_queries_can_be_their_literal_tokens_alone(model: KeyTokenModel):
@@ -135,10 +141,23 @@ def test_the_largest_weight_of_every_query_is_1(cranfield_model: KeyTokenModel, 
         assert rows.data.min() > 0
 
 
+@pytest.mark.parametrize("method", ["encode_documents", "encode_queries"])
 @pytest.mark.parametrize("n_texts", [0, 1, 3])
-def test_another_number_of_query_texts_is_refused(model: KeyTokenModel, n_texts: int):
-    with pytest.raises(ValueError, match=f"2 query embeddings, but {n_texts} texts"):
-        model.encode_queries([[2.0, 1.0], [1.0, 1.0]], ["lift"] * n_texts)
+def test_another_number_of_texts_is_refused(model: KeyTokenModel, method: str, n_texts: int):
+    with pytest.raises(ValueError, match=f"2 embeddings, but {n_texts} texts"):
+        getattr(model, method)([[2.0, 1.0], [1.0, 1.0]], ["lift"] * n_texts)
+
+
+def test_a_query_that_names_a_feature_without_a_row_has_it(small_vocabulary: Vocabulary):
+    weight = np.array([ROWS[feature] for feature in small_vocabulary.features[:3]])
+    idf = np.array([IDF[feature] for feature in small_vocabulary.features], dtype=np.float32)
+    model = KeyTokenModel(small_vocabulary, TokenDecoder(weight, Preparation(normalize=False)), idf=idf)
+    (weights,) = tokens(model, model.encode_queries([[2.0, 1.0]], ["lift wave"]))
+    # shock has the logit 4, wave 3, boundary 1; the literals are lift with 2 and wave with 3
+    factor = 1.5 * math.hypot(4, 3, 1) / math.hypot(2, 3)
+    expected = {"shock": 4, "wave": 3 + 3 * factor, "boundary": 1, "lift": 2 * factor}
+    assert weights == pytest.approx({feature: weight / (3 + 3 * factor) for feature, weight in expected.items()})
+    assert tokens(model, model.encode_queries([[2.0, 1.0]], ["lift heat"], top_k=0)) == [{"lift": 1.0, "heat": 0.5}]
 
 
 @pytest.mark.parametrize("method", ["encode_documents", "encode_queries"])
@@ -185,13 +204,17 @@ def test_query_tokens_are_rounded_to_6_decimals(model: KeyTokenModel):
     assert model.query_tokens(row) == [{features[1]: 1.0, features[0]: 0.333333, features[3]: 2e-6}]
 
 
-def test_the_mean_maximum_counts_empty_rows_as_0():
-    assert mean_maximum(csr_array(np.array([[1, 3], [0, 0], [0, 3]], dtype=np.float32))) == 2.0
+def test_documents_without_tokens_count_as_0_in_the_scale(model: KeyTokenModel):
+    downwards = replace(model, decoder=TokenDecoder(np.full((12, 2), [1, 0]), model.decoder.preparation))
+    scaled = downwards.with_weighting(normalization=0.5).scaled_to([[1.0, 1.0], [-5.0, 1.0], [625.0, 0.0]])
+    # the mean of 1, 0 and the root of 625 / 25
+    assert scaled.weighting == replace(model.weighting, weight_scale=2.0, normalization=0.5)
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (2, 3)])
-def test_the_mean_maximum_of_nothing_scales_nothing(shape: tuple[int, int]):
-    assert mean_maximum(csr_array(shape, dtype=np.float32)) == 1.0
+@pytest.mark.parametrize("embeddings", [np.zeros((0, 2)), [[-1.0, 0.0], [-2.0, 0.0]]], ids=["none", "no tokens"])
+def test_where_there_is_nothing_to_scale_the_scale_is_1(model: KeyTokenModel, embeddings: object):
+    downwards = replace(model, decoder=TokenDecoder(np.full((12, 2), [1, 0]), model.decoder.preparation))
+    assert downwards.scaled_to(embeddings).weighting == replace(model.weighting, weight_scale=1.0)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +231,15 @@ def test_the_mean_maximum_of_nothing_scales_nothing(shape: tuple[int, int]):
         {"weight_scale": float("inf")},
         {"minimum_weight": -0.1},
         {"minimum_weight": float("nan")},
+        {"normalization": -0.1},
+        {"normalization": 1.1},
+        {"normalization": float("nan")},
+        {"literal_share": -0.1},
+        {"literal_share": 1.0},
+        {"literal_share": float("nan")},
+        {"literal_scale": -1.0},
+        {"literal_scale": float("inf")},
+        {"literal_scale": float("nan")},
     ],
     ids=str,
 )
@@ -217,8 +249,8 @@ def test_settings_without_a_meaning_are_refused(setting: dict[str, float]):
 
 
 def test_parts_that_do_not_fit_together_are_refused(small_model: KeyTokenModel, small_vocabulary: Vocabulary):
-    with pytest.raises(ValueError, match="12 features, but the decoder 5"):
-        replace(small_model, decoder=TokenDecoder(np.ones((5, 8)), Preparation()))
+    with pytest.raises(ValueError, match="12 features, but the decoder 13"):
+        replace(small_model, decoder=TokenDecoder(np.ones((13, 8)), Preparation()))
     with pytest.raises(ValueError, match="8 dimensions, but the decoder 7"):
         replace(small_model, decoder=TokenDecoder(np.ones((12, 7)), Preparation()))
 

@@ -49,7 +49,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def random_model(data: st.DataObject, vocabulary: Vocabulary) -> KeyTokenModel:
     random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    kept = np.array(sorted(data.draw(st.sets(st.integers(0, 11), min_size=1))))
+    decoded = np.array(data.draw(st.lists(st.integers(0, 11), min_size=1, unique=True)))
     d = data.draw(st.integers(1, 6))
 
     def maybe(size: int) -> np.ndarray | None:
@@ -67,17 +67,21 @@ def random_model(data: st.DataObject, vocabulary: Vocabulary) -> KeyTokenModel:
         exponent=data.draw(st.floats(0.1, 3)),
         weight_scale=data.draw(st.floats(0.01, 100)),
         minimum_weight=data.draw(st.floats(0, 0.5)),
+        normalization=data.draw(st.floats(0, 1)),
+        literal_share=data.draw(st.floats(0, 0.99)),
+        literal_scale=data.draw(st.floats(0, 100)),
     )
     return KeyTokenModel(
-        vocabulary.subset(kept),
-        TokenDecoder(random.normal(size=(len(kept), d)), preparation),
+        vocabulary.reordered(vocabulary.led_by(decoded)),
+        TokenDecoder(random.normal(size=(len(decoded), d)), preparation),
         weighting,
         source=data.draw(st.sampled_from(["fit", "language-model", "word-embeddings"])),
         embedder=data.draw(st.none() | st.text(max_size=8)),
-        idf=maybe(len(kept)),
+        idf=None if (idf := maybe(12)) is None else np.abs(idf),
         spectrum=Spectrum.from_embeddings(random.normal(size=(5, d))) if data.draw(st.booleans()) else None,
         query_mean=maybe(d),
         fit_seconds=data.draw(st.none() | st.floats(0, 1e6)),
+        refine_seconds=data.draw(st.none() | st.floats(0, 1e6)),
     )
 
 
@@ -98,7 +102,7 @@ def test_a_model_survives_saving_and_loading_to_the_bit(small_vocabulary: Vocabu
     assert loaded.fingerprint == model.fingerprint
     assert loaded.vocabulary.features == model.vocabulary.features
     assert_same_array(loaded.vocabulary.feature_of_id, model.vocabulary.feature_of_id)
-    for name in ("weighting", "source", "embedder", "fit_seconds", "dimension"):
+    for name in ("weighting", "source", "embedder", "fit_seconds", "refine_seconds", "dimension"):
         assert getattr(loaded, name) == getattr(model, name)
     assert_same_array(loaded.decoder.weight, model.decoder.weight)
     for name in ("mean", "removed"):
@@ -113,18 +117,25 @@ def test_a_model_survives_saving_and_loading_to_the_bit(small_vocabulary: Vocabu
     texts = ["lift wing", "3.5 100%", "", "unknown"]
     assert_same_array(loaded.encode_documents(embeddings).toarray(), model.encode_documents(embeddings).toarray())
     assert_same_array(
+        loaded.encode_documents(embeddings, texts).toarray(), model.encode_documents(embeddings, texts).toarray()
+    )
+    assert_same_array(
         loaded.encode_queries(embeddings, texts).toarray(), model.encode_queries(embeddings, texts).toarray()
     )
 
 
-def test_fitting_on_a_loaded_models_whole_vocabulary_is_possible(
+def test_fitting_on_a_loaded_models_vocabulary_is_possible(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, tmp_path: Path
 ):
-    model = fit(small_embeddings, small_texts, small_vocabulary, min_df=16)
-    model.save(tmp_path / "model")
-    whole = KeyTokenModel.load(tmp_path / "model").vocabulary.whole()
-    assert len(model.vocabulary) < len(whole)
-    assert whole.features == small_vocabulary.features
+    fit(small_embeddings, small_texts, small_vocabulary, min_df=16).save(tmp_path / "model")
+    loaded = KeyTokenModel.load(tmp_path / "model")
+    assert len(loaded.decoder) < len(loaded.vocabulary)
+    assert loaded.vocabulary.features != small_vocabulary.features, "the test can tell the orders apart"
+    again = fit(small_embeddings, small_texts, loaded.vocabulary, min_df=16)
+    expected = fit(small_embeddings, small_texts, small_vocabulary, min_df=16)
+    assert sorted(again.vocabulary.features) == sorted(small_vocabulary.features)
+    position = [again.vocabulary.features.index(f) for f in expected.vocabulary.features[: len(expected.decoder)]]
+    np.testing.assert_allclose(again.decoder.weight[position], expected.decoder.weight, atol=2**-10)
 
 
 def test_a_large_model_survives_too(cranfield_model: KeyTokenModel, cranfield_model_folder: Path):
@@ -144,7 +155,7 @@ def test_the_folder_holds_only_json_and_safetensors(small_model_folder: Path):
 def test_the_configuration_says_what_the_model_is(small_model: KeyTokenModel, small_model_folder: Path):
     config = json.loads((small_model_folder / "config.json").read_text(encoding="utf-8"))
     expected = {
-        "format_version": 1,
+        "format_version": 2,
         "fingerprint": small_model.fingerprint,
         "source": "fit",
         "embedder": "random-projection",
@@ -153,7 +164,13 @@ def test_the_configuration_says_what_the_model_is(small_model: KeyTokenModel, sm
         "m_query": 32,
         "exponent": 0.5,
         "weight_scale": small_model.weighting.weight_scale,
+        "minimum_weight": 0.0,
+        "normalization": 0.25,
+        "literal_share": 0.35,
+        "literal_scale": small_model.weighting.literal_scale,
+        "refine_seconds": None,
     }
+    assert config["literal_scale"] > 0
     assert {name: config[name] for name in expected} == expected
     for name, digest in config["sha256"].items():
         assert hashlib.sha256((small_model_folder / name).read_bytes()).hexdigest() == digest
@@ -171,6 +188,13 @@ def one_entry_changed(model: KeyTokenModel) -> KeyTokenModel:
     return replace(model, decoder=TokenDecoder(weight, model.decoder.preparation))
 
 
+def one_id_of_another_feature(model: KeyTokenModel) -> KeyTokenModel:
+    feature_of_id = model.vocabulary.feature_of_id.copy()
+    feature_of_id[1] = feature_of_id[2]
+    tokenizer = Tokenizer.from_str(model.vocabulary.tokenizer_json)
+    return replace(model, vocabulary=Vocabulary(tokenizer, model.vocabulary.features, feature_of_id))
+
+
 def one_feature_renamed(model: KeyTokenModel) -> KeyTokenModel:
     tokenizer = Tokenizer.from_str(model.vocabulary.tokenizer_json)
     features = ["drag", *model.vocabulary.features[1:]]
@@ -186,15 +210,42 @@ def one_feature_renamed(model: KeyTokenModel) -> KeyTokenModel:
         lambda model: model.with_weighting(exponent=0.6),
         lambda model: model.with_weighting(weight_scale=model.weighting.weight_scale * 1.01),
         lambda model: model.with_weighting(minimum_weight=0.1),
+        lambda model: model.with_weighting(normalization=0.3),
+        lambda model: model.with_weighting(literal_share=0.36),
+        lambda model: model.with_weighting(literal_scale=model.weighting.literal_scale * 1.01),
+        lambda model: replace(model, idf=None),
+        lambda model: replace(model, idf=model.idf * np.float32(1.01)),
+        one_id_of_another_feature,
         lambda model: other_decoder(model, normalize=False),
         lambda model: other_decoder(model, mean=None),
         lambda model: other_decoder(model, mean=model.decoder.preparation.mean * np.float32(1.01)),
         lambda model: other_decoder(model, removed=model.spectrum.pc1),
     ],
-    ids=["decoder", "vocabulary", "K", "exponent", "scale", "minimum", "norm", "no mean", "mean", "removed"],
+    ids=[
+        "decoder",
+        "vocabulary",
+        "K",
+        "exponent",
+        "scale",
+        "minimum",
+        "normalization",
+        "share",
+        "literal scale",
+        "no idf",
+        "idf",
+        "ids",
+        "norm",
+        "no mean",
+        "mean",
+        "removed",
+    ],
 )
 def test_the_fingerprint_changes_with_what_documents_depend_on(
-    small_model: KeyTokenModel, change: Callable[[KeyTokenModel], KeyTokenModel], tmp_path: Path
+    small_model: KeyTokenModel,
+    small_embeddings: np.ndarray,
+    small_texts: list[str],
+    change: Callable[[KeyTokenModel], KeyTokenModel],
+    tmp_path: Path,
 ):
     changed = change(small_model)
     assert changed.fingerprint != small_model.fingerprint
@@ -206,21 +257,25 @@ def test_the_fingerprint_changes_with_what_documents_depend_on(
     "change",
     [
         lambda model: model.with_weighting(m_query=7),
-        lambda model: replace(model, idf=None),
-        lambda model: replace(model, idf=model.idf * 2),
         lambda model: replace(model, query_mean=np.ones(8, dtype=np.float32)),
         lambda model: replace(model, embedder="another/name"),
         lambda model: replace(model, spectrum=None),
         lambda model: replace(model, fit_seconds=3.0),
+        lambda model: replace(model, refine_seconds=3.0),
     ],
-    ids=["M", "no idf", "idf", "query mean", "embedder", "spectrum", "seconds"],
+    ids=["M", "query mean", "embedder", "spectrum", "seconds", "refine seconds"],
 )
 def test_the_fingerprint_stays_where_documents_do(
-    small_model: KeyTokenModel, small_embeddings: np.ndarray, change: Callable[[KeyTokenModel], KeyTokenModel]
+    small_model: KeyTokenModel,
+    small_embeddings: np.ndarray,
+    small_texts: list[str],
+    change: Callable[[KeyTokenModel], KeyTokenModel],
 ):
     changed = change(small_model)
     assert changed.fingerprint == small_model.fingerprint
-    assert (changed.encode_documents(small_embeddings) != small_model.encode_documents(small_embeddings)).nnz == 0
+    for texts in (None, small_texts):
+        documents = small_model.encode_documents(small_embeddings, texts)
+        assert (changed.encode_documents(small_embeddings, texts) != documents).nnz == 0
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path):
@@ -254,10 +309,10 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path, config: bytes | N
         KeyTokenModel.load(tmp_path)
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, "1", None, 1.5])
+@pytest.mark.parametrize("version", [0, 1, 3, 99, "2", None, 1.5])
 def test_another_format_version_is_refused(folder: Path, version: object):
     edit_config(folder, format_version=version)
-    with pytest.raises(ModelFolderError, match=f"format version {version}, but .* reads 1"):
+    with pytest.raises(ModelFolderError, match=f"format version {version}, but .* reads 2"):
         KeyTokenModel.load(folder)
 
 
@@ -316,6 +371,12 @@ def test_a_flipped_bit_of_the_configuration_is_refused_or_leaves_documents_as_th
         {"exponent": None},
         {"weight_scale": float("nan")},
         {"minimum_weight": 0.25},
+        {"normalization": 0.5},
+        {"normalization": 2.0},
+        {"literal_share": 0.25},
+        {"literal_share": 1.0},
+        {"literal_scale": 0.0},
+        {"literal_scale": float("nan")},
         {"normalize": False},
         {"dimension": 9},
         {"fingerprint": "0" * 16},
@@ -334,7 +395,20 @@ def test_a_configuration_that_does_not_match_the_files_is_refused(folder: Path, 
         KeyTokenModel.load(folder)
 
 
-@pytest.mark.parametrize("key", ["source", "embedder", "dimension", "normalize", "k_document", "m_query", "exponent"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "source",
+        "embedder",
+        "dimension",
+        "normalize",
+        "k_document",
+        "m_query",
+        "exponent",
+        "literal_share",
+        "literal_scale",
+    ],
+)
 def test_a_configuration_that_lacks_a_key_is_refused(folder: Path, key: str):
     config = json.loads((folder / "config.json").read_text())
     del config[key]

@@ -93,7 +93,9 @@ def test_the_indexing_pipeline_writes_embeddings_and_key_tokens(
 ):
     rows = dict(zip(cranfield.documents, cranfield_documents.embeddings, strict=True))
     expected = KeyTokenSparseEmbedder(cranfield_model_folder).run(
-        documents=[Document(id=key, embedding=rows[key].tolist()) for key in indexed.storage]
+        documents=[
+            Document(id=key, content=cranfield.documents[key], embedding=rows[key].tolist()) for key in indexed.storage
+        ]
     )["documents"]
     for document in expected:
         written = indexed.storage[document.id]

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.sparse import csr_array
 
-from keytok_haystack.sparse import add_literals, dicts_to_rows, row_maxima, rows_to_dicts, scale_rows, top_k
+from keytok_haystack.sparse import (
+    dicts_to_rows,
+    row_maxima,
+    row_norms,
+    rows_to_dicts,
+    scale_columns,
+    scale_rows,
+    strongest,
+    top_k,
+)
 
 KEYS = ("shock", "wave", "3%2E5", "##ing", "東", "", "b", "a")
 matrices = arrays(
@@ -32,10 +41,10 @@ def selection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return request.param
 
 
-def brute_force_top_k(logits: np.ndarray, k: int, minimum: float) -> list[dict[int, float]]:
+def brute_force_top_k(logits: np.ndarray, k: int) -> list[dict[int, float]]:
     rows = []
     for row in logits.tolist():
-        eligible = [(-value, column) for column, value in enumerate(row) if value > minimum]
+        eligible = [(-value, column) for column, value in enumerate(row) if value > 0]
         rows.append({column: -value for value, column in sorted(eligible)[:k]})
     return rows
 
@@ -51,9 +60,9 @@ def csr(dense: list[list[float]]) -> csr_array:
     return csr_array(np.array(dense, dtype=np.float32))
 
 
-@given(matrices, st.integers(1, 30), st.sampled_from([0.0, 0.5, 1.0, 1.5, -1.0]))
-def test_top_k_is_what_sorting_gives_and_ties_go_to_the_lowest_features(logits: np.ndarray, k: int, minimum: float):
-    assert as_dicts(top_k(logits, k, minimum)) == brute_force_top_k(logits, k, minimum)
+@given(matrices, st.integers(1, 30))
+def test_top_k_is_what_sorting_gives_and_ties_go_to_the_lowest_features(logits: np.ndarray, k: int):
+    assert as_dicts(top_k(logits, k)) == brute_force_top_k(logits, k)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 15, 16, 100])
@@ -62,8 +71,8 @@ def test_top_k_is_what_sorting_gives_and_ties_go_to_the_lowest_features(logits: 
 def test_top_k_is_the_same_with_and_without_torch(selection: str, rows: int, k: int, distinct: int):
     random = np.random.default_rng(rows * k)
     logits = (random.integers(-distinct, distinct, size=(rows, 64)) / distinct).astype(np.float32)
-    selected = top_k(logits, k, 0.25)
-    assert as_dicts(selected) == brute_force_top_k(logits, k, 0.25)
+    selected = top_k(logits, k)
+    assert as_dicts(selected) == brute_force_top_k(logits, k)
     assert selected.shape == (rows, 64)
     assert selected.dtype == np.float32
 
@@ -71,7 +80,7 @@ def test_top_k_is_the_same_with_and_without_torch(selection: str, rows: int, k: 
 def test_a_torch_that_another_thread_is_still_importing_is_left_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
     logits = np.random.default_rng(0).normal(size=(20, 30)).astype(np.float32)
-    assert as_dicts(top_k(logits, 5)) == brute_force_top_k(logits, 5, 0.0)
+    assert as_dicts(top_k(logits, 5)) == brute_force_top_k(logits, 5)
 
 
 def test_columns_of_selected_rows_ascend():
@@ -80,9 +89,34 @@ def test_columns_of_selected_rows_ascend():
     assert selected.data.tolist() == [5, 3, 5]
 
 
-def test_entries_that_only_equal_the_minimum_are_left_out():
-    selected = top_k(np.array([[0.5, 0.75, 0.25], [0.5, 0.5, 0.5]], dtype=np.float32), 2, minimum=0.5)
-    assert as_dicts(selected) == [{1: 0.75}, {}]
+def test_zeros_are_left_out():
+    selected = top_k(np.array([[0, 0.75, -0.25], [0, -0.0, 0], [0, 0, 2**-149]], dtype=np.float32), 2)
+    assert as_dicts(selected) == [{1: 0.75}, {}, {2: 2**-149}]
+
+
+@given(matrices, st.integers(1, 30))
+def test_the_strongest_are_what_sorting_gives_and_ties_go_to_the_lowest_features(dense: np.ndarray, k: int):
+    rows = csr_array(dense)
+    before = rows.toarray()
+    selected = strongest(rows, k)
+    expected = [
+        dict(sorted(tokens.items(), key=lambda item: (-item[1], item[0]))[:k]) for tokens in as_dicts(csr_array(dense))
+    ]
+    assert as_dicts(selected) == expected
+    assert selected.shape == rows.shape
+    assert selected.dtype == np.float32
+    assert selected.has_canonical_format
+    np.testing.assert_array_equal(rows.toarray(), before)
+
+
+@given(matrices.map(np.abs), st.integers(1, 30))
+def test_the_strongest_of_sparse_rows_are_the_top_k_of_dense_ones(dense: np.ndarray, k: int):
+    assert as_dicts(strongest(csr_array(dense), k)) == as_dicts(top_k(dense, k))
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_of_empty_rows_nothing_is_the_strongest(n: int):
+    assert strongest(csr_array((n, 4), dtype=np.float32), 2).shape == (n, 4)
 
 
 def test_top_k_does_not_change_the_logits(selection: str):
@@ -111,36 +145,6 @@ def test_scaling_rows_is_multiplying_by_a_diagonal_matrix(dense: np.ndarray):
     np.testing.assert_array_equal(scaled.toarray(), np.diag(factors) @ dense)
 
 
-ALIGNED = [[0.5, 0, 2, 0, 0], [0, 0, 0, 0, 0], [0, 3, 1, 0, 0], [0, 0, 0, 0, 0]]
-LITERAL_COUNTS = [[0, 0, 3, 0, 1], [0, 1, 0, 2, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
-
-
-def test_literals_add_twice_their_relative_idf_times_the_strongest_aligned_token():
-    joined = add_literals(csr(ALIGNED), csr(LITERAL_COUNTS), np.array([8, 2, 4, 3, 1], dtype=np.float32))
-    expected = [
-        [0.5, 0, 2 + 2 * 2 * 4 / 8, 0, 2 * 2 * 1 / 8],  # the strongest aligned token weighs 2, the largest idf is 8
-        [0, 2 * 2 / 8, 0, 2 * 3 / 8, 0],  # without aligned tokens the unit is 1
-        [0, 3, 1, 0, 0],
-        [0, 0, 0, 0, 0],
-    ]
-    np.testing.assert_array_equal(joined.toarray(), np.array(expected, dtype=np.float32))
-    assert joined.has_canonical_format
-
-
-def test_literals_without_idf_add_the_weight_of_the_strongest_aligned_token():
-    joined = add_literals(csr(ALIGNED), csr(LITERAL_COUNTS), None)
-    expected = [[0.5, 0, 4, 0, 2], [0, 1, 0, 1, 0], [0, 3, 1, 0, 0], [0, 0, 0, 0, 0]]
-    np.testing.assert_array_equal(joined.toarray(), np.array(expected, dtype=np.float32))
-
-
-def test_joining_literals_changes_none_of_its_inputs():
-    aligned, literals, idf = csr(ALIGNED), csr(LITERAL_COUNTS), np.array([8, 2, 4, 3, 1], dtype=np.float32)
-    add_literals(aligned, literals, idf)
-    np.testing.assert_array_equal(aligned.toarray(), ALIGNED)
-    np.testing.assert_array_equal(literals.toarray(), LITERAL_COUNTS)
-    assert idf.tolist() == [8, 2, 4, 3, 1]
-
-
 weights = st.floats(allow_nan=False, allow_infinity=False).filter(bool)  # no zeros: an absent key has the weight 0
 token_dicts = st.lists(st.dictionaries(st.sampled_from(KEYS), weights), max_size=8)
 
@@ -166,6 +170,23 @@ def test_rows_survive_the_way_to_dicts_and_back(dense: np.ndarray):
 def test_tokens_are_strongest_first_and_equal_ones_in_the_order_of_the_features():
     (tokens,) = rows_to_dicts(csr([[1, 3, 0, 3, 2]]), ["a", "d", "b", "c", "e"])
     assert list(tokens.items()) == [("d", 3), ("c", 3), ("e", 2), ("a", 1)]
+
+
+@given(matrices)
+def test_scaling_columns_is_multiplying_by_a_diagonal_matrix(dense: np.ndarray):
+    factors = np.arange(dense.shape[1], dtype=np.float32) - 1
+    rows = csr_array(dense)
+    scaled = scale_columns(rows, factors)
+    assert scaled.dtype == np.float32
+    np.testing.assert_array_equal(scaled.toarray(), dense @ np.diag(factors))
+    np.testing.assert_array_equal(rows.toarray(), dense)
+
+
+@given(matrices)
+def test_row_norms_are_the_dense_norms(dense: np.ndarray):
+    rows = csr_array(dense)
+    np.testing.assert_allclose(row_norms(rows), np.linalg.norm(dense.astype(float), axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(rows.toarray(), dense)
 
 
 def test_a_key_without_a_column_is_refused():

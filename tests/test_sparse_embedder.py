@@ -2,11 +2,14 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 import gc
+import math
 import shutil
 import time
 import weakref
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder, PC1Adjuster
 from haystack_integrations.components.embedders.keytok.loading import load_model
+from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack import (
     EmbeddingError,
     KeyTokenModel,
@@ -28,6 +32,7 @@ from keytok_haystack import (
     TokenDecoder,
     fit,
 )
+from keytok_haystack.rank_features import escape_feature
 
 TYPE = "haystack_integrations.components.embedders.keytok.sparse_embedder.KeyTokenSparseEmbedder"
 UNUSABLE = {
@@ -67,7 +72,25 @@ def dense_logits(model: KeyTokenModel, embedding: np.ndarray) -> dict[str, float
     """The decoder's definition: the weight matrix times the centred embedding of unit length."""
     embedding = embedding.astype(np.float64)
     prepared = embedding / np.sqrt((embedding**2).sum()) - model.decoder.preparation.mean
-    return dict(zip(model.vocabulary.keys, model.decoder.weight.astype(np.float64) @ prepared, strict=True))
+    # features without a row in the decoder have no logit
+    return dict(zip(model.vocabulary.keys, model.decoder.weight.astype(np.float64) @ prepared, strict=False))
+
+
+def joined_logits(model: KeyTokenModel, document: Document) -> dict[str, float]:
+    """The positive logits of a document, to which its own tokens have been added, strongest first."""
+    logits = dense_logits(model, np.array(document.embedding))
+    counts = Counter(word for word in (document.content or "").lower().split() if word in model.vocabulary.features)
+    share = model.weighting.literal_share / (1 - model.weighting.literal_share)
+    for word, tf in counts.items():
+        idf = float(model.idf[model.vocabulary.features.index(word)])
+        own = share * model.weighting.literal_scale * idf * math.sqrt(tf / counts.total())
+        logits[escape_feature(word)] = logits.get(escape_feature(word), 0.0) + own
+    return {key: logits[key] for key in sorted(logits, key=lambda key: -logits[key]) if logits[key] > 0}
+
+
+def damped(model: KeyTokenModel, logits: dict[str, float]) -> dict[str, float]:
+    level = max(logits.values(), default=1.0) ** 0.25
+    return {key: (logit / level) ** 0.5 / model.weighting.weight_scale for key, logit in logits.items()}
 
 
 def test_init_default():
@@ -187,10 +210,13 @@ def test_a_corrupt_model_folder_is_refused(name, damage, small_model_folder, tmp
         KeyTokenSparseEmbedder(folder).warm_up()
 
 
-def test_a_document_gets_the_damped_and_scaled_positive_logits(small_model, small_model_folder, documents):
+@pytest.mark.parametrize("content", ["its own", None, "", "...", "unheard-of words"])
+def test_a_document_gets_the_damped_and_scaled_positive_logits(content, small_model, small_model_folder, documents):
+    if content != "its own":
+        documents = [replace(document, content=content) for document in documents]
     for document in KeyTokenSparseEmbedder(small_model_folder).run(documents=documents)["documents"]:
-        logits = dense_logits(small_model, np.array(document.embedding))
-        expected = {key: value**0.5 / small_model.weighting.weight_scale for key, value in logits.items() if value > 0}
+        assert document.content == content or content == "its own"
+        expected = damped(small_model, joined_logits(small_model, document))
         tokens = document.meta["key_tokens"]
         assert tokens.keys() == expected.keys()
         for key, weight in tokens.items():
@@ -206,9 +232,64 @@ def test_the_strongest_weight_is_one_in_the_mean_over_the_fitting_corpus(small_m
 
 def test_top_k_keeps_the_strongest(small_model, small_model_folder, documents):
     for document in KeyTokenSparseEmbedder(small_model_folder, top_k=3).run(documents=documents)["documents"]:
-        logits = dense_logits(small_model, np.array(document.embedding))
-        strongest = sorted((key for key in logits if logits[key] > 0), key=lambda key: -logits[key])[:3]
+        strongest = dict(list(joined_logits(small_model, document).items())[:3])
         assert set(document.meta["key_tokens"]) == set(strongest)
+        expected = damped(small_model, strongest)
+        assert document.meta["key_tokens"] == pytest.approx(expected, rel=2**-8)
+
+
+def test_the_content_of_documents_joins(small_model_folder, documents):
+    embedder = KeyTokenSparseEmbedder(small_model_folder)
+    with_content = embedder.run(documents=documents)["documents"]
+    without = embedder.run(documents=[replace(document, content=None) for document in documents])["documents"]
+    for document, other in zip(with_content, without, strict=True):
+        assert document.meta["key_tokens"] != other.meta["key_tokens"]
+        # other documents in the batch make no difference
+        assert embedder.run(documents=[document])["documents"][0].meta == document.meta
+
+
+def test_half_a_surrogate_pair_names_the_document(small_model_folder, documents):
+    cut = Document(id="cut off", content="lift \ud83d", embedding=documents[0].embedding)
+    with pytest.raises(ValueError, match=r"document 'cut off' has half a surrogate pair"):
+        KeyTokenSparseEmbedder(small_model_folder, batch_size=7).run(documents=[*documents, cut])
+
+
+@pytest.fixture
+def with_rare_words(small_texts, small_embeddings, small_vocabulary, tmp_path):
+    """The folder of a model of documents among which only one has the word "speed" and none has "3.5"."""
+    texts = [" ".join(word for word in text.split() if word not in ("speed", "3.5")) for text in small_texts]
+    texts[17] += " speed"
+    model = fit(small_embeddings, texts, small_vocabulary, min_df=2)
+    assert {"speed", "3.5"} <= set(model.vocabulary.features[len(model.decoder) :])
+    model.save(tmp_path / "model")
+    pairs = zip(texts, small_embeddings, strict=True)
+    documents = [Document(id=f"{i:02}", content=t, embedding=e.tolist()) for i, (t, e) in enumerate(pairs)]
+    return tmp_path / "model", documents
+
+
+@pytest.mark.parametrize(("word", "identifier"), [("speed", "17"), ("3.5", "new")])
+@pytest.mark.parametrize("with_bm25", [False, True])
+def test_a_document_is_found_by_a_word_that_fitting_has_seen_once_or_never(
+    word, identifier, with_bm25, with_rare_words, small_embeddings
+):
+    folder, documents = with_rare_words
+    documents.append(Document(id="new", content="wing 3.5 flow", embedding=documents[4].embedding))
+    store = InMemoryDocumentStore()
+    embedder = KeyTokenSparseEmbedder(folder, return_sparse_embedding=True)
+    store.write_documents(embedder.run(documents=documents)["documents"])
+    query = KeyTokenSparseEmbedder(folder, query_top_k=2).run(embedding=small_embeddings[30].tolist(), text=word)
+    alone = KeyTokenSparseEmbedder(folder, query_top_k=0).run(embedding=small_embeddings[30].tolist(), text=word)
+    assert alone["key_tokens"] == {escape_feature(word): 1.0}
+    bm25 = {"model": folder, "bm25_weight": 0.1} if with_bm25 else {}
+    retriever = SparseRetriever(store, top_k=61, **bm25)
+    text = {"query": word} if with_bm25 else {}
+    found = retriever.run(key_tokens=alone["key_tokens"], **text)["documents"]
+    assert [document.id for document in found] == [identifier]
+    assert identifier in [d.id for d in retriever.run(key_tokens=query["key_tokens"], **text)["documents"]]
+    # the sparse embeddings say the same
+    ((index, value),) = zip(alone["sparse_embedding"].indices, alone["sparse_embedding"].values, strict=True)
+    assert value == 1.0
+    assert [d.id for d in store.filter_documents() if index in d.sparse_embedding.indices] == [identifier]
 
 
 def test_inputs_are_not_mutated_and_outputs_keep_everything_else(small_model_folder, small_embeddings):
@@ -312,8 +393,10 @@ def test_a_query_has_its_aligned_and_its_own_tokens(small_model, small_model_fol
         logits = dense_logits(small_model, embedding)
         strongest = sorted((key for key in logits if logits[key] > 0), key=lambda key: -logits[key])[:4]
         expected = {key: logits[key] for key in strongest}
-        for own in ("wing", "3%2E5"):
-            expected[own] = expected.get(own, 0.0) + 2 * idf[own] / max(idf.values()) * logits[strongest[0]]
+        own = {"wing": math.sqrt(2) * idf["wing"], "3%2E5": idf["3%2E5"]}
+        factor = 1.5 * math.hypot(*expected.values()) / math.hypot(*own.values())
+        for key, weight in own.items():
+            expected[key] = expected.get(key, 0.0) + factor * weight
         largest = max(expected.values())
         result = embedder.run(embedding=embedding.tolist(), text="Wing 3.5 wing unheard-of")["key_tokens"]
         assert result == pytest.approx({key: weight / largest for key, weight in expected.items()}, abs=2e-6)
@@ -361,15 +444,17 @@ def test_a_text_that_is_no_string_is_refused(text, small_model_folder, small_emb
 def test_a_million_characters_of_query_are_its_distinct_words(small_model_folder, small_embeddings):
     embedder = KeyTokenSparseEmbedder(small_model_folder)
     embedding = small_embeddings[0].tolist()
-    long = "shock wave " * 100_000
-    assert embedder.run(embedding=embedding, text=long) == embedder.run(embedding=embedding, text="shock wave")
+    long = embedder.run(embedding=embedding, text="shock wave " * 100_000)["key_tokens"]
+    assert long == pytest.approx(embedder.run(embedding=embedding, text="shock wave")["key_tokens"], abs=2e-6)
 
 
 def test_the_length_of_a_document_does_not_matter(small_model_folder, small_embeddings):
     embedding = small_embeddings[0].tolist()
-    short, long = (Document(content="x" * length, embedding=embedding) for length in (1, 1_000_000))
-    results = KeyTokenSparseEmbedder(small_model_folder).run(documents=[short, long])["documents"]
-    assert results[0].meta["key_tokens"] == results[1].meta["key_tokens"]
+    embedder = KeyTokenSparseEmbedder(small_model_folder)
+    for unit in ("x", " shock wave", " x shock x"):
+        short, long = (Document(content=unit * times, embedding=embedding) for times in (1, 1_000_000 // len(unit)))
+        results = embedder.run(documents=[short, long])["documents"]
+        assert results[0].meta["key_tokens"] == pytest.approx(results[1].meta["key_tokens"], rel=2**-8)
 
 
 def test_adjusted_embeddings_give_the_tokens_of_raw_ones(small_embeddings, small_texts, small_vocabulary, tmp_path):

@@ -412,22 +412,37 @@ def test_a_word_of_a_million_characters_is_counted_by_byte_level_bpe(byte_level:
     assert counts(vocabulary, "shock" * 200_000) == expected
 
 
-@given(st.sets(st.integers(0, 11), min_size=1))
-def test_a_subset_counts_the_features_that_it_keeps(
-    small_vocabulary: Vocabulary, small_texts: list[str], chosen: set[int]
+@given(st.permutations(range(12)))
+def test_a_reordered_vocabulary_counts_the_same_features_in_its_own_order(
+    small_vocabulary: Vocabulary, small_texts: list[str], order: list[int]
 ):
-    kept = np.array(sorted(chosen))
-    subset = small_vocabulary.subset(kept)
-    assert subset.features == tuple(small_vocabulary.features[i] for i in kept)
-    np.testing.assert_array_equal(
-        subset.literal_counts(small_texts).toarray(), small_vocabulary.literal_counts(small_texts).toarray()[:, kept]
-    )
+    reordered = small_vocabulary.reordered(np.array(order))
+    assert reordered.features == tuple(small_vocabulary.features[i] for i in order)
+    texts = [*small_texts, "", "unheard-of Wing"]
+    found = reordered.literal_counts(texts)
+    np.testing.assert_array_equal(found.toarray(), small_vocabulary.literal_counts(texts).toarray()[:, order])
+    assert found.has_canonical_format
 
 
-def test_a_subset_can_be_made_whole_again(wordpiece: Vocabulary):
-    whole = wordpiece.subset(np.arange(0, len(wordpiece), 7)).subset(np.arange(10)).whole()
-    assert whole.features == wordpiece.features
-    np.testing.assert_array_equal(whole.feature_of_id, wordpiece.feature_of_id)
+def test_ids_that_share_a_feature_still_do_when_it_is_reordered(wordpiece: Vocabulary):
+    order = np.random.default_rng(0).permutation(len(wordpiece))
+    reordered = wordpiece.reordered(order)
+    for token_id, feature in enumerate(wordpiece.feature_of_id.tolist()):
+        moved = reordered.feature_of_id[token_id]
+        assert (moved == -1) if feature == -1 else (reordered.features[moved] == wordpiece.features[feature])
+    for text in MULTILINGUAL[:4]:
+        assert counts(reordered, text) == counts(wordpiece, text)
+    back = reordered.reordered(np.argsort(order))
+    assert back.features == wordpiece.features
+    np.testing.assert_array_equal(back.feature_of_id, wordpiece.feature_of_id)
+
+
+@given(st.lists(st.integers(0, 11), unique=True))
+def test_some_features_can_lead_all_others(small_vocabulary: Vocabulary, first: list[int]):
+    order = small_vocabulary.led_by(np.array(first, dtype=np.int64))
+    others = [i for i in range(12) if i not in first]
+    assert order.tolist() == first + others
+    assert set(small_vocabulary.reordered(order).features) == set(small_vocabulary.features)
 
 
 def test_a_tokenizer_its_file_and_its_folder_give_the_same_vocabulary(tmp_path: Path):

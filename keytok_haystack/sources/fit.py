@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from numbers import Real
 from typing import Literal
 
@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from keytok_haystack.decoder import TokenDecoder
-from keytok_haystack.model import KeyTokenModel, Weighting, mean_maximum
+from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.spectrum import EmbeddingError, Moments, Preparation, Spectrum, in_batches
 from keytok_haystack.vocabulary import Vocabulary
+from keytok_haystack.weighting import Weighting, inverse_document_frequency, root_frequencies
 
 REGULARIZATION = 0.25
 _GCV_GRID = np.logspace(-4, 1, 41)
@@ -53,19 +54,24 @@ def fit(
         It does not grow with the number of texts, so that many are trusted more than few. "gcv" takes the `lambda` of
         the least generalized cross-validation error, the rotation-invariant form of leave-one-out (Golub, Heath and
         Wahba 1979), computed from the same sums: it predicts tokens best, and retrieves worse than the default.
-    :param min_df: Features in fewer texts are left out, or taken from `head`.
+    :param min_df: Features in fewer texts have no row in the decoder, or that of `head`: a document is then found by
+        them only where they are its own tokens.
     :param spectrum: `Spectrum.from_embeddings(embeddings)`: its first principal component is removed before fitting, as
         `keytok fit` does, which retrieves better and makes the model read embeddings adjusted by `PC1Adjuster` as it
         reads raw ones. Without one nothing is removed, and the model's spectrum is that of the unit-length embeddings.
-    :param head: A decoder over the same vocabulary (an LM head): its rows serve the features rarer than `min_df`, at
-        the mean logit variance of the fitted ones.
+    :param head: A decoder over the first features of the vocabulary (an LM head): its rows serve the features rarer
+        than `min_df`, at the mean logit variance of the fitted ones.
     :param weighting: How logits become weights; its `weight_scale` is replaced by the one fitted.
     :param embedder: The name of the embedding model, kept in the model.
     :raises EmbeddingError: There are no embeddings, they are all the same, or one is unusable.
-    :raises ValueError: There are not as many texts as embeddings, or no feature is frequent enough.
+    :raises ValueError: There are not as many texts as embeddings, no feature is frequent enough, or the head does not
+        fit the vocabulary or the embeddings.
     """
     if regularization != "gcv" and not (isinstance(regularization, Real) and 0 < regularization < np.inf):
         msg = f"regularization must be a positive number or 'gcv', but it is {regularization!r}."
+        raise ValueError(msg)
+    if head is not None and len(head) > len(vocabulary):
+        msg = f"The head has {len(head)} rows, but the vocabulary only {len(vocabulary)} features."
         raise ValueError(msg)
     preparation = Preparation(removed=None if spectrum is None else spectrum.pc1)
     sums: _Sums | None = None
@@ -83,24 +89,27 @@ def fit(
     if len(frequent) == 0:
         msg = f"No feature occurs in at least min_df={min_df} of the {sums.moments.count} texts: use more texts."
         raise ValueError(msg)
-    idf = np.log1p((sums.moments.count - sums.document_frequency + 0.5) / (sums.document_frequency + 0.5))
+    idf = inverse_document_frequency(sums.document_frequency, sums.moments.count)
     weight = sums.solve(frequent, regularization) * idf[frequent, None]
-    kept = frequent
+    decoded = frequent
     if head is not None:
-        weight, kept = _with_head(weight, frequent, head, sums.moments), np.arange(len(vocabulary))
+        if head.dimension != weight.shape[1]:
+            msg = f"The head has {head.dimension} dimensions, but the embeddings {weight.shape[1]}."
+            raise ValueError(msg)
+        weight, decoded = _with_head(weight, frequent, head, sums.moments)
     mean = sums.moments.mean.astype(np.float32)
     # only the decoder's direction matters, since weights are scaled: the largest entry is set to 1 to suit float16
     decoder = TokenDecoder(weight / np.abs(weight).max(), replace(preparation, mean=mean))
-    unscaled = replace(weighting or Weighting(), weight_scale=1.0)
+    order = vocabulary.led_by(decoded)
     model = KeyTokenModel(
-        vocabulary=vocabulary.subset(kept),
+        vocabulary=vocabulary.reordered(order),
         decoder=decoder,
-        weighting=unscaled,
+        weighting=weighting or Weighting(),
         embedder=embedder,
-        idf=idf[kept].astype(np.float32),
+        idf=idf[order],
         spectrum=spectrum or Spectrum.from_moments(sums.moments),
     )
-    return model.with_weighting(weight_scale=mean_maximum(model.encode_documents(sums.sample.rows)))
+    return model.scaled_to(sums.sample.rows, sums.sample.counts(len(vocabulary))[:, order])
 
 
 def _paired(
@@ -139,17 +148,14 @@ class _Sums:
         self._shift = shift
 
     def add(self, prepared: NDArray[np.float32], counts: csr_array, embeddings: NDArray[np.float32]) -> None:
-        lengths = np.asarray(counts.sum(axis=1)).ravel()
-        per_entry = np.repeat(np.where(lengths > 0, lengths, 1), np.diff(counts.indptr))
-        shares = (counts.data / per_entry).astype(np.float32)
-        target = csr_array((np.sqrt(shares), counts.indices, counts.indptr), shape=counts.shape)
+        target = root_frequencies(counts)
         present = np.unique(counts.indices)
         self._cross_products[present] += target[:, present].T @ (prepared - self._shift)
         self._target_sum += np.bincount(target.indices, target.data, minlength=counts.shape[1])
-        self._target_energy += np.bincount(target.indices, shares, minlength=counts.shape[1])
+        self._target_energy += np.bincount(target.indices, np.square(target.data), minlength=counts.shape[1])
         self.document_frequency += np.bincount(counts.indices, minlength=counts.shape[1])
         self.moments.add(prepared)
-        self.sample.add(embeddings)
+        self.sample.add(embeddings, counts)
 
     def solve(self, features: NDArray[np.int64], regularization: float | Literal["gcv"]) -> NDArray[np.float64]:
         """Return the ridge coefficients of some features, shape `(v, d)`."""
@@ -185,40 +191,55 @@ class _Sums:
 
 
 class _Reservoir:
-    """A uniform sample of a stream of rows (Vitter's algorithm R), the same for the same stream."""
+    """A uniform sample of embeddings and literal counts (Vitter's algorithm R), the same for the same stream."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._seen = 0
         self._rows: list[NDArray[np.float32]] = []
+        self._counts: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
         self._random = np.random.default_rng(0)
 
-    def add(self, batch: NDArray[np.float32]) -> None:
-        for row in batch:
-            if len(self._rows) < self._size:
-                self._rows.append(row.copy())
-            elif (slot := int(self._random.integers(self._seen + 1))) < self._size:
-                self._rows[slot] = row.copy()
+    def add(self, batch: NDArray[np.float32], counts: csr_array) -> None:
+        for row, (start, stop) in zip(batch, pairwise(counts.indptr.tolist()), strict=True):
+            if (slot := self._slot()) is not None:
+                self._rows[slot : slot + 1] = [row.copy()]
+                self._counts[slot : slot + 1] = [(counts.indices[start:stop].copy(), counts.data[start:stop].copy())]
             self._seen += 1
+
+    def _slot(self) -> int | None:
+        """Return the place of the next row in the sample, if it gets one."""
+        slot = len(self._rows) if self._seen < self._size else int(self._random.integers(self._seen + 1))
+        return slot if slot < self._size else None
 
     @property
     def rows(self) -> NDArray[np.float32]:
         return np.array(self._rows)
 
+    def counts(self, n_features: int) -> csr_array:
+        columns, data = (np.concatenate(parts) for parts in zip(*self._counts, strict=True))
+        indptr = np.cumsum([0, *(len(columns) for columns, _ in self._counts)]).astype(np.int32)
+        return csr_array((data, columns, indptr), shape=(len(self._rows), n_features))
+
 
 def _with_head(
     fitted: NDArray[np.float64], frequent: NDArray[np.int64], head: TokenDecoder, moments: Moments
-) -> NDArray[np.float64]:
-    """Put the fitted rows into a head, its own rows scaled to the fitted ones' mean standard deviation of logits."""
-    if head.weight.shape[1] != fitted.shape[1] or len(head) <= frequent[-1]:
-        msg = f"The head has the shape {head.weight.shape}, but embeddings have {fitted.shape[1]} dimensions."
-        raise ValueError(msg)
-    weight = head.weight.astype(np.float64)
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """
+    Join the fitted rows and those of a head, scaled to the fitted ones' mean standard deviation of logits.
+
+    :returns: The rows, and the feature of each.
+    """
     covariance = moments.scatter / moments.count
 
     def deviation(rows: NDArray[np.float64]) -> float:
         return float(np.sqrt(np.einsum("vd,vd->v", rows @ covariance, rows)).mean())
 
-    weight *= deviation(fitted) / deviation(weight[frequent])
-    weight[frequent] = fitted
-    return weight
+    own = head.weight.astype(np.float64)
+    in_both = frequent[frequent < len(head)]
+    ratio = deviation(fitted) / deviation(own[in_both] if len(in_both) else own)
+    decoded = np.union1d(np.arange(len(head)), frequent)
+    weight = np.zeros((len(decoded), fitted.shape[1]))
+    weight[: len(head)] = own * ratio
+    weight[np.searchsorted(decoded, frequent)] = fitted
+    return weight, decoded

@@ -12,10 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from keytok_haystack.decoder import TokenDecoder
-from keytok_haystack.model import KeyTokenModel, mean_maximum
+from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sources.checkpoint import Checkpoint, CheckpointError
 from keytok_haystack.spectrum import Preparation, Spectrum, check_embeddings
 from keytok_haystack.vocabulary import Vocabulary
+from keytok_haystack.weighting import inverse_document_frequency
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _INPUT_EMBEDDINGS = (
@@ -87,23 +88,22 @@ def calibrate(
     spectrum = Spectrum.from_embeddings(Preparation()(checked))
     preparation = Preparation(removed=spectrum.pc1 if remove_pc1 else None)
     centred = replace(preparation, mean=preparation(checked).mean(axis=0))
-    idf = model.idf
+    idf, counts = model.idf, None
     if texts is not None:
         counts = model.vocabulary.literal_counts(texts)
         if counts.shape[0] != len(checked):
             msg = f"There are {len(checked)} embeddings, but {counts.shape[0]} texts."
             raise ValueError(msg)
         frequency = np.bincount(counts.indices, minlength=len(model.vocabulary))
-        idf = np.log1p((counts.shape[0] - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+        idf = inverse_document_frequency(frequency, counts.shape[0])
     calibrated = replace(
         model,
         decoder=TokenDecoder(model.decoder.weight, centred),
         spectrum=spectrum,
         idf=idf,
         embedder=embedder,
-        weighting=replace(model.weighting, weight_scale=1.0),
     )
-    return calibrated.with_weighting(weight_scale=mean_maximum(calibrated.encode_documents(checked)))
+    return calibrated.scaled_to(checked, counts)
 
 
 def _find(names: Iterable[str], endings: tuple[str, ...]) -> str | None:
@@ -126,7 +126,7 @@ def _read(checkpoint: Checkpoint, names: dict[str, str], tensor: str | None, sou
 
 
 def _fold(vocabulary: Vocabulary, matrix: NDArray[np.float32]) -> tuple[Vocabulary, NDArray[np.float32]]:
-    """Average the rows, shape `(ids, d)`, of the ids that share a feature; features without a row are dropped."""
+    """Average the rows, shape `(ids, d)`, of the ids that share a feature; features without a row come last."""
     feature_of_id = vocabulary.feature_of_id[: len(matrix)]
     ids = np.flatnonzero(feature_of_id >= 0)
     features = feature_of_id[ids]
@@ -135,4 +135,4 @@ def _fold(vocabulary: Vocabulary, matrix: NDArray[np.float32]) -> tuple[Vocabula
     average = csr_array(
         ((1 / share[features]).astype(np.float32), (features, ids)), shape=(len(vocabulary), len(matrix))
     )
-    return vocabulary.subset(present), average[present] @ matrix
+    return vocabulary.reordered(vocabulary.led_by(present)), average[present] @ matrix

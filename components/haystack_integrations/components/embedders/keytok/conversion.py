@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 
 from keytok_haystack import EmbeddingError
 from keytok_haystack.spectrum import check_embeddings
+from keytok_haystack.vocabulary import check_texts
 
 
 def check_documents(documents: object, component: str) -> None:
@@ -45,6 +46,22 @@ def document_embeddings(documents: Sequence[Document], dimension: int) -> NDArra
                 msg = f"The embedding of document '{document.id}' is unusable. {error}"
                 raise EmbeddingError(msg) from error
         raise
+
+
+def document_texts(documents: Sequence[Document]) -> list[str]:
+    """
+    Return the content of documents, "" where there is none.
+
+    :raises ValueError: A text is not of whole characters (`check_texts`); the message names the document.
+    """
+    texts = [document.content or "" for document in documents]
+    for document, text in zip(documents, texts, strict=True):
+        try:
+            check_texts([text])
+        except ValueError as error:
+            msg = f"The content of document '{document.id}' has half a surrogate pair: replace it."
+            raise ValueError(msg) from error
+    return texts
 
 
 def stored_key_tokens(document: Document, field: str) -> Mapping[str, float]:

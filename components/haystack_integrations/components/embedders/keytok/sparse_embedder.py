@@ -12,6 +12,7 @@ from tqdm import tqdm
 from haystack_integrations.components.embedders.keytok.conversion import (
     check_documents,
     document_embeddings,
+    document_texts,
     sparse_embeddings,
 )
 from haystack_integrations.components.embedders.keytok.loading import load_model
@@ -24,8 +25,9 @@ class KeyTokenSparseEmbedder:
     """
     Turns dense embeddings into sparse vectors over readable tokens: the key tokens of a text.
 
-    It stands behind any dense embedder and uses the embedding that is there, so a text is not embedded twice. In an
-    indexing pipeline give it `documents`, in a query pipeline `embedding` and `text`.
+    It stands behind any dense embedder and uses the embedding that is there, so a text is not embedded twice. A text's
+    own tokens join those that its embedding says. In an indexing pipeline give it `documents`, in a query pipeline
+    `embedding` and `text`.
 
     ### Usage example
     ```python
@@ -141,7 +143,7 @@ class KeyTokenSparseEmbedder:
         Finds the key tokens of documents, or of one query.
 
         :param documents:
-            Documents with embeddings.
+            Documents with embeddings. Where there is `content`, its own tokens join the aligned ones.
         :param embedding:
             The embedding of a query.
         :param text:
@@ -155,8 +157,8 @@ class KeyTokenSparseEmbedder:
             - `sparse_embedding`: The same; its indices are features of the model.
 
         :raises ValueError:
-            If not exactly one of `documents` and `embedding` is given, `text` is given with `documents`, or an
-            embedding is missing or unusable.
+            If not exactly one of `documents` and `embedding` is given, `text` is given with `documents`, an embedding
+            is missing or unusable, or a text is not of whole characters.
         :raises TypeError:
             If `documents` is not a list of Documents, or `text` is not a string.
         """
@@ -168,7 +170,7 @@ class KeyTokenSparseEmbedder:
             msg = "KeyTokenSparseEmbedder needs exactly one of `documents` and `embedding`."
             raise ValueError(msg)
         if text is not None:
-            msg = "`text` goes with `embedding`: the key tokens of documents come from their embeddings alone."
+            msg = "`text` goes with `embedding`: documents bring their own text, their `content`."
             raise ValueError(msg)
         check_documents(documents, "KeyTokenSparseEmbedder")
         model = self._loaded_model()
@@ -183,7 +185,8 @@ class KeyTokenSparseEmbedder:
         }
 
     def _with_key_tokens(self, model: KeyTokenModel, documents: list[Document]) -> list[Document]:
-        weights = model.encode_documents(document_embeddings(documents, model.dimension), self.top_k)
+        embeddings = document_embeddings(documents, model.dimension)
+        weights = model.encode_documents(embeddings, document_texts(documents), self.top_k)
         changes: list[dict[str, Any]] = [
             {"meta": {**document.meta, self.field: tokens}}
             for document, tokens in zip(documents, model.document_tokens(weights), strict=True)

@@ -103,7 +103,7 @@ class InMemoryAdapter(StoreAdapter):
         if self._model is None:
             msg = "BM25 over an InMemoryDocumentStore counts the tokens of a key-token model: set `model`."
             raise ValueError(msg)
-        return self._model.vocabulary.whole()
+        return self._model.vocabulary
 
     def _is_current(self, index: InvertedIndex, documents: list[Document]) -> bool:
         """Whether the store's documents, and their key tokens, are the very objects that are indexed."""
