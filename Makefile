@@ -5,7 +5,7 @@ LOWEST := .venv-lowest
 INSTALL = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --disable-pip-version-check uv && \
 	$(1)/bin/uv pip install --quiet --python $(1)/bin/python
 
-.PHONY: demo test test-lowest lint format clean
+.PHONY: demo test test-lowest lint format report clean
 
 demo: $(VENV)/.installed ## Run the main job on a real collection
 	@$(VENV)/bin/keytok demo
@@ -27,6 +27,9 @@ lint: $(VENV)/.installed ## Check style, types and the direction of imports
 format: $(VENV)/.installed
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+
+report: $(VENV)/.installed ## Write the tables of README.md and docs/results.md anew from docs/results/*.json
+	@$(VENV)/bin/python benchmarks/report.py
 
 clean:
 	rm -rf $(VENV) $(LOWEST)

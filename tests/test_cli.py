@@ -7,15 +7,27 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from keytok_haystack import KeyTokenModel, fit
 from keytok_haystack.resources import resource
 
 KEYTOK = Path(sys.executable).parent / "keytok"
-SYSTEMS = {"bm25", "dense", "key_tokens", "key_tokens_bm25", "dense_bm25", "dense_bm25_key_tokens"}
+SYSTEMS = {
+    "dense",
+    "bm25",
+    "dense_bm25",
+    "dense_bm25_rrf",
+    "key_tokens",
+    "key_tokens_bm25",
+    "key_tokens_bm25_rrf",
+    "dense_bm25_key_tokens",
+    "dense_bm25_key_tokens_rrf",
+}
 Keytok = Callable[..., tuple[int, str, str]]
 
 
@@ -122,7 +134,17 @@ BAD_INPUT = {
     "evaluate beir --split dev --model model": "dev.tsv",
     "evaluate bad-qrels --model model --json out.json": "Line 2",
     "evaluate beir --model model --embeddings good.npy": "--query-embeddings",
-    "evaluate beir --embeddings good.npy --query-embeddings queries.npy": "--model",
+    "evaluate beir --query-embeddings queries.npy --model model": "--embeddings",
+    "evaluate beir": "--embedder",
+    EVALUATE: "--tokenizer",
+    f"{EVALUATE} --tokenizer no/such": "no/such",
+    f"{EVALUATE} --tokenizer tokenizer.json --other texts.jsonl": "--embedder",
+    f"{EVALUATE} --tokenizer tokenizer.json --embedder x --other texts.jsonl --other ./texts.jsonl": "'texts'",
+    f"{EVALUATE} --tokenizer tokenizer.json --embedder x --other bad.jsonl": "Line 3",
+    f"{EVALUATE} --tokenizer tokenizer.json --seed -1": "--seed",
+    f"{EVALUATE} --model model --tokenizer tokenizer.json": "--tokenizer",
+    f"{EVALUATE} --model model --refine": "--refine",
+    f"{EVALUATE} --model model --other texts.jsonl": "--other",
     "evaluate beir --model model --embeddings good.npy --query-embeddings good.npy --json out.json": "3 texts",
     "evaluate beir --model cranfield-model --embeddings good.npy --query-embeddings queries.npy --json out.json": "384",
     "evaporate": "evaporate",
@@ -207,6 +229,7 @@ def test_fit_prints_json(keytok, place, small_texts, small_embeddings, small_voc
         "texts": 60,
         "dimension": 8,
         "features": 12,
+        "refinement": None,
     }
     assert seconds["embed"] is None
     assert seconds["fit"] > 0
@@ -244,7 +267,8 @@ def test_fit_a_file_with_an_embedder(keytok, place, embedder, monkeypatch):
     Path("own.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     code, out, _ = keytok("fit", "own.jsonl", "--embedder", embedder, "--output", "out")
     assert code == 0
-    assert set(KeyTokenModel.load("out").vocabulary.features) == {"shock", "waves", "heat"}
+    model = KeyTokenModel.load("out")
+    assert set(model.vocabulary.features[: len(model.decoder)]) == {"shock", "waves", "heat"}
     assert "[red] shock [/b] waves" in out
     assert "keytok tokens out" in out
 
@@ -280,21 +304,108 @@ def test_tokens_shows_texts_and_tokens_as_they_are(keytok, place, small_model, s
     assert {"3.5", "100%"} & expected <= shown
 
 
-def test_evaluate_writes_json(keytok, place):
-    code, out, err = keytok(*EVALUATE.split(), "--model", "model", "--json", "new/out.json")
+def test_evaluate_writes_what_it_is_asked_for(keytok, place):
+    files = {"--json": "new/out.json", "--markdown": "pages/out.md", "--png": "out.png"}
+    options = [argument for option in files.items() for argument in option]
+    code, out, err = keytok(*EVALUATE.split(), "--model", "model", *options)
     assert (code, err) == (0, "")
     report = json.loads(Path("new/out.json").read_text())
-    assert report.keys() >= {"data", "embedder", "systems", "k_document", "m_query", "seconds"}
     assert report["systems"].keys() == SYSTEMS
     assert (report["data"], report["documents"], report["queries"]) == ("beir", 60, 3)
+    assert report["fitted_on"] == "given model"
     assert report["seconds"]["embed"] is None
-    assert f"{report['systems']['key_tokens']['nDCG@10']:.3f}" in out
+    assert report["out_of_sample"] == []
+    assert len(report["sweep"]) == 13
+    ndcg = f"{report['systems']['key_tokens']['nDCG@10']:.3f}"
+    assert ndcg in out
+    assert f"| key tokens | given model | {ndcg} |" in Path("pages/out.md").read_text()
+    assert Path("out.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_evaluate_fits_where_there_is_no_model(keytok, place):
-    code, _, err = keytok(*EVALUATE.split(), "--embedder", ".", "--json", "out.json")
+def evaluated(keytok, *options: object) -> dict[str, Any]:
+    code, _, err = keytok(*EVALUATE.split(), *options, "--json", "out.json")
     assert (code, err) == (0, "")
-    assert json.loads(Path("out.json").read_text())["seconds"]["fit"] > 0
+    return json.loads(Path("out.json").read_text())
+
+
+def test_evaluate_fits_ready_made_embeddings_with_any_tokenizer(keytok, place):
+    report = evaluated(keytok, "--tokenizer", "tokenizer.json")
+    assert (report["decoder"], report["fitted_on"], report["embedder"]) == ("fitted", "all documents", None)
+    assert report["seconds"]["fit"] > 0
+    assert {entry["fitted_on"] for entry in report["out_of_sample"]} == {"a random half"}
+    assert [entry["decoder"] for entry in report["decoders"]] == ["fitted"] * 2
+
+
+def test_evaluate_fits_as_fit_does(keytok, place):
+    assert keytok("fit", "beir", "--output", "out", *READY_MADE.split())[0] == 0
+    given, fitted = evaluated(keytok, "--model", "out"), evaluated(keytok, "--tokenizer", "tokenizer.json")
+    for name in SYSTEMS:
+        assert given["systems"][name]["nDCG@10"] == fitted["systems"][name]["nDCG@10"]
+
+
+def test_evaluate_refines_what_it_fits(keytok, place):
+    report = evaluated(keytok, "--tokenizer", "tokenizer.json", "--refine")
+    assert report["decoder"] == "refined"
+    assert [entry["decoder"] for entry in report["decoders"]] == ["fitted"] * 2 + ["refined"] * 2
+    assert report["seconds"]["refine"] > 0
+    fitted = evaluated(keytok, "--tokenizer", "tokenizer.json", "--no-refine")
+    assert fitted["seconds"]["refine"] is None
+    found, alone = ([e["nDCG@10"] for e in r["decoders"] if e["decoder"] == "fitted"] for r in (report, fitted))
+    assert found == alone
+
+
+def test_evaluate_fits_to_half_of_the_documents(keytok, place, small_texts, small_embeddings):
+    """The halves differ with the seed, and are what `fit` makes of as many documents."""
+    values = set()
+    for seed in (0, 1, 0):
+        report = evaluated(keytok, "--tokenizer", "tokenizer.json", "--seed", seed)
+        half = np.sort(np.random.default_rng(seed).permutation(60)[:30])
+        np.save("half.npy", small_embeddings[half])
+        Path("half.jsonl").write_text("\n".join(json.dumps({"text": small_texts[i]}) for i in half))
+        keytok("fit", "half.jsonl", "--output", "half", "--embeddings", "half.npy", "--tokenizer", "tokenizer.json")
+        expected = evaluated(keytok, "--model", "half")["systems"]["key_tokens"]
+        found = next(entry for entry in report["out_of_sample"] if entry["system"] == "key_tokens")
+        assert found["nDCG@10"] == expected["nDCG@10"]
+        values.add(found["bytes_per_document"])
+    assert len(values) == 2
+
+
+def test_evaluate_fits_to_other_collections(keytok, place, embedder, monkeypatch):
+    monkeypatch.setenv("KEYTOK_CACHE", str(place / "cache"))
+    Path("own").mkdir()
+    Path("own/corpus.jsonl").write_text(Path("beir/corpus.jsonl").read_text())
+    options = ["--embedder", embedder, "--other", "texts.jsonl", "--other", "own", "--json", "out.json"]
+    code, out, err = keytok("evaluate", "beir", *options)
+    assert (code, err) == (0, "")
+    report = json.loads(Path("out.json").read_text())
+    by_text = {"texts": [], "own": [], "a random half": []}
+    for entry in report["out_of_sample"]:
+        by_text[entry["fitted_on"]].append((entry["system"], entry["nDCG@10"], entry["R@100"]))
+        assert entry["fitted_on"] in out
+    same = [(name, report["systems"][name]["nDCG@10"], report["systems"][name]["R@100"]) for name, *_ in by_text["own"]]
+    assert by_text["texts"] == by_text["own"] == same  # the same texts as the collection's
+    assert [entry["decoder"] for entry in report["decoders"]] == ["word embeddings"] * 2 + ["fitted"] * 2
+    assert report["seconds"]["embed"] > 0
+
+
+@pytest.mark.parametrize(
+    ("architecture", "decoder"), [("TinyForCausalLM", "LM head"), ("TinyModel", "word embeddings"), (None, None)]
+)
+def test_evaluate_reads_the_head_that_the_embedder_has(architecture, decoder, keytok, place):
+    """Of a causal language model the LM head, of others the word embeddings; none of another dimension."""
+    random, ids = np.random.default_rng(4), 13
+    dimension = 5 if architecture is None else 8
+    tensors = {
+        "lm_head.weight": random.normal(size=(ids, dimension)).astype(np.float32),
+        "embed_tokens.weight": random.normal(size=(ids, dimension)).astype(np.float32),
+    }
+    save_file(tensors, "model.safetensors")
+    Path("config.json").write_text(json.dumps({"architectures": [architecture] if architecture else None}))
+    decoders = evaluated(keytok, "--embedder", ".")["decoders"]
+    assert [entry["decoder"] for entry in decoders] == [decoder] * (2 if decoder else 0) + ["fitted"] * 2
+    assert {entry["fitted_on"] for entry in decoders if entry["decoder"] == decoder} == (
+        {"nothing"} if decoder else set()
+    )
 
 
 def test_evaluate_where_nothing_relevant_is_found(keytok, place):

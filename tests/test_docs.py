@@ -3,11 +3,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """README and docs are run: Python, YAML and shell blocks as they lie there, and tables against the results."""
 
+import importlib.util
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,7 +18,10 @@ import pytest
 from haystack import Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
+from keytok_haystack.evaluation.report import LABELS
+
 ROOT = Path(__file__).resolve().parent.parent
+COLLECTIONS = ("cranfield", "cisi", "scifact")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"  # hubs are out of reach of tests; a package carries the same model
 ADDRESS, ENGINE = "http://localhost:9200", "opensearch-knn"
@@ -97,36 +103,69 @@ def test_links_of_the_pages_lead_somewhere():
 
 
 def test_the_tables_hold_the_committed_results():
-    results = {
-        name: json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
-        for name in ("cranfield", "cisi", "scifact")
-    }
-    labels = {
-        "BM25": "bm25",
-        "dense vectors": "dense",
-        "key tokens from those vectors": "key_tokens",
-        "key tokens + BM25, in one query over one index": "key_tokens_bm25",
-        "dense + BM25": "dense_bm25",
-        "dense + BM25 + key tokens": "dense_bm25_key_tokens",
-        "queries without literal tokens": "key_tokens_without_literals",
-        "queries of literal tokens alone": "literals_only",
-        "documents by their own tokens": "own_tokens",
-        "documents by their own tokens, queries of literal tokens alone": "own_tokens_literals_only",
-        "raw word embeddings instead of a fitted decoder": "word_embeddings",
-        "the same, without literal tokens": "word_embeddings_without_literals",
-    }
-    seen = set()
-    for page in (ROOT / "README.md", ROOT / "docs" / "results.md"):
-        for line in page.read_text(encoding="utf-8").splitlines():
-            cells = [cell.replace("*", "").strip() for cell in line.strip("|").split("|")]
-            if (system := labels.get(cells[0])) is None:
-                continue
-            for name, cell in zip(results, cells[1:4], strict=True):
-                systems = results[name]["systems"] | results[name]["controls"]
-                assert cell == f"{systems[system]['nDCG@10']:.3f}".removeprefix("0"), f"{page.name}: {line}"
-            seen.add((page.name, system))
-    assert {system for page, system in seen if page == "results.md"} == set(labels.values())
-    assert len([system for page, system in seen if page == "README.md"]) == 6
+    """The numbers of both pages' main tables, read back."""
+    results = [json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text()) for name in COLLECTIONS]
+    for page, block, names in (("README.md", "summary", 6), ("docs/results.md", "systems", 9)):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        table = text.split(f"<!-- table: {block} -->")[1].split("<!-- end -->")[0]
+        rows = {cells[0]: cells[1:] for cells in cells_of(table)}
+        assert rows.pop(next(iter(rows))) == ["Cranfield", "CISI", "SciFact"]
+        shown = [name for name, label in LABELS.items() if label in rows]
+        assert len(shown) == names
+        for name in shown:
+            expected = [f"{result['systems'][name]['nDCG@10']:.3f}".removeprefix("0") for result in results]
+            assert [cell.partition(" ")[0] for cell in rows[LABELS[name]]] == expected, f"{page}: {name}"
+
+
+def cells_of(table: str) -> list[list[str]]:
+    """The cells of a Markdown table's rows, without emphasis and without the rule below the header."""
+    rows = [[cell.replace("*", "").strip() for cell in line.strip("|").split("|")] for line in table.split("\n")]
+    return [row for row in rows if len(row) > 1 and not row[0].startswith("---")]
+
+
+@pytest.fixture(scope="module")
+def make_report() -> Callable[..., int]:
+    """What `make report` runs."""
+    specification = importlib.util.spec_from_file_location("report", ROOT / "benchmarks" / "report.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.main
+
+
+def test_the_pages_are_what_make_report_writes(make_report, capsys):
+    assert make_report(["--check"]) == 0, capsys.readouterr().out
+
+
+@pytest.fixture
+def copied_pages(tmp_path) -> Path:
+    for name in ("README.md", "docs/results.md", "docs/results", "benchmarks/results"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_a_page_that_disagrees_with_the_results_is_noticed_and_written_anew(page, make_report, copied_pages, capsys):
+    right = (copied_pages / page).read_text()
+    ndcg = json.loads((copied_pages / "docs/results/cranfield.json").read_text())["systems"]["dense"]["nDCG@10"]
+    wrong = right.replace(f"| {ndcg:.3f}".replace("0.", "."), "| .999")
+    assert wrong != right
+    (copied_pages / page).write_text(wrong)
+    assert make_report(["--check"], copied_pages) == 1
+    assert page in capsys.readouterr().out
+    assert (copied_pages / page).read_text() == wrong
+    assert make_report([], copied_pages) == 0
+    assert (copied_pages / page).read_text() == right
+
+
+@pytest.mark.parametrize("name", COLLECTIONS)
+def test_results_that_change_are_noticed(name, make_report, copied_pages):
+    file = copied_pages / "docs/results" / f"{name}.json"
+    report = json.loads(file.read_text())
+    report["systems"]["key_tokens"]["nDCG@10"] += 0.01
+    file.write_text(json.dumps(report))
+    assert make_report(["--check"], copied_pages) == 1
 
 
 def test_the_table_of_bytes_on_disk_holds_the_committed_results():

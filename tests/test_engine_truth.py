@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from haystack_integrations.components.retrievers.keytok import KeyTokenExplainer, SparseRetriever
 from keytok_haystack.engines import search_request
-from keytok_haystack.evaluation.experiment import measure_run
+from keytok_haystack.evaluation.measures import measure_run
 from keytok_haystack.rank_features import escape_feature, unescape_feature
 
 TOP_K = 100

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -16,16 +17,17 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from keytok_haystack.cli.fitting import timed_fit
+from keytok_haystack.cli.fitting import Changes, timed_fit
 from keytok_haystack.encoders import Embedded, embed
 from keytok_haystack.engines import Engine, index_definition
 from keytok_haystack.evaluation import Collection, read_texts
-from keytok_haystack.model import KeyTokenModel, Weighting, check_replaceable
+from keytok_haystack.model import KeyTokenModel, check_replaceable
 from keytok_haystack.rank_features import unescape_feature
 from keytok_haystack.sources import REGULARIZATION
 from keytok_haystack.sources.checkpoint import Checkpoint
 from keytok_haystack.spectrum import check_embeddings
 from keytok_haystack.vocabulary import Vocabulary
+from keytok_haystack.weighting import Weighting
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -101,7 +103,15 @@ def fit_command(
     regularization: Annotated[
         str, typer.Option(help="Ridge penalty in units of the embeddings' variance, or 'gcv' to choose it.")
     ] = str(REGULARIZATION),
-    min_df: Annotated[int, typer.Option(help="Leave out tokens of fewer texts.")] = 2,
+    min_df: Annotated[int, typer.Option(help="Do not fit tokens of fewer texts.")] = 2,
+    literal_share: Annotated[
+        float, typer.Option(help="How much a document's own tokens count beside what its embedding says: 0 to 1.")
+    ] = Weighting.literal_share,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Refine the model by self-distillation; needs torch. Can be resumed.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Decides in which order refinement sees the texts.", min=0)] = 0,
+    device: Annotated[str | None, typer.Option(help="Where to refine, such as cpu or cuda. Default: a GPU.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding."""
@@ -113,7 +123,7 @@ def fit_command(
         msg = "--embeddings needs a --tokenizer: its tokens become the readable features. Any language model's will do."
         raise ValueError(msg)
     penalty: float | Literal["gcv"] = "gcv" if regularization == "gcv" else _positive_number(regularization)
-    weighting = Weighting(k_document=k, m_query=m)
+    weighting = Weighting(k_document=k, m_query=m, literal_share=literal_share)
     check_replaceable(output)
     texts = read_texts(data)
     vocabulary = _vocabulary_of(vocabulary_source)
@@ -130,6 +140,18 @@ def fit_command(
         weighting=weighting,
         embedder=embedder,
     )
+    changes = None
+    if refine:
+        fitted, unfinished = model, output.with_name(f".{output.name}.refining")
+        model = fitted.refine(
+            embedded.embeddings,
+            texts,
+            seed=seed,
+            device=device,
+            checkpoint=unfinished,
+            progress_bar=_is_interactive(),
+        )
+        changes = Changes.measure(fitted, model, embedded.embeddings, texts)
     model.save(output)
     if as_json:
         summary = {
@@ -137,16 +159,19 @@ def fit_command(
             "fingerprint": model.fingerprint,
             "texts": len(texts),
             "dimension": model.dimension,
-            "features": len(model.vocabulary),
-            "seconds": {"embed": embedded.seconds, "fit": model.fit_seconds},
+            "features": len(model.decoder),
+            "seconds": {"embed": embedded.seconds, "fit": model.fit_seconds, "refine": model.refine_seconds},
+            "refinement": None if changes is None else asdict(changes),
         }
         typer.echo(json.dumps(summary, indent=2))
         return
     console = Console(highlight=False)
     console.print(
-        f"[bold]{escape(str(output))}[/bold]: {len(model.vocabulary):,} features from {len(texts):,} texts "
+        f"[bold]{escape(str(output))}[/bold]: {len(model.decoder):,} features from {len(texts):,} texts "
         f"in {model.fit_seconds:.1f} s{_embedding_note(embedded)}"
     )
+    if changes is not None:
+        console.print(f"Refined in {model.refine_seconds:.1f} s.", changes.table())
     console.print(_token_table(model, texts[:1], embedded.embeddings[:1], top=12))
     if embedder:
         console.print(f'\nNext: keytok tokens {output} "a text of yours"', soft_wrap=True, markup=False)
@@ -164,7 +189,7 @@ def tokens_command(
     loaded = KeyTokenModel.load(model)
     embedded = embed(texts, _embedder_of(loaded, embedder), progress_bar=False)
     if as_json:
-        weights = loaded.encode_documents(embedded.embeddings, top)
+        weights = loaded.encode_documents(embedded.embeddings, top_k=top)
         rows = [
             {"text": text, "key_tokens": {unescape_feature(key): weight for key, weight in tokens.items()}}
             for text, tokens in zip(texts, loaded.document_tokens(weights), strict=True)
@@ -236,36 +261,69 @@ def evaluate_command(
     query_embeddings: Annotated[
         Path | None, typer.Option(help="Ready-made embeddings of the judged queries, in the order of the file, .npy.")
     ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Whose tokenizer to fit with: hub id or path. Default: the embedder's.")
+    ] = None,
+    refine: Annotated[bool, typer.Option(help="Refine the models that are fitted.")] = False,
+    other: Annotated[
+        list[Path] | None,
+        typer.Option(help="Fit a model to this collection, too: a folder in BEIR's layout, or a JSONL file."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides which half of the documents a model is fitted to.", min=0)] = 0,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the results here as JSON.")] = None,
+    markdown_path: Annotated[Path | None, typer.Option("--markdown", help="Write the tables here as Markdown.")] = None,
+    png_path: Annotated[Path | None, typer.Option("--png", help="Draw the results here.")] = None,
 ) -> None:
-    """Measure key tokens next to the dense vectors and BM25 on a test collection."""
-    if (embeddings is None) != (query_embeddings is None):
+    """
+    Measure key tokens next to the dense vectors and BM25 on a test collection.
+
+    Without --model, models are fitted to all documents, to a random half of them, and to each --other collection.
+    """
+    if model is not None and (tokenizer or refine or other):
+        msg = "--tokenizer, --refine and --other are for models that are fitted here: leave them out, or --model."
+        raise ValueError(msg)
+    given = None if model is None else KeyTokenModel.load(model)
+    vocabulary = _vocabulary_to_fit(tokenizer or embedder) if given is None else given.vocabulary
+    collection = Collection.load(data, split)
+    documents, queries = _embedded(collection, embeddings, query_embeddings, given, embedder)
+    from keytok_haystack.cli.evaluation import Evaluation, write  # noqa: PLC0415  # needs the extra eval
+    from keytok_haystack.evaluation.report import tables  # noqa: PLC0415
+
+    evaluation = Evaluation(collection, split, documents, queries, embedder, _is_interactive())
+    if given is not None:
+        report = evaluation.of_model(given)
+    else:
+        report = evaluation.of_fitted_models(vocabulary, other or [], seed, refine=refine)
+    write(report, json_path, markdown_path, png_path)
+    Console(highlight=False).print(tables(report))
+
+
+def _vocabulary_to_fit(source: str | None) -> Vocabulary:
+    if source is None:
+        msg = "Give --embedder, --model, or for ready-made embeddings a --tokenizer, whose tokens become the features."
+        raise ValueError(msg)
+    return _vocabulary_of(source)
+
+
+def _embedded(
+    collection: Collection,
+    documents: Path | None,
+    queries: Path | None,
+    model: KeyTokenModel | None,
+    embedder: str | None,
+) -> tuple[Embedded, Embedded]:
+    """Return the embeddings of a collection's documents and queries: those in files, or else new ones."""
+    texts, query_texts = list(collection.documents.values()), list(collection.queries.values())
+    if documents is not None and queries is not None:
+        return _ready_made(documents, len(texts)), _ready_made(queries, len(query_texts))
+    if documents is not None or queries is not None:
         msg = "Ready-made embeddings are needed of both: give --embeddings and --query-embeddings."
         raise ValueError(msg)
-    loaded = None if model is None else KeyTokenModel.load(model)
-    collection = Collection.load(data, split)
-    texts, query_texts = list(collection.documents.values()), list(collection.queries.values())
-    interactive = _is_interactive()
-    if embeddings is not None and query_embeddings is not None:
-        documents, queries = _ready_made(embeddings, len(texts)), _ready_made(query_embeddings, len(query_texts))
-    else:
-        name = _embedder_of(loaded, embedder)
-        documents = embed(texts, name, progress_bar=interactive)
-        queries = embed(query_texts, name, role="query", progress_bar=interactive)
-    if loaded is None:
-        if embedder is None:
-            msg = "Give --model, or --embedder to fit a model to the collection's documents."
-            raise ValueError(msg)
-        vocabulary = _vocabulary_of(embedder)
-        loaded = timed_fit(documents.embeddings, texts, vocabulary, progress_bar=interactive, embedder=embedder)
-    from keytok_haystack.evaluation.experiment import evaluate  # noqa: PLC0415  # needs the extra eval
-    from keytok_haystack.evaluation.report import table  # noqa: PLC0415
-
-    report = evaluate(collection, split, loaded, documents, queries, progress_bar=interactive)
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
-    Console(highlight=False).print(table(report))
+    name, interactive = _embedder_of(model, embedder), _is_interactive()
+    return (
+        embed(texts, name, progress_bar=interactive),
+        embed(query_texts, name, role="query", progress_bar=interactive),
+    )
 
 
 def _embedder_of(model: KeyTokenModel | None, embedder: str | None) -> str:
@@ -328,7 +386,7 @@ def _token_table(model: KeyTokenModel, texts: list[str], embeddings: NDArray[np.
     grid.add_column(justify="right", style="bold")
     grid.add_column(justify="right")
     grid.add_column()
-    weights = model.encode_documents(embeddings, top)
+    weights = model.encode_documents(embeddings, top_k=top)
     for text, tokens in zip(texts, model.document_tokens(weights), strict=True):
         grid.add_row("", "", Text(text[:90] + ("…" if len(text) > 90 else ""), style="dim"))
         strongest = max(tokens.values(), default=1.0)

@@ -22,8 +22,9 @@ from keytok_haystack.cli.fitting import timed_fit
 from keytok_haystack.encoders import embed
 from keytok_haystack.engines import Engine, index_definition
 from keytok_haystack.evaluation import Collection
-from keytok_haystack.evaluation.experiment import evaluate, measure_run
-from keytok_haystack.evaluation.report import draw, table
+from keytok_haystack.evaluation.experiment import evaluate
+from keytok_haystack.evaluation.measures import measure_run
+from keytok_haystack.evaluation.report import draw, tables
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.pipelines import pipeline_yaml
 from keytok_haystack.rank_features import unescape_feature
@@ -114,7 +115,7 @@ def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
-    console.print(table(report))
+    console.print(tables(report))
     console.print(
         f"All {len(answers)} queries through pipelines/query.{suffix}.yml: nDCG@10 {through_yaml['nDCG@10']:.3f}"
     )

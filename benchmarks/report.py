@@ -1,0 +1,199 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""
+Write the tables of README.md and docs/results.md anew from the results that are committed.
+
+    python benchmarks/report.py [--check]
+
+A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. Those of quality and cost come from
+docs/results/*.json, which `keytok evaluate --json` writes. With --check nothing is written, and the exit code is 1 if
+a page differs from the results.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from keytok_haystack.evaluation.report import LABELS, markdown_table, marks
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/results.md")
+BLOCK = re.compile(r"^<!-- table: ([\w-]+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
+
+TITLES = {"cranfield": "Cranfield", "cisi": "CISI", "scifact": "SciFact"}
+EMBEDDERS = {"": ("cranfield", "cisi", "scifact"), "smollm2-": ("cranfield", "cisi")}
+"""For each embedder what its files and its tables begin with, and its collections."""
+SUMMARY = ("bm25", "dense", "key_tokens", "key_tokens_bm25", "dense_bm25_rrf", "dense_bm25_key_tokens_rrf")
+BOLD = ("key_tokens", "dense_bm25_key_tokens", "dense_bm25_key_tokens_rrf")
+OUT_OF_SAMPLE = ("key_tokens", "key_tokens_bm25", "dense_bm25_key_tokens_rrf")
+
+Report = dict[str, Any]
+"""What `keytok evaluate --json` writes."""
+Column = dict[str, str]
+"""What a table says of a collection: `{label of the row: cell}`."""
+
+
+def summary(report: Report) -> Column:
+    measured = report["systems"]
+    half = next(entry for entry in out_of_sample_of(report, "key_tokens") if entry["fitted_on"] == "a random half")
+    return {
+        **{bold(name): decimal(measured[name]["nDCG@10"]) for name in SUMMARY[:3]},
+        "key tokens, fitted to a random half of the documents": decimal(half["nDCG@10"]),
+        **{bold(name): decimal(measured[name]["nDCG@10"]) for name in SUMMARY[3:]},
+    }
+
+
+def systems(report: Report) -> Column:
+    return {
+        "documents": f"{report['documents']:,}",
+        "judged queries": f"{report['queries']:,}",
+        **{bold(name): quality(report, measured) for name, measured in report["systems"].items()},
+    }
+
+
+def controls(report: Report) -> Column:
+    changed = {LABELS[name]: quality(report, measured) for name, measured in report["controls"].items()}
+    return {bold("key_tokens"): quality(report, report["systems"]["key_tokens"]), **changed}
+
+
+def out_of_sample(report: Report) -> Column:
+    column = {}
+    for name in OUT_OF_SAMPLE:
+        column[f"{bold(name)}, fitted to all documents"] = quality(report, report["systems"][name])
+        for entry in out_of_sample_of(report, name):
+            fitted_on = TITLES.get(entry["fitted_on"], entry["fitted_on"])
+            column[f"{LABELS[name]}, fitted to {fitted_on}"] = quality(report, entry)
+    return column
+
+
+def sizes(report: Report) -> Column:
+    # first all sizes of documents, then all of queries
+    points = sorted(report["sweep"], key=lambda point: (point["m_query"] != report["m_query"], point["k_document"]))
+    return {f"K = {point['k_document']}, M = {point['m_query']}": quality(report, point) for point in points}
+
+
+def cost(report: Report) -> Column:
+    parts = {"embed": "embedding all documents", "fit": "fitting", "refine": "refining", "project": "projecting all"}
+    return {
+        **{name: f"{report['seconds'][part]:.1f} s" for part, name in parts.items() if report["seconds"][part]},
+        "all but embedding, of embedding": f"{share_of_embedding(report):.1%}",
+        **{
+            f"index in memory, {LABELS[name]}": f"{report['systems'][name]['bytes_per_document']:,.0f} B/document"
+            for name in ("dense", "bm25", "key_tokens")
+        },
+    }
+
+
+def ratios(report: Report) -> dict[str, float]:
+    """Return the nDCG@10 of each decoder and fusion in units of the dense one."""
+    dense = report["systems"]["dense"]["nDCG@10"]
+    kept = {
+        f"{LABELS[name]}, fitted to a random half, in units of fitted to all": entry["nDCG@10"]
+        / report["systems"][name]["nDCG@10"]
+        for name in OUT_OF_SAMPLE
+        for entry in out_of_sample_of(report, name)
+        if entry["fitted_on"] == "a random half"
+    }
+    return {
+        **{f"key tokens, {d['decoder']}, K = {d['k_document']}": d["nDCG@10"] / dense for d in report["decoders"]},
+        **{
+            LABELS[name]: measured["nDCG@10"] / dense
+            for name, measured in report["systems"].items()
+            if name not in ("dense", "key_tokens")
+        },
+        **kept,
+    }
+
+
+def out_of_sample_of(report: Report, system: str) -> list[dict[str, Any]]:
+    return [entry for entry in report["out_of_sample"] if entry["system"] == system]
+
+
+def bold(name: str) -> str:
+    return f"**{LABELS[name]}**" if name in BOLD else LABELS[name]
+
+
+def decimal(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+def quality(report: Report, measured: dict[str, Any]) -> str:
+    dense = report["systems"]["dense"]["nDCG@10"]
+    return f"{decimal(measured['nDCG@10'])} ({measured['nDCG@10'] / dense:.2f}){marks(measured['p_values'])}"
+
+
+def share_of_embedding(report: Report) -> float:
+    seconds = {part: value or 0.0 for part, value in report["seconds"].items()}
+    return (seconds["fit"] + seconds["refine"] + seconds["project"]) / seconds["embed"]
+
+
+def across(corner: str, column_of: Callable[[Report], Column], reports: dict[str, Report]) -> list[str]:
+    """Return a table with a column for each collection; where one lacks a row, the cell is empty."""
+    columns = [column_of(report) for report in reports.values()]
+    labels: list[str] = []
+    for column in columns:
+        place = 0
+        for label in column:  # a row that other columns lack follows the one that it follows here
+            if label not in labels:
+                labels.insert(place, label)
+            place = labels.index(label) + 1
+    rows = ([label, *(column.get(label, "") for column in columns)] for label in labels)
+    return markdown_table((corner, *(TITLES[name] for name in reports)), rows)
+
+
+def with_mean(corner: str, column_of: Callable[[Report], dict[str, float]], reports: dict[str, Report]) -> list[str]:
+    """Return a table of numbers with their mean over the collections and the least of them."""
+    columns = [column_of(report) for report in reports.values()]
+    rows = []
+    for label in columns[0]:
+        values = [column[label] for column in columns]
+        rows.append([label, *(f"{value:.3f}" for value in (*values, sum(values) / len(values), min(values)))])
+    return markdown_table((corner, *(TITLES[name] for name in reports), "mean", "least"), rows)
+
+
+TABLES: dict[str, Callable[[dict[str, Report]], list[str]]] = {
+    "summary": partial(across, "nDCG@10, all-MiniLM-L6-v2", summary),
+    "systems": partial(across, "nDCG@10 (of dense)", systems),
+    "ratios": partial(with_mean, "nDCG@10 in units of dense", ratios),
+    "controls": partial(across, "nDCG@10 (of dense)", controls),
+    "out-of-sample": partial(across, "nDCG@10 (of dense)", out_of_sample),
+    "sizes": partial(across, "nDCG@10 (of dense)", sizes),
+    "cost": partial(across, "", cost),
+}
+
+
+def table(name: str, root: Path) -> str:
+    """Return a table as it stands on a page."""
+    if name == "speed":
+        return (root / "benchmarks/results/embedded.cranfield.md").read_text(encoding="utf-8")
+    prefix = next(prefix for prefix in sorted(EMBEDDERS, reverse=True) if name.startswith(prefix))
+    files = {key: root / "docs/results" / f"{prefix}{key}.json" for key in EMBEDDERS[prefix]}
+    reports = {key: json.loads(file.read_text(encoding="utf-8")) for key, file in files.items()}
+    return "\n".join(TABLES[name.removeprefix(prefix)](reports)) + "\n"
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page differs")
+    check = parser.parse_args(arguments).check
+    differing = 0
+    for page in PAGES:
+        file = root / page
+        text = file.read_text(encoding="utf-8")
+        anew = BLOCK.sub(lambda block: f"<!-- table: {block[1]} -->\n{table(block[1], root)}<!-- end -->", text)
+        if anew != text:
+            differing += 1
+            print(f"{page} {'differs from the results: run `make report`' if check else 'written'}")
+            if not check:
+                file.write_text(anew, encoding="utf-8")
+    return int(check and differing > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Retrieval systems, as functions from a query to the scores of all documents, and how they are combined."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import bm25s
+import numpy as np
+import Stemmer
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from keytok_haystack.evaluation.measures import DEPTH
+from keytok_haystack.index import BM25_B, BM25_K1, Bm25, Postings
+from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.rank_features import truncate_weights
+from keytok_haystack.sparse import scale_columns, strongest
+from keytok_haystack.spectrum import Preparation
+from keytok_haystack.vocabulary import Vocabulary
+
+BM25_SHARE = 0.1
+_RRF_K = 60
+
+
+@dataclass(frozen=True)
+class System:
+    """
+    What ranks documents for a query.
+
+    :param scores: From the position of a query to the scores of all documents, shape `(n,)`; 0 means not found.
+    :param nbytes: The memory that its index takes up.
+    """
+
+    scores: Callable[[int], NDArray[np.floating]]
+    nbytes: int
+
+
+def dense(documents: NDArray[np.float32], queries: NDArray[np.float32]) -> System:
+    """Rank by cosine similarity; embeddings have the shapes `(n, d)` and `(queries, d)`."""
+    rows, asked = Preparation()(documents), Preparation()(queries)
+
+    def scores(i: int) -> NDArray[np.floating]:
+        similarities: NDArray[np.floating] = rows @ asked[i]
+        return similarities
+
+    return System(scores, rows.nbytes)
+
+
+def stemmed_bm25(texts: Sequence[str], query_texts: Sequence[str]) -> System:
+    """BM25 as it is usually run: English stop words removed, Porter2 stemming, Lucene's formula and parameters."""
+    stemmer = Stemmer.Stemmer("english")
+
+    def tokens(batch: Sequence[str]) -> Any:
+        return bm25s.tokenize(list(batch), stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False)
+
+    index = bm25s.BM25(method="lucene", k1=BM25_K1, b=BM25_B)
+    index.index(tokens(texts), show_progress=False)
+    queries = tokens(query_texts)
+
+    def scores(i: int) -> NDArray[np.floating]:
+        found: NDArray[np.floating] = index.get_scores(queries[i]) if queries[i] else np.zeros(len(texts))
+        return found
+
+    return System(scores, sum(index.scores[name].nbytes for name in ("data", "indices", "indptr")))
+
+
+def bm25_of_tokens(vocabulary: Vocabulary, texts: Sequence[str], query_texts: Sequence[str]) -> System:
+    """BM25 over a vocabulary's tokens, as the key-token index has it beside key tokens."""
+    index = Bm25(vocabulary)
+    index.add(texts)
+    index.score("")  # weighs the postings, as the first query does
+    return System(lambda i: index.score(query_texts[i]), index.nbytes)
+
+
+def key_tokens(
+    model: KeyTokenModel,
+    document_weights: csr_array,
+    queries: NDArray[np.float32],
+    query_texts: Sequence[str] | None,
+    m_query: int | None = None,
+) -> System:
+    """
+    Rank by key tokens, projecting a query each time.
+
+    :param document_weights: Shape `(n, V)`.
+    :param queries: The queries' embeddings, shape `(queries, d)`.
+    :param query_texts: The queries' texts; None leaves their literal tokens out.
+    :param m_query: How many aligned tokens a query has; the model's own number by default.
+    """
+    rows, postings = document_weights, Postings()
+    postings.add(csr_array((truncate_weights(rows.data), rows.indices, rows.indptr), shape=rows.shape))
+
+    def scores(i: int) -> NDArray[np.floating]:
+        texts = None if query_texts is None else [query_texts[i]]
+        query = model.encode_queries(queries[i : i + 1], texts, m_query)
+        return postings.score(query.indices, query.data)
+
+    return System(scores, postings.nbytes)
+
+
+def own_tokens(model: KeyTokenModel, texts: Sequence[str]) -> csr_array:
+    """
+    Weigh documents' own tokens by tf-idf and keep as many as a document has key tokens.
+
+    :returns: Shape `(n, V)`.
+    :raises ValueError: The model knows no idf.
+    """
+    if model.idf is None:
+        msg = "Own tokens are weighed by the idf, but this model has none: fit it, or `calibrate` it with texts."
+        raise ValueError(msg)
+    counts = model.vocabulary.literal_counts(texts)
+    frequencies = csr_array((1 + np.log(counts.data), counts.indices, counts.indptr), shape=counts.shape)
+    tf_idf = strongest(scale_columns(frequencies, model.idf), model.weighting.k_document)
+    return model.weighting.document_weights(tf_idf)
+
+
+def in_one_query(key_token_system: System, lexical: System) -> System:
+    """One query over one index: key tokens, and BM25 with a weight of 0.1."""
+    return System(
+        lambda i: key_token_system.scores(i) + BM25_SHARE * lexical.scores(i), key_token_system.nbytes + lexical.nbytes
+    )
+
+
+def min_max(*systems: System) -> System:
+    """Sum the systems' scores, each system's scaled to between 0 and 1 for the query."""
+
+    def scaled(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+        low, high = scores.min(), scores.max()
+        return (scores - low) / (high - low) if high > low else np.zeros_like(scores)
+
+    return System(lambda i: sum((scaled(system.scores(i)) for system in systems), np.zeros(1)), _nbytes(systems))
+
+
+def reciprocal_rank_fusion(*systems: System) -> System:
+    """
+    Fuse the systems' best 100 documents by their ranks, as Haystack's `DocumentJoiner` in the hybrid pipelines.
+
+    A document's score is the sum of `1 / (60 + rank)` over the systems that have found it; ranks begin with 1.
+    """
+
+    def scores(i: int) -> NDArray[np.floating]:
+        scores_of_systems = [system.scores(i) for system in systems]
+        fused: NDArray[np.floating] = np.zeros(len(scores_of_systems[0]))
+        for ranked in map(ranking, scores_of_systems):
+            fused[ranked] += 1 / (_RRF_K + np.arange(1, len(ranked) + 1))
+        return fused
+
+    return System(scores, _nbytes(systems))
+
+
+def ranking(scores: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return the positions of the best 100 documents that are found, best first, from the scores of all, `(n,)`."""
+    best: NDArray[np.int64] = np.argpartition(-scores, min(DEPTH, len(scores)) - 1)[:DEPTH]
+    best = best[scores[best] != 0]
+    return best[np.argsort(-scores[best], kind="stable")]
+
+
+def _nbytes(systems: Sequence[System]) -> int:
+    return sum(system.nbytes for system in systems)
