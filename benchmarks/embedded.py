@@ -76,7 +76,7 @@ def measure(n: int, data: str, split: str, n_queries: int) -> dict[str, Any]:
     fit_memory = peak_mib() - before
     reset_peak()
     before = peak_mib()
-    weights, project_seconds = timed(lambda: model.encode_documents(stored))
+    weights, project_seconds = timed(lambda: model.encode_documents(stored, texts))
     project_memory = peak_mib() - before
     tokens, dict_seconds = timed(lambda: model.document_tokens(weights))
 

@@ -107,6 +107,11 @@ def ratios(report: Report) -> dict[str, float]:
             for name, measured in report["systems"].items()
             if name not in ("dense", "key_tokens")
         },
+        **{
+            f"{LABELS[name]}, refined": measured["nDCG@10"] / dense
+            for name, measured in report["refined"].items()
+            if name != "key_tokens"
+        },
         **kept,
     }
 

@@ -105,26 +105,30 @@ class TokenDecoder:
         """
         Refine the decoder by self-distillation: sparse scores between texts learn to follow the dense ones.
 
-        Each text of a batch is in turn the query. Its sparse scores of the others, and of some of its nearest
-        neighbours, become a distribution (softmax) that learns to follow a teacher's (Kullback-Leibler divergence,
-        Adam); the choice of the top tokens passes gradients straight through. The teacher is the sum of the dense
-        similarity and of this decoder's own sparse score with twice as many tokens, in equal parts: dense scores alone
-        would pull a decoder that retrieves better than they do down to them, and its tokens away from their meaning.
+        Each text of a batch is in turn the query. Its sparse scores of the others, and of a near neighbour of each,
+        become a distribution (softmax) that learns to follow a teacher's (Kullback-Leibler divergence, Adam); the
+        choice of the top tokens passes gradients straight through. The teacher is the sum of the dense similarity and
+        of this decoder's own sparse score with twice as many tokens, each in units of its standard deviation: dense
+        scores alone would pull a decoder that retrieves better than they do down to them, and its tokens away from
+        their meaning.
 
         A tenth of the texts is held out: refinement ends after 150 steps, or when these have stopped improving, and
         returns the best decoder seen. It learns from at most 8,192 texts, so its time does not grow with the corpus.
 
         :param embeddings: Shape `(n, d)`, as the embedder gives them.
-        :param literals: Shape `(n, W)`, `W >= V`: what documents' own tokens add to their logits, as in `top_k`.
+        :param literals: Shape `(n, W)`, `W >= V`: what documents' own tokens add to their logits, as in `top_k`; those
+            that the decoder does not know play no part.
         :param weighting: How many tokens documents and queries have, and how logits become the former's weights; the
             default one if None.
-        :param seed: Of the choice of texts and batches. On a CPU the same seed gives the same decoder.
+        :param seed: Of the choice of texts, of those held out, and of batches. On a CPU the same seed gives the same
+            decoder.
         :param device: Where to compute, as torch names it; by default a GPU if there is one.
         :param checkpoint: A file that keeps the state every 25 steps. If it is there, of the same input, refinement
             goes on from it, to the same result as without the interruption. It is removed at the end.
         :param progress_bar: Whether to show a progress bar.
         :raises EmbeddingError: The embeddings are unusable (`check_embeddings`).
-        :raises ValueError: There are less than 16 embeddings.
+        :raises ValueError: There are less than 16 embeddings, the literals are of another shape, or the device cannot
+            be used.
         :raises ModuleNotFoundError: torch is not installed.
         """
         try:
@@ -136,6 +140,11 @@ class TokenDecoder:
         checked = check_embeddings(embeddings, self.dimension)
         if len(checked) < MINIMUM_TEXTS:
             msg = f"Refining needs at least {MINIMUM_TEXTS} texts, but there are {len(checked)}."
+            raise ValueError(msg)
+        if literals is not None and (literals.shape[0] != len(checked) or literals.shape[1] < len(self)):
+            msg = (
+                f"The literals' shape {literals.shape} does not fit {len(checked)} embeddings and {len(self)} features."
+            )
             raise ValueError(msg)
         rows = sample_rows(len(checked), seed)
         own = csr_array((len(checked), len(self)), dtype=np.float32) if literals is None else literals

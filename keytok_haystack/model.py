@@ -205,7 +205,12 @@ class KeyTokenModel:
         return replace(self, query_mean=uncentred(check_embeddings(embeddings, self.dimension)).mean(axis=0))
 
     def with_weighting(self, **changes: Any) -> Self:
-        """Return this model with changed settings of its `Weighting`."""
+        """
+        Return this model with changed settings of its `Weighting`.
+
+        The scales stay as they were fitted: after a change of the exponent, the normalization or the literal share,
+        `scaled_to` makes the strongest weight 1 in the mean again.
+        """
         return replace(self, weighting=replace(self.weighting, **changes))
 
     def refine(
@@ -228,11 +233,15 @@ class KeyTokenModel:
         :param checkpoint: A file from which an interrupted run of the same input goes on.
         :param progress_bar: Whether to show a progress bar.
         :raises EmbeddingError: The embeddings are unusable: wrong dimension, zero or not finite.
-        :raises ValueError: There are not as many texts as embeddings, or less than 16.
+        :raises ValueError: There are not as many texts as embeddings, less than 16, or the device cannot be used.
+        :raises TypeError: `texts` is one string.
         :raises ModuleNotFoundError: torch is not installed.
         """
         started = time.perf_counter()
         checked = check_embeddings(embeddings, self.dimension)
+        if isinstance(texts, str):
+            msg = "`texts` must be a sequence of strings, not one string."
+            raise TypeError(msg)
         if texts is not None and len(texts) != len(checked):
             msg = f"There are {len(checked)} embeddings, but {len(texts)} texts."
             raise ValueError(msg)
@@ -248,6 +257,10 @@ class KeyTokenModel:
             progress_bar=progress_bar,
         )
         refined = replace(self, decoder=decoder).scaled_to(checked[rows], counts)
+        if counts is None:  # own tokens keep their share of logits that have another size now
+            before, after = (float(row_maxima(each.top_k(checked[rows], 1)).mean()) for each in (self.decoder, decoder))
+            literal_scale = self.weighting.literal_scale * (after / before if before > 0 else 1.0)
+            refined = refined.with_weighting(literal_scale=literal_scale)
         return replace(refined, refine_seconds=time.perf_counter() - started)
 
     def scaled_to(self, embeddings: ArrayLike, counts: csr_array | None = None) -> Self:

@@ -6,8 +6,9 @@
 import hashlib
 import json
 import math
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array, vstack
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, normalize, softmax
@@ -72,7 +74,7 @@ def refine(
     """
     random = np.random.default_rng(seed)
     order = random.permutation(len(texts))
-    n_held_out = max(2, min(512, round(_HELD_OUT * len(order))))
+    n_held_out = max(4, min(512, round(_HELD_OUT * len(order))))
     held_out, train = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
     neighbours = _neighbours(texts.dense, train)
     teacher = _Teacher(weight, texts, weighting)
@@ -130,7 +132,7 @@ class _Teacher:
     """
 
     def __init__(self, weight: NDArray[np.float32], texts: Texts, weighting: Weighting) -> None:
-        self._dense = texts.dense
+        self._dense = torch.from_numpy(texts.dense)  # numpy's threads and torch's would wait for each other
         queries, documents = [], []
         for start in range(0, len(texts), 256):
             logits = texts.prepared[start : start + 256] @ weight.T
@@ -156,14 +158,18 @@ class _Teacher:
         self, queries: NDArray[np.int64], candidates: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         own = (self._queries[queries] @ self._documents[candidates].T).toarray()
-        return self._dense[queries] @ self._dense[candidates].T, own
+        return (self._dense[torch.from_numpy(queries)] @ self._dense[torch.from_numpy(candidates)].T).numpy(), own
 
 
 class _Student:
     """The decoder that learns."""
 
     def __init__(self, weight: NDArray[np.float32], texts: Texts, weighting: Weighting, device: str) -> None:
-        self._device = torch.device(device)
+        try:
+            self._device = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+            msg = f"Refining cannot use the device '{device}': {str(error).splitlines()[0]}"
+            raise ValueError(msg) from error
         self._weighting = weighting
         self._texts = texts
         self.weight = torch.tensor(weight, device=self._device, requires_grad=True)
@@ -173,18 +179,25 @@ class _Student:
         self.optimizer = torch.optim.Adam([{"params": [self.weight]}, {"params": [self.log_scale]}])
 
     def match(self, taught: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
-        """Start with scores whose spread is that of what is taught."""
-        others = ~torch.eye(len(rows), dtype=torch.bool, device=self._device)
+        """Start at the scale of scores where the loss is least, so that what it falls by is the decoder's merit."""
         with torch.no_grad():
-            spread = self._scores(rows, rows)[others].std().clamp_min(_TINY)
-            self.log_scale.copy_((self._to_device(taught)[others].std() / _TEMPERATURE / spread).log())
+            scores = self._scores(rows, rows)
+
+            def loss(log_scale: float) -> float:
+                return self._divergence(math.exp(log_scale) * scores, rows, rows, taught).item()
+
+            self.log_scale.fill_(minimize_scalar(loss, bounds=(-10, 10), method="bounded").x)
 
     def loss(self, queries: NDArray[np.int64], candidates: NDArray[np.int64], taught: NDArray[np.float32]) -> Tensor:
         """Return the mean over queries of the Kullback-Leibler divergence from what is taught."""
+        return self._divergence(self.log_scale.exp() * self._scores(queries, candidates), queries, candidates, taught)
+
+    def _divergence(
+        self, scores: Tensor, queries: NDArray[np.int64], candidates: NDArray[np.int64], taught: NDArray[np.float32]
+    ) -> Tensor:
         itself = self._to_device(queries[:, None] == candidates[None, :])
         target = softmax((self._to_device(taught) / _TEMPERATURE).masked_fill(itself, -1e9), dim=1)
-        scores = (self.log_scale.exp() * self._scores(queries, candidates)).masked_fill(itself, -1e9)
-        return kl_div(log_softmax(scores, dim=1), target, reduction="batchmean")
+        return kl_div(log_softmax(scores.masked_fill(itself, -1e9), dim=1), target, reduction="batchmean")
 
     def test(self, rows: NDArray[np.int64], taught: NDArray[np.float32]) -> float:
         """Return the loss of texts as queries for each other."""
@@ -250,6 +263,8 @@ class _Checkpoint:
                 if metadata.get("digest") != self._digest:
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            if metadata["content"] != _content_digest(tensors, metadata["losses"]):
+                return None
         except (OSError, SafetensorError):
             return None
         with torch.no_grad():
@@ -270,19 +285,28 @@ class _Checkpoint:
         for parameter, name in ((student.weight, "weight"), (student.log_scale, "log_scale")):
             tensors |= {f"{name}.{part}": value for part, value in student.optimizer.state[parameter].items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._path.parent, suffix=".tmp", delete=False) as temporary:
-            pass
-        contents = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        save_file(contents, temporary.name, metadata={"digest": self._digest, "losses": json.dumps(losses)})
-        Path(temporary.name).replace(self._path)
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        said = json.dumps(losses)
+        metadata = {"digest": self._digest, "losses": said, "content": _content_digest(tensors, said)}
+        new = self._path.with_name(f"{self._path.name}.new")
+        save_file(tensors, new, metadata)
+        new.replace(self._path)
 
     def remove(self) -> None:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
 
+def _content_digest(tensors: Mapping[str, Tensor], losses: str) -> str:
+    digest = hashlib.sha256(losses.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _digest(weight: NDArray[np.float32], texts: Texts, weighting: Weighting, seed: int) -> str:
-    digest = hashlib.sha256(f"{weighting} {seed}".encode())
+    digest = hashlib.sha256(f"{version('keytok-haystack')} {weighting} {seed}".encode())
     literals = texts.literals
     for array in (weight, texts.prepared, texts.dense, literals.data, literals.indices, literals.indptr):
         digest.update(np.ascontiguousarray(array).data)

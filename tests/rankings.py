@@ -1,8 +1,12 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+import ir_measures
+import numpy as np
 import pytest
 from haystack import Document
+
+from keytok_haystack.evaluation import Collection
 
 
 def assert_same_hits(hits: list[Document], expected: list[Document]) -> None:
@@ -17,3 +21,16 @@ def assert_same_hits(hits: list[Document], expected: list[Document]) -> None:
     found = {hit.id: hit.meta for hit in hits}
     assert certain
     assert {key: found.get(key) for key in certain} == certain
+
+
+def ndcg(collection: Collection, scores: np.ndarray) -> float:
+    """nDCG@10 of a matrix of scores, shape (queries, documents)."""
+    documents, run = list(collection.documents), []
+    for query, row in zip(collection.queries, scores, strict=True):
+        run += [ir_measures.ScoredDoc(query, documents[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:50]]
+    qrels = [
+        ir_measures.Qrel(query, document, relevance)
+        for query, judged in collection.qrels.items()
+        for document, relevance in judged.items()
+    ]
+    return ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)[ir_measures.nDCG @ 10]

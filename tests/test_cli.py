@@ -345,11 +345,12 @@ def test_evaluate_fits_as_fit_does(keytok, place):
 
 def test_evaluate_refines_what_it_fits(keytok, place):
     report = evaluated(keytok, "--tokenizer", "tokenizer.json", "--refine")
-    assert report["decoder"] == "refined"
+    assert report["decoder"] == "fitted"
+    assert set(report["refined"]) == {name for name in SYSTEMS if "key_tokens" in name}
     assert [entry["decoder"] for entry in report["decoders"]] == ["fitted"] * 2 + ["refined"] * 2
     assert report["seconds"]["refine"] > 0
-    fitted = evaluated(keytok, "--tokenizer", "tokenizer.json", "--no-refine")
-    assert fitted["seconds"]["refine"] is None
+    fitted = evaluated(keytok, "--tokenizer", "tokenizer.json")
+    assert (fitted["seconds"]["refine"], fitted["refined"]) == (None, {})
     found, alone = ([e["nDCG@10"] for e in r["decoders"] if e["decoder"] == "fitted"] for r in (report, fitted))
     assert found == alone
 

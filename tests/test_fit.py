@@ -4,11 +4,11 @@
 from collections import Counter
 from dataclasses import replace
 
-import ir_measures
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rankings import ndcg
 from scipy.sparse import csr_array
 
 from keytok_haystack import (
@@ -450,19 +450,6 @@ def test_an_embedding_that_cannot_be_used_is_named(
     broken[41] = 0
     with pytest.raises(EmbeddingError, match="Embedding 41 is the zero vector"):
         fit(broken, small_texts, small_vocabulary)
-
-
-def ndcg(collection: Collection, scores: np.ndarray) -> float:
-    """nDCG@10 of a matrix of scores, shape (queries, documents)."""
-    documents, run = list(collection.documents), []
-    for query, row in zip(collection.queries, scores, strict=True):
-        run += [ir_measures.ScoredDoc(query, documents[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:50]]
-    qrels = [
-        ir_measures.Qrel(query, document, relevance)
-        for query, judged in collection.qrels.items()
-        for document, relevance in judged.items()
-    ]
-    return ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)[ir_measures.nDCG @ 10]
 
 
 def bm25_scores(documents: csr_array, queries: csr_array) -> np.ndarray:

@@ -105,13 +105,16 @@ def fit_command(
     ] = str(REGULARIZATION),
     min_df: Annotated[int, typer.Option(help="Do not fit tokens of fewer texts.")] = 2,
     literal_share: Annotated[
-        float, typer.Option(help="How much a document's own tokens count beside what its embedding says: 0 to 1.")
+        float,
+        typer.Option(help="How much a document's own tokens count beside what its embedding says: from 0 to below 1."),
     ] = Weighting.literal_share,
     refine: Annotated[
         bool, typer.Option("--refine", help="Refine the model by self-distillation; needs torch. Can be resumed.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Decides in which order refinement sees the texts.", min=0)] = 0,
-    device: Annotated[str | None, typer.Option(help="Where to refine, such as cpu or cuda. Default: a GPU.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the random choices of refinement.", min=0)] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="Where to refine, such as cpu or cuda. Default: a GPU if there is one.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding."""
@@ -264,7 +267,7 @@ def evaluate_command(
     tokenizer: Annotated[
         str | None, typer.Option(help="Whose tokenizer to fit with: hub id or path. Default: the embedder's.")
     ] = None,
-    refine: Annotated[bool, typer.Option(help="Refine the models that are fitted.")] = False,
+    refine: Annotated[bool, typer.Option("--refine", help="Refine the model, and measure that, too.")] = False,
     other: Annotated[
         list[Path] | None,
         typer.Option(help="Fit a model to this collection, too: a folder in BEIR's layout, or a JSONL file."),

@@ -74,9 +74,7 @@ def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool)
     )
     fit_seconds = model.fit_seconds or 0.0
     model.save(output / "model")
-    console.print(
-        f"{fit_seconds:.1f} s, no labels; the model is in {output / 'model'}, {len(model.vocabulary):,} tokens"
-    )
+    console.print(f"{fit_seconds:.1f} s, no labels; the model is in {output / 'model'}, {len(model.decoder):,} tokens")
 
     suffix = engine or "in_memory"
     console.rule(f"[bold]3. Index through pipelines/indexing.{suffix}.yml[/bold]", align="left")

@@ -54,33 +54,34 @@ class Evaluation:
         :param vocabulary: The features to fit.
         :param others: Folders in BEIR's layout or JSONL files, to each of which a model is fitted.
         :param seed: Decides which half it is.
-        :param refine: Whether to refine the models. Then the one that is fitted alone is measured, too.
+        :param refine: Whether to refine the model that is fitted to all documents, and measure that, too.
         :raises ValueError: Others have the same name, or there is no embedder to embed them with.
         """
         other_texts = self._read(others)
         texts = list(self.collection.documents.values())
         half = np.sort(np.random.default_rng(seed).permutation(len(texts))[: len(texts) // 2])
 
-        def fitted(embeddings: NDArray[np.float32], texts: list[str], *, refine: bool = refine) -> KeyTokenModel:
+        def fitted(embeddings: NDArray[np.float32], texts: list[str]) -> KeyTokenModel:
             progress_bar, embedder = self.progress_bar, self.embedder
-            return timed_fit(embeddings, texts, vocabulary, progress_bar=progress_bar, refine=refine, embedder=embedder)
+            return timed_fit(embeddings, texts, vocabulary, progress_bar=progress_bar, embedder=embedder)
 
         everything = self.documents.embeddings
         out_of_sample = {"a random half": fitted(everything[half], [texts[i] for i in half])}
         for name, own_texts in other_texts.items():
             embedded = embed(own_texts, str(self.embedder), progress_bar=self.progress_bar)
             out_of_sample[name] = fitted(embedded.embeddings, own_texts)
-        unrefined = [fitted(everything, texts, refine=False)] if refine else []
-        return self._evaluate(fitted(everything, texts), decoders=unrefined, out_of_sample=out_of_sample)
+        model = fitted(everything, texts)
+        refined = model.refine(everything, texts, progress_bar=self.progress_bar) if refine else None
+        return self._evaluate(model, refined=refined, out_of_sample=out_of_sample)
 
-    def _evaluate(self, model: KeyTokenModel, *, decoders: Sequence[KeyTokenModel] = (), **options: Any) -> Report:
+    def _evaluate(self, model: KeyTokenModel, **options: Any) -> Report:
         return evaluate(
             self.collection,
             self.split,
             model,
             self.documents,
             self.queries,
-            decoders=[*self._raw_head(self.embedder or model.embedder), *decoders],
+            decoders=list(self._raw_head(self.embedder or model.embedder)),
             sweep=True,
             progress_bar=self.progress_bar,
             **options,

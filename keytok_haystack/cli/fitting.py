@@ -24,7 +24,6 @@ def timed_fit(
     vocabulary: Vocabulary,
     *,
     progress_bar: bool,
-    refine: bool = False,
     **options: Any,
 ) -> KeyTokenModel:
     """
@@ -34,14 +33,12 @@ def timed_fit(
     :param texts: The `n` texts.
     :param vocabulary: The features to fit.
     :param progress_bar: Whether to show a progress bar.
-    :param refine: Whether to refine the model, too.
     :param options: Further options of `fit`.
     """
     started = time.perf_counter()
     spectrum = Spectrum.from_embeddings(embeddings)
     model = fit(_batches(embeddings, progress_bar), texts, vocabulary, spectrum=spectrum, **options)
-    model = replace(model, fit_seconds=time.perf_counter() - started)
-    return model.refine(embeddings, texts, progress_bar=progress_bar) if refine else model
+    return replace(model, fit_seconds=time.perf_counter() - started)
 
 
 @dataclass(frozen=True)

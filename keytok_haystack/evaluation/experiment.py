@@ -62,7 +62,7 @@ class Report:
     :param dimension: The dimension of its embeddings.
     :param documents: How many documents there are.
     :param queries: How many judged queries there are.
-    :param decoder: What decodes the embeddings of `systems`, `controls` and `sweep`.
+    :param decoder: What decodes the embeddings of `systems`, `controls`, `out_of_sample` and `sweep`.
     :param fitted_on: What that decoder was fitted on.
     :param k_document: How many key tokens a document keeps there.
     :param m_query: How many aligned tokens a query has.
@@ -72,7 +72,8 @@ class Report:
     :param systems: What is measured of each system.
     :param decoders: Key tokens by different decoders, of documents that keep more and fewer tokens.
     :param controls: Key tokens with one part changed at a time, which shows where the quality comes from.
-    :param out_of_sample: The systems with key tokens, by models that were not fitted on all of the documents.
+    :param refined: The systems with key tokens, by the refined decoder, if there is one.
+    :param out_of_sample: The same, by models that were not fitted on all of the documents.
     :param sweep: Key tokens with more and fewer tokens per document and per query.
     """
 
@@ -91,6 +92,7 @@ class Report:
     systems: dict[str, Measured]
     decoders: list[Measured]
     controls: dict[str, Measured]
+    refined: dict[str, Measured]
     out_of_sample: list[Measured]
     sweep: list[Measured]
 
@@ -109,6 +111,7 @@ def evaluate(
     *,
     fitted_on: str = "all documents",
     decoders: Sequence[KeyTokenModel] = (),
+    refined: KeyTokenModel | None = None,
     out_of_sample: Mapping[str, KeyTokenModel] | None = None,
     sweep: bool = False,
     progress_bar: bool = True,
@@ -127,6 +130,7 @@ def evaluate(
     :param queries: The judged queries' embeddings.
     :param fitted_on: What the model was fitted on, for the report.
     :param decoders: Models to compare it with that differ in their decoder, fitted, if at all, on the same texts.
+    :param refined: The model with its decoder refined.
     :param out_of_sample: Models fitted on something else, by its name.
     :param sweep: Whether to vary how many tokens documents and queries have, too.
     :param progress_bar: Whether to show a progress bar.
@@ -150,7 +154,7 @@ def evaluate(
             seconds={
                 "embed": documents.seconds,
                 "fit": model.fit_seconds,
-                "refine": model.refine_seconds,
+                "refine": (refined or model).refine_seconds,
                 "project": project_seconds,
             },
             embeddings_cached=documents.cached,
@@ -164,10 +168,13 @@ def evaluate(
                         bench.key_tokens(decoder.with_weighting(k_document=k, m_query=model.weighting.m_query))
                     ),
                 }
-                for decoder in (*decoders, model)
+                for decoder in (*decoders, model, *([refined] if refined else []))
                 for k in DECODER_SIZES
             ],
             controls={name: bench.measure(system) for name, system in bench.controls(model, decoders)},
+            refined={name: bench.measure(system, name) for name, system in bench.systems_with(refined)}
+            if refined
+            else {},
             out_of_sample=[
                 {"fitted_on": name, "system": system_name, **bench.measure(system, system_name)}
                 for name, other in (out_of_sample or {}).items()

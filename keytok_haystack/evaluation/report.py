@@ -140,8 +140,9 @@ def _draw_curve(axes: Any, report: Report, fixed: tuple[str, int], varied: str, 
     axes.grid(alpha=0.25, linewidth=0.5)
 
 
-_SYSTEMS, _DECODERS, _CONTROLS, _OUT_OF_SAMPLE, _SIZES = (
+_SYSTEMS, _REFINED, _DECODERS, _CONTROLS, _OUT_OF_SAMPLE, _SIZES = (
     "Systems",
+    "Refined",
     "Decoders",
     "Controls: key tokens with one part changed",
     "Out of sample",
@@ -170,6 +171,7 @@ def _sections(report: Report) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
 
     sections = {
         _SYSTEMS: [row(LABELS[name], fitted(name), values) for name, values in report.systems.items()],
+        _REFINED: [row(f"{LABELS[name]}, refined", fitted(name), values) for name, values in report.refined.items()],
         _DECODERS: [row(f"{r['decoder']}, K={r['k_document']}", r["fitted_on"], r) for r in report.decoders],
         _CONTROLS: [row(LABELS[name], fitted(name), values) for name, values in report.controls.items()],
         _OUT_OF_SAMPLE: [row(LABELS[r["system"]], r["fitted_on"], r) for r in report.out_of_sample],

@@ -57,11 +57,11 @@ def fit(
     :param min_df: Features in fewer texts have no row in the decoder, or that of `head`: a document is then found by
         them only where they are its own tokens.
     :param spectrum: `Spectrum.from_embeddings(embeddings)`: its first principal component is removed before fitting, as
-        `keytok fit` does, which retrieves better and makes the model read embeddings adjusted by `PC1Adjuster` as it
-        reads raw ones. Without one nothing is removed, and the model's spectrum is that of the unit-length embeddings.
+        `keytok fit` does, so that the model reads embeddings adjusted by `PC1Adjuster` as it reads raw ones. Without
+        one nothing is removed, and the model's spectrum is that of the unit-length embeddings.
     :param head: A decoder over the first features of the vocabulary (an LM head): its rows serve the features rarer
         than `min_df`, at the mean logit variance of the fitted ones.
-    :param weighting: How logits become weights; its `weight_scale` is replaced by the one fitted.
+    :param weighting: How logits become weights; its `weight_scale` and `literal_scale` are replaced by those fitted.
     :param embedder: The name of the embedding model, kept in the model.
     :raises EmbeddingError: There are no embeddings, they are all the same, or one is unusable.
     :raises ValueError: There are not as many texts as embeddings, no feature is frequent enough, or the head does not

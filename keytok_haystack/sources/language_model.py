@@ -78,7 +78,8 @@ def calibrate(
 
     :param model: The model to complete; its decoder's matrix stays as it is.
     :param embeddings: Shape `(n, d)`, a sample of the corpus, a few thousand at most.
-    :param texts: The `n` texts, for the idf of the literal tokens; without them each literal weighs 1.
+    :param texts: The `n` texts, for the idf of literal tokens; without them all literal tokens of a query weigh alike,
+        and documents have none.
     :param remove_pc1: Remove the first principal component (section 4 of the paper).
     :param embedder: The name of the embedding model, kept in the model.
     :raises EmbeddingError: The embeddings are unusable, or of another dimension than the head.

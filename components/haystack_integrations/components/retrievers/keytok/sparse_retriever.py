@@ -76,8 +76,9 @@ class SparseRetriever:
             for BM25 over an `InMemoryDocumentStore`; with it, `warm_up` checks that an index of OpenSearch or
             Elasticsearch is written with this very model.
         :param bm25_weight:
-            What BM25 scores of `query` are multiplied by before they are added to the key-token scores, in one query;
-            0.1 is a good choice. Key-token weights have the same scale for every model.
+            What BM25 scores of `query` are multiplied by before they are added to the key-token scores, in one query.
+            Key-token weights have the same scale for every model. 0.1 helps where queries repeat words of the
+            documents they are looking for, and costs elsewhere.
         :param field:
             The key of `meta` that holds a document's key tokens, and so the name of the field in the index.
 
