@@ -28,9 +28,9 @@ from keytok_haystack.weighting import Weighting
 STEPS = 150
 _BATCH = 128
 _NEIGHBOURS = 32
-_LEARNING_RATE = 0.02  # in units of the standard deviation of the decoder's entries
+_LEARNING_RATE = 0.01  # in units of the standard deviation of the decoder's entries
 _TEMPERATURE = 0.05  # of cosine similarities
-_OWN_SHARE = 0.5  # of the decoder's first scores in what is taught
+_OWN_SHARE = 0.7  # of the decoder's first scores in what is taught
 _HELD_OUT = 0.1
 _CHECK_EVERY = 25
 _PATIENCE = 2  # checks

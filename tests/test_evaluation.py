@@ -26,6 +26,7 @@ from keytok_haystack.evaluation.measures import measure_queries, measure_run, pa
 from keytok_haystack.evaluation.report import LABELS, draw, markdown, tables
 from keytok_haystack.evaluation.systems import System, in_one_query, min_max, reciprocal_rank_fusion
 
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 BASELINES = {"dense", "bm25", "dense_bm25", "dense_bm25_rrf"}
 OURS = {
     "key_tokens",
@@ -550,3 +551,21 @@ def test_a_table_where_dense_finds_nothing(report):
     found_nothing = {**report.systems["dense"], "nDCG@10": 0.0, "R@100": 0.0}
     empty = replace(report, systems=dict.fromkeys(report.systems, found_nothing), decoders=[], controls={})
     assert [row[3] for row in shown(empty)] == [""] * len(BASELINES | OURS)
+
+
+def test_the_committed_results_of_cranfield_are_what_is_measured(
+    cranfield, cranfield_model, cranfield_documents, cranfield_queries
+):
+    """So that a change of quality is noticed, and the tables made anew."""
+    committed = json.loads((RESULTS / "cranfield.json").read_text())
+    report = evaluate(
+        cranfield, "test", cranfield_model, cranfield_documents, cranfield_queries, progress_bar=False
+    ).to_dict()
+    for section in ("systems", "controls"):
+        expected = {name: values["nDCG@10"] for name, values in committed[section].items() if "raw_head" not in name}
+        measured = {name: values["nDCG@10"] for name, values in report[section].items()}
+        assert measured == pytest.approx(expected, abs=5e-4)
+    systems, dense = report["systems"], report["systems"]["dense"]["nDCG@10"]
+    assert systems["key_tokens"]["nDCG@10"] > 1.06 * dense
+    assert systems["dense_bm25_key_tokens_rrf"]["nDCG@10"] > 1.1 * dense
+    assert systems["dense_bm25_key_tokens_rrf"]["p_values"]["dense"] < 0.05
