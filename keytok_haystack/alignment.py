@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.vocabulary import Vocabulary
@@ -43,6 +42,8 @@ def alignment(
     :param k: The `k` of Hit@K.
     :raises ValueError: There are not as many texts as embeddings, or no text has a feature.
     """
+    from scipy.stats import rankdata  # noqa: PLC0415  # most of a second to import
+
     counts = vocabulary.literal_counts(texts)
     if counts.shape[0] != len(np.asarray(embeddings)):
         msg = f"There are {len(np.asarray(embeddings))} embeddings, but {counts.shape[0]} texts."

@@ -185,6 +185,9 @@ class KeyTokenModel:
         """
         A digest of all that document weights depend on: vocabulary, idf, decoder, preparation and document weighting.
 
+        The tokenizer's rules count by what they make of a sample of the vocabulary, since their spelling as JSON
+        differs between versions of `tokenizers`.
+
         Documents and queries must come from models of the same fingerprint; `m_query` and `query_mean` may change
         freely.
         """
@@ -195,7 +198,10 @@ class KeyTokenModel:
         settings = [self.vocabulary.features, weighting, preparation.normalize]
         digest.update(json.dumps(settings, sort_keys=True).encode())
         weight, feature_of_id = self.decoder.weight.astype(np.float16), self.vocabulary.feature_of_id
-        for array in (weight, preparation.mean, preparation.removed, self.idf, feature_of_id):
+        words = self.vocabulary.features[:: max(1, len(self.vocabulary) // 2000)]
+        probe = self.vocabulary.literal_counts([" ".join(words), "-".join(words).upper(), "".join(words)])
+        tokenization = np.concatenate([probe.indptr, probe.indices, probe.data]).astype(np.int64)
+        for array in (weight, preparation.mean, preparation.removed, self.idf, feature_of_id, tokenization):
             digest.update(b"\0" if array is None else np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
@@ -256,11 +262,17 @@ class KeyTokenModel:
             checkpoint=checkpoint,
             progress_bar=progress_bar,
         )
-        refined = replace(self, decoder=decoder).scaled_to(checked[rows], counts)
-        if counts is None:  # own tokens keep their share of logits that have another size now
+        refined = replace(self, decoder=decoder)
+        if counts is None and self.weighting.literal_weight > 0:  # fitted with texts: scales follow the logits' size
             before, after = (float(row_maxima(each.top_k(checked[rows], 1)).mean()) for each in (self.decoder, decoder))
-            literal_scale = self.weighting.literal_scale * (after / before if before > 0 else 1.0)
-            refined = refined.with_weighting(literal_scale=literal_scale)
+            ratio = after / before if before > 0 and after > 0 else 1.0
+            settings = self.weighting
+            refined = refined.with_weighting(
+                literal_scale=settings.literal_scale * ratio,
+                weight_scale=settings.weight_scale * ratio ** ((1 - settings.normalization) * settings.exponent),
+            )
+        else:
+            refined = refined.scaled_to(checked[rows], counts)
         return replace(refined, refine_seconds=time.perf_counter() - started)
 
     def scaled_to(self, embeddings: ArrayLike, counts: csr_array | None = None) -> Self:

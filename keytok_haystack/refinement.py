@@ -78,7 +78,7 @@ def refine(
     held_out, train = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
     neighbours = _neighbours(texts.dense, train)
     teacher = _Teacher(weight, texts, weighting)
-    student = _Student(weight, texts, weighting, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    student = _Student(weight, texts, weighting, device)
     trial = teacher(held_out, held_out)
     student.match(trial, held_out)
     state = _Checkpoint(checkpoint, _digest(weight, texts, weighting, seed))
@@ -104,6 +104,20 @@ def refine(
     state.remove()
     refined: NDArray[np.float32] = best.cpu().numpy()
     return refined
+
+
+def usable_device(name: str | None) -> torch.device:
+    """
+    Return a device by torch's name for it, by default a GPU if there is one.
+
+    :raises ValueError: There is no such device.
+    """
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        msg = f"Refining cannot use the device '{name}': {str(error).splitlines()[0]}"
+        raise ValueError(msg) from error
 
 
 def _rate(step: int) -> float:
@@ -164,12 +178,8 @@ class _Teacher:
 class _Student:
     """The decoder that learns."""
 
-    def __init__(self, weight: NDArray[np.float32], texts: Texts, weighting: Weighting, device: str) -> None:
-        try:
-            self._device = torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
-            msg = f"Refining cannot use the device '{device}': {str(error).splitlines()[0]}"
-            raise ValueError(msg) from error
+    def __init__(self, weight: NDArray[np.float32], texts: Texts, weighting: Weighting, device: str | None) -> None:
+        self._device = usable_device(device)
         self._weighting = weighting
         self._texts = texts
         self.weight = torch.tensor(weight, device=self._device, requires_grad=True)

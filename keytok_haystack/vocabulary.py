@@ -105,9 +105,12 @@ class Vocabulary:
         :param texts: `n` texts; an empty one has no features.
         :param first: The position of the first text in the stream that it comes from, for messages.
         :returns: Shape `(n, V)`, float32.
-        :raises TypeError: A text is not a string.
+        :raises TypeError: A text is not a string, or `texts` is one.
         :raises ValueError: A text is not of whole characters (`check_texts`).
         """
+        if isinstance(texts, str):
+            msg = "`texts` must be an iterable of strings, not one string."
+            raise TypeError(msg)
         texts = list(texts)
         check_texts(texts, first)
         pieces = [self._count(piece) for piece in _slices(texts)]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
 
 from keytok_haystack import (
     KeyTokenModel,
@@ -568,3 +568,14 @@ def test_a_saved_query_mean_is_used_for_queries_only(
     queries = loaded.encode_queries(small_embeddings, top_k=12).toarray()
     positive = np.maximum(logits, 0)
     np.testing.assert_allclose(queries, positive / positive.max(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_the_fingerprint_changes_with_how_the_tokenizer_splits(cranfield_model):
+    """The same features and ids, but words are no longer split at hyphens."""
+    vocabulary = cranfield_model.vocabulary
+    tokenizer = Tokenizer.from_str(vocabulary.tokenizer_json)
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    other = Vocabulary(tokenizer, vocabulary.features, vocabulary.feature_of_id)
+    assert replace(cranfield_model, vocabulary=other).fingerprint != cranfield_model.fingerprint
+    same = Vocabulary(Tokenizer.from_str(vocabulary.tokenizer_json), vocabulary.features, vocabulary.feature_of_id)
+    assert replace(cranfield_model, vocabulary=same).fingerprint == cranfield_model.fingerprint

@@ -128,6 +128,10 @@ def fit_command(
     penalty: float | Literal["gcv"] = "gcv" if regularization == "gcv" else _positive_number(regularization)
     weighting = Weighting(k_document=k, m_query=m, literal_share=literal_share)
     check_replaceable(output)
+    if refine:
+        from keytok_haystack.refinement import usable_device  # noqa: PLC0415  # needs torch
+
+        usable_device(device)
     texts = read_texts(data)
     vocabulary = _vocabulary_of(vocabulary_source)
     embedded = (
@@ -297,8 +301,8 @@ def evaluate_command(
         report = evaluation.of_model(given)
     else:
         report = evaluation.of_fitted_models(vocabulary, other or [], seed, refine=refine)
-    write(report, json_path, markdown_path, png_path)
     Console(highlight=False).print(tables(report))
+    write(report, json_path, markdown_path, png_path)
 
 
 def _vocabulary_to_fit(source: str | None) -> Vocabulary:

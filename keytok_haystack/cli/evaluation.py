@@ -53,7 +53,7 @@ class Evaluation:
 
         :param vocabulary: The features to fit.
         :param others: Folders in BEIR's layout or JSONL files, to each of which a model is fitted.
-        :param seed: Decides which half it is.
+        :param seed: Decides which half it is, and the order in which refinement sees texts.
         :param refine: Whether to refine the model that is fitted to all documents, and measure that, too.
         :raises ValueError: Others have the same name, or there is no embedder to embed them with.
         """
@@ -71,7 +71,7 @@ class Evaluation:
             embedded = embed(own_texts, str(self.embedder), progress_bar=self.progress_bar)
             out_of_sample[name] = fitted(embedded.embeddings, own_texts)
         model = fitted(everything, texts)
-        refined = model.refine(everything, texts, progress_bar=self.progress_bar) if refine else None
+        refined = model.refine(everything, texts, seed=seed, progress_bar=self.progress_bar) if refine else None
         return self._evaluate(model, refined=refined, out_of_sample=out_of_sample)
 
     def _evaluate(self, model: KeyTokenModel, **options: Any) -> Report:
