@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array, hstack, vstack
 
-from keytok_haystack.sparse import strongest, top_k
+from keytok_haystack.sparse import add_rows, strongest, top_k
 from keytok_haystack.spectrum import Preparation, check_embeddings
 from keytok_haystack.weighting import Weighting
 
@@ -164,7 +164,7 @@ class TokenDecoder:
 
     def _joined(self, logits: NDArray[np.float32], literals: csr_array, k: int) -> csr_array:
         decoded, others = literals[:, : len(self)], literals[:, len(self) :]
-        logits[np.repeat(np.arange(len(logits)), np.diff(decoded.indptr)), decoded.indices] += decoded.data
+        add_rows(logits, decoded)
         both = csr_array(hstack([top_k(logits, k), others], format="csr"))
         both.sort_indices()
         return strongest(both, k)

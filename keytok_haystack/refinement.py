@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, normalize, softmax
 from tqdm import tqdm
 
-from keytok_haystack.sparse import row_norms, scale_rows, top_k
+from keytok_haystack.sparse import add_rows, row_norms, scale_rows, top_k
 from keytok_haystack.weighting import Weighting
 
 STEPS = 150
@@ -72,13 +72,12 @@ def refine(
     :param weight: Shape `(v, d)`.
     :returns: Shape `(v, d)`: of all that were checked, the matrix that is best on the texts held out.
     """
-    random = np.random.default_rng(seed)
-    order = random.permutation(len(texts))
+    student = _Student(weight, texts, weighting, device)
+    order = np.random.default_rng(seed).permutation(len(texts))
     n_held_out = max(4, min(512, round(_HELD_OUT * len(order))))
     held_out, train = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
     neighbours = _neighbours(texts.dense, train)
     teacher = _Teacher(weight, texts, weighting)
-    student = _Student(weight, texts, weighting, device)
     trial = teacher(held_out, held_out)
     student.match(trial, held_out)
     state = _Checkpoint(checkpoint, _digest(weight, texts, weighting, seed))
@@ -151,8 +150,7 @@ class _Teacher:
         for start in range(0, len(texts), 256):
             logits = texts.prepared[start : start + 256] @ weight.T
             queries.append(top_k(logits, 2 * max(weighting.m_query, 1)))
-            own = texts.literals[start : start + 256]
-            logits[np.repeat(np.arange(len(logits)), np.diff(own.indptr)), own.indices] += own.data
+            add_rows(logits, texts.literals[start : start + 256])
             documents.append(weighting.document_weights(top_k(logits, 2 * weighting.k_document)))
         aligned = csr_array(vstack(queries, format="csr"))
         self._queries = scale_rows(aligned, 1 / np.maximum(row_norms(aligned), _TINY))
@@ -186,7 +184,8 @@ class _Student:
         # distributions over candidates depend on the unit of scores, which no one has fixed: it is learned, too
         self.log_scale = torch.zeros((), device=self._device, requires_grad=True)
         self._unit = float(weight.std())
-        self.optimizer = torch.optim.Adam([{"params": [self.weight]}, {"params": [self.log_scale]}])
+        self.parameters = {"weight": self.weight, "log_scale": self.log_scale}
+        self.optimizer = torch.optim.Adam([{"params": [parameter]} for parameter in self.parameters.values()])
 
     def match(self, taught: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
         """Start at the scale of scores where the loss is least, so that what it falls by is the decoder's merit."""
@@ -277,10 +276,8 @@ class _Checkpoint:
                 return None
         except (OSError, SafetensorError):
             return None
-        with torch.no_grad():
-            student.weight.copy_(tensors["weight"])
-            student.log_scale.copy_(tensors["log_scale"])
-        for parameter, name in ((student.weight, "weight"), (student.log_scale, "log_scale")):
+        for name, parameter in student.parameters.items():
+            parameter.detach().copy_(tensors[name])
             student.optimizer.state[parameter] = {
                 part: tensors[f"{name}.{part}"].to(parameter.device if part != "step" else "cpu")
                 for part in ("step", "exp_avg", "exp_avg_sq")
@@ -291,8 +288,9 @@ class _Checkpoint:
         """Replace the file, whole or not at all."""
         if self._path is None:
             return
-        tensors = {"weight": student.weight.detach(), "log_scale": student.log_scale.detach(), "best": best}
-        for parameter, name in ((student.weight, "weight"), (student.log_scale, "log_scale")):
+        tensors = {"best": best}
+        for name, parameter in student.parameters.items():
+            tensors[name] = parameter.detach()
             tensors |= {f"{name}.{part}": value for part, value in student.optimizer.state[parameter].items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}

@@ -39,6 +39,11 @@ def top_k(logits: NDArray[np.float32], k: int) -> csr_array:
     return csr_array((logits.reshape(-1)[flat], columns, indptr), shape=logits.shape)
 
 
+def add_rows(dense: NDArray[np.float32], rows: csr_array) -> None:
+    """Add sparse rows to dense ones, shape `(n, V)` both, in place."""
+    dense[np.repeat(np.arange(len(dense)), np.diff(rows.indptr)), rows.indices] += rows.data
+
+
 def strongest(rows: csr_array, k: int) -> csr_array:
     """Keep the `k` largest entries of each sparse row, shape `(n, V)`; of equal ones, those of the lowest features."""
     lengths = np.diff(rows.indptr)

@@ -109,9 +109,13 @@ def refined(model: KeyTokenModel, given: Texts) -> KeyTokenModel:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refinement takes a few short steps."""
-    monkeypatch.setattr(refinement, "STEPS", 75)
-    monkeypatch.setattr(refinement, "_PATIENCE", 9)
-    monkeypatch.setattr(refinement, "_BATCH", 32)
+    shorten(monkeypatch)
+
+
+def shorten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(refinement, "STEPS", 75)
+    patch.setattr(refinement, "_PATIENCE", 9)
+    patch.setattr(refinement, "_BATCH", 32)
 
 
 def save_tokenizer(folder: Path) -> Path:
@@ -402,9 +406,7 @@ def file(tmp_path: Path) -> Path:
 def whole(model: KeyTokenModel, given: Texts) -> KeyTokenModel:
     """Refined in brief, without interruption and without a checkpoint."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refinement, "STEPS", 75)
-        patch.setattr(refinement, "_PATIENCE", 9)
-        patch.setattr(refinement, "_BATCH", 32)
+        shorten(patch)
         return model.refine(given.embeddings, given.texts)
 
 
