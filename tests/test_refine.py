@@ -385,21 +385,32 @@ def interrupting(step: int | None) -> type[tqdm]:
 
 
 @pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Refine with a checkpoint until a step is done."""
-
-    def run(step: int, model: KeyTokenModel, *arguments: Any, **options: Any) -> None:
-        monkeypatch.setattr(refinement, "tqdm", interrupting(step))
-        with pytest.raises(Interrupted):
-            model.refine(*arguments, **options)
-        monkeypatch.setattr(refinement, "tqdm", tqdm)
-
-    return run
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "checkpoint"
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "new" / "checkpoint"
+def refine_on(model: KeyTokenModel, given: Texts, file: Path) -> Callable[[], KeyTokenModel]:
+    """Refine, from the checkpoint if there is one."""
+    return lambda: model.refine(given.embeddings, given.texts, checkpoint=file)
+
+
+@pytest.fixture
+def interrupt(model: KeyTokenModel, given: Texts, file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Refine with a checkpoint until a step is done, by default what `refine_on` refines."""
+
+    def run(
+        step: int,
+        first: KeyTokenModel = model,
+        arguments: tuple[Any, ...] = (given.embeddings, given.texts),
+        **options: Any,
+    ) -> None:
+        monkeypatch.setattr(refinement, "tqdm", interrupting(step))
+        with pytest.raises(Interrupted):
+            first.refine(*arguments, checkpoint=file, **options)
+        monkeypatch.setattr(refinement, "tqdm", tqdm)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -418,44 +429,40 @@ def assert_same(one: KeyTokenModel, other: KeyTokenModel) -> None:
 @pytest.mark.parametrize(("step", "left"), [(25, 75), (26, 50), (50, 50), (51, 25), (75, 25)])
 def test_an_interrupted_run_goes_on_to_the_same_bits(
     brief: None,
-    model: KeyTokenModel,
-    given: Texts,
     whole: KeyTokenModel,
     interrupt: Callable[..., None],
     file: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: int,
     left: int,
+    refine_on: Callable[[], KeyTokenModel],
 ):
-    interrupt(step, model, *reversed(given), checkpoint=file)
+    interrupt(step)
     counting = interrupting(None)
     monkeypatch.setattr(refinement, "tqdm", counting)
-    assert_same(model.refine(*reversed(given), checkpoint=file), whole)
+    assert_same(refine_on(), whole)
     assert counting.taken == left
     assert list(file.parent.glob("*")) == []
 
 
 def test_a_run_may_be_interrupted_again_and_again(
     brief: None,
-    model: KeyTokenModel,
-    given: Texts,
     whole: KeyTokenModel,
     interrupt: Callable[..., None],
     file: Path,
+    refine_on: Callable[[], KeyTokenModel],
 ):
     for _ in range(2):
-        interrupt(30, model, *reversed(given), checkpoint=file)
+        interrupt(30)
         assert [path.name for path in file.parent.iterdir()] == ["checkpoint"]
-    assert_same(model.refine(*reversed(given), checkpoint=file), whole)
+    assert_same(refine_on(), whole)
 
 
 def test_an_interruption_within_a_step_is_no_different(
     brief: None,
-    model: KeyTokenModel,
-    given: Texts,
     whole: KeyTokenModel,
-    file: Path,
     monkeypatch: pytest.MonkeyPatch,
+    refine_on: Callable[[], KeyTokenModel],
 ):
     steps, step = [], torch.optim.Adam.step
 
@@ -467,12 +474,15 @@ def test_an_interruption_within_a_step_is_no_different(
 
     monkeypatch.setattr(torch.optim.Adam, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        model.refine(*reversed(given), checkpoint=file)
-    assert_same(model.refine(*reversed(given), checkpoint=file), whole)
+        refine_on()
+    assert_same(refine_on(), whole)
 
 
 def test_a_run_that_had_stopped_early_is_not_gone_on_with(
-    model: KeyTokenModel, given: Texts, file: Path, monkeypatch: pytest.MonkeyPatch
+    model: KeyTokenModel,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refine_on: Callable[[], KeyTokenModel],
 ):
     monkeypatch.setattr(refinement, "_LEARNING_RATE", 50.0)
     counting = interrupting(None)
@@ -483,11 +493,11 @@ def test_a_run_that_had_stopped_early_is_not_gone_on_with(
 
     monkeypatch.setattr(refinement, "tqdm", Ending)
     with pytest.raises(Interrupted):
-        model.refine(*reversed(given), checkpoint=file)
+        refine_on()
     assert Ending.taken == 50
     counting = interrupting(None)
     monkeypatch.setattr(refinement, "tqdm", counting)
-    np.testing.assert_array_equal(model.refine(*reversed(given), checkpoint=file).decoder.weight, model.decoder.weight)
+    np.testing.assert_array_equal(refine_on().decoder.weight, model.decoder.weight)
     assert counting.taken == 0
     assert not file.exists()
 
@@ -501,6 +511,7 @@ def test_a_checkpoint_of_other_input_is_ignored(
     interrupt: Callable[..., None],
     file: Path,
     other: str,
+    refine_on: Callable[[], KeyTokenModel],
 ):
     first, texts, embeddings, seed = model, given.texts, given.embeddings, 0
     if other == "seed":
@@ -517,8 +528,8 @@ def test_a_checkpoint_of_other_input_is_ignored(
         first = model.with_weighting(**{"k_document" if other == "K" else "m_query": 7})
     else:
         first = replace(model, decoder=TokenDecoder(model.decoder.weight * 1.01, model.decoder.preparation))
-    interrupt(30, first, embeddings, texts, seed=seed, checkpoint=file)
-    assert_same(model.refine(*reversed(given), checkpoint=file), whole)
+    interrupt(30, first, (embeddings, texts), seed=seed)
+    assert_same(refine_on(), whole)
     assert not file.exists()
 
 
@@ -555,16 +566,15 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_ignored(
     brief: None,
-    model: KeyTokenModel,
-    given: Texts,
     whole: KeyTokenModel,
     interrupt: Callable[..., None],
     file: Path,
     damage: str,
+    refine_on: Callable[[], KeyTokenModel],
 ):
-    interrupt(30, model, *reversed(given), checkpoint=file)
+    interrupt(30)
     DAMAGES[damage](file)
-    assert_same(model.refine(*reversed(given), checkpoint=file), whole)
+    assert_same(refine_on(), whole)
     assert list(file.parent.iterdir()) == []
 
 
