@@ -14,6 +14,7 @@ FieldType = Literal["rank_features", "sparse_vector"]
 
 _META = "keytok"
 _OTHER_FIELDS = ("id", "content", "dataframe", "blob", "meta", "score", "embedding", "sparse_embedding")
+_DENSE_TYPES = ("knn_vector", "dense_vector")
 _ELASTICSEARCH_TODAY = (9, 5)
 
 
@@ -163,6 +164,12 @@ def has_field(mappings: Mapping[str, Any], field: str) -> bool:
     return bool(_find(mappings, field))
 
 
+def dense_fields(mappings: Mapping[str, Any]) -> list[str]:
+    """Return the fields of dense vectors at the root of a live mapping."""
+    properties = mappings.get("properties", {})
+    return [name for name, about in properties.items() if about.get("type") in _DENSE_TYPES]
+
+
 def _find(mappings: Mapping[str, Any], field: str) -> Mapping[str, Any]:
     found = mappings
     for part in field.split("."):
@@ -173,6 +180,12 @@ def _find(mappings: Mapping[str, Any], field: str) -> Mapping[str, Any]:
 def merged_meta(existing: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
     """Return the `_meta` of a mapping with what is known of further fields: engines replace it as a whole."""
     return {**existing, _META: {**existing.get(_META, {}), **added.get(_META, {})}}
+
+
+def without_meta(existing: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """Return the `_meta` of a mapping without what is known of one field."""
+    known = {name: about for name, about in existing.get(_META, {}).items() if name != field}
+    return {**existing, _META: known}
 
 
 def search_request(

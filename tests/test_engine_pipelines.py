@@ -14,14 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engines.stores import DENSE_STORES, engine_of
+from engines.stores import DENSE_STORES, connection_to, engine_of
 from haystack import Document
 from rankings import assert_same_hits
 
 from keytok_haystack import pipeline_yaml
 from keytok_haystack.cli.demo import with_embeddings
-from keytok_haystack.cli.engine import connected, create_index
 from keytok_haystack.evaluation.measures import measure_run
+from keytok_haystack.indices import create_index
 
 INDEX = "test-pipelines"
 PARTS = ("key_token_retriever", "dense_retriever", "bm25_retriever")
@@ -33,9 +33,9 @@ def engine(request, make_store, cranfield, cranfield_documents, cranfield_model,
     kind = request.param
     name, url = engine_of(kind), make_store.url(kind)
     definition = make_store.definition(kind, dimension=384, model=cranfield_model, field="key_tokens")
-    with connected(name, url, INDEX) as client:
-        client.indices.delete(index=INDEX, ignore_unavailable=True)
-        create_index(client, INDEX, definition, "key_tokens", cranfield_model.fingerprint)
+    with connection_to(name, url, INDEX) as connection:
+        connection.client.indices.delete(index=INDEX, ignore_unavailable=True)
+        create_index(connection, definition, "key_tokens", cranfield_model.fingerprint)
     own = {"model": cranfield_model_folder, "document_store": {"hosts": url, "index": INDEX}}
     own_embedder = {"document_embedder": {"model": embedder}, "key_token_embedder": {"progress_bar": False}}
     definition = pipeline_yaml(f"indexing.{name}", own_embedder, **own)
@@ -162,6 +162,6 @@ def test_the_demo_runs_on_an_engine(make_store, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["through_query_pipeline"]["nDCG@10"] == pytest.approx(0.415, abs=0.0005)
-    with connected("opensearch", url, "keytok-demo") as client:
-        assert client.count(index="keytok-demo")["count"] == 1400
+    with connection_to("opensearch", url, "keytok-demo") as connection:
+        assert connection.client.count(index="keytok-demo")["count"] == 1400
     make_store.delete("opensearch-knn", "keytok-demo")

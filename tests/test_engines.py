@@ -8,7 +8,7 @@ from copy import deepcopy
 from uuid import uuid4
 
 import pytest
-from engines.stores import DENSE_STORES, ENGINE_STORES, engine_of
+from engines.stores import DENSE_STORES, ENGINE_STORES, connection_to, engine_of
 from haystack import Document
 from haystack.document_stores.types import DuplicatePolicy
 from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
-from keytok_haystack.cli.engine import connected, server_version
 from keytok_haystack.engines import (
     KeyTokenField,
     MappingError,
@@ -71,8 +70,8 @@ def dense_options(kind: str) -> dict:
 
 
 def mapping_of(make_store, kind: str, index: str) -> dict:
-    with connected(engine_of(kind), make_store.url(kind), index) as client:
-        return client.indices.get_mapping(index=index)[index]["mappings"]
+    with connection_to(engine_of(kind), make_store.url(kind), index) as connection:
+        return connection.client.indices.get_mapping(index=index)[index]["mappings"]
 
 
 @pytest.mark.parametrize(("engine", "version", "dimension"), DEFINITIONS)
@@ -319,14 +318,14 @@ def test_a_key_with_a_dot_which_no_engine_finds_is_refused():
 @pytest.mark.parametrize("kind", ENGINE_STORES)
 def test_engines_take_the_definition_and_show_it_again(kind, make_store, small_model):
     engine, url, index = engine_of(kind), make_store.url(kind), f"test-{uuid4().hex}"
-    with connected(engine, url, index) as client:
-        version = server_version(client)
+    with connection_to(engine, url, index) as connection:
+        version = connection.version
         definition = index_definition(engine, 8 if kind in DENSE_STORES else None, small_model, version=version)
-        client.indices.create(index=index, body=definition)
+        connection.client.indices.create(index=index, body=definition)
         try:
-            live = client.indices.get(index=index)[index]
+            live = connection.client.indices.get(index=index)[index]
         finally:
-            client.indices.delete(index=index)
+            connection.client.indices.delete(index=index)
     mappings = live["mappings"]
     assert mappings["_meta"] == definition["mappings"]["_meta"]
     assert mappings["dynamic_templates"] == STRINGS
@@ -356,8 +355,8 @@ def test_haystacks_stores_make_an_index_of_the_mappings(kind, make_store, small_
         store = ElasticsearchDocumentStore(hosts=url, index=index, custom_mapping=definition["mappings"])
     try:
         assert store.count_documents() == 0
-        with connected(engine, url, index) as client:
-            client.indices.put_settings(index=index, body={"index": SETTINGS})
+        with connection_to(engine, url, index) as connection:
+            connection.client.indices.put_settings(index=index, body={"index": SETTINGS})
         embedding = [1.0] * 8 if kind in DENSE_STORES else None
         meta = {"key_tokens": TOKENS, "year": 1960, "author": "Love joy"}
         store.write_documents([Document(id="a", content="shock waves", embedding=embedding, meta=meta)])

@@ -9,14 +9,13 @@ from contextlib import ExitStack
 from uuid import uuid4
 
 import pytest
-from engines.stores import DENSE_STORES, ENGINE_STORES, engine_of
+from engines.stores import DENSE_STORES, ENGINE_STORES, connection_to, engine_of
 from haystack import Document
 from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
 from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack import KeyTokenModel, fit
-from keytok_haystack.cli.engine import connected
 from keytok_haystack.engines import index_definition
 
 KINDS = ("opensearch", "elasticsearch-9")
@@ -47,8 +46,8 @@ class Index:
             self.server += ("--no-dense",)
 
     def call(self, method: str, **arguments):
-        with connected(engine_of(self.kind), self.url, self.name) as client:
-            return getattr(client.indices, method)(**{"index": self.name, **arguments})
+        with connection_to(engine_of(self.kind), self.url, self.name) as connection:
+            return getattr(connection.client.indices, method)(**{"index": self.name, **arguments})
 
     def create(self, **body) -> None:
         body.setdefault("settings", {})["index.number_of_replicas"] = 0

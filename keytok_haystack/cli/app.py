@@ -7,7 +7,7 @@ import sys
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 import typer
@@ -38,6 +38,10 @@ _USAGE_ERROR: type[Exception] = next(
 
 EmbedderOption = Annotated[str | None, typer.Option(help="A sentence-transformers model: hub id or path.")]
 EngineOption = Annotated[Engine, typer.Option(help="The search engine.")]
+UrlOption = Annotated[str, typer.Option(help="The server's address.")]
+IndexOption = Annotated[str, typer.Option(help="The name of an index that exists, or of an alias.")]
+EmbeddingFieldOption = Annotated[str, typer.Option(help="The index's field of dense vectors.")]
+ContentFieldOption = Annotated[str, typer.Option(help="The index's field of texts.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 
 
@@ -53,8 +57,16 @@ def run() -> None:
         sys.exit(app(standalone_mode=False))
     except _USAGE_ERROR as error:
         _fail(error.format_message())  # type: ignore[attr-defined]
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, ValueError | OSError) and not _is_of_an_engine(error):
+            raise
         _fail(str(error))
+
+
+def _is_of_an_engine(error: Exception) -> bool:
+    """Whether an engine has failed; only a command that talks to one has imported what is raised then."""
+    errors = sys.modules.get("haystack.document_stores.errors")
+    return errors is not None and isinstance(error, errors.DocumentStoreError)
 
 
 def _fail(message: str) -> NoReturn:
@@ -91,13 +103,25 @@ def demo_command(
 
 @app.command("fit")
 def fit_command(
-    data: Annotated[Path, typer.Argument(help="Texts: a folder in BEIR's layout, or a JSONL file.")],
     output: Annotated[Path, typer.Option(help="The folder of the key-token model to write.")],
+    data: Annotated[
+        Path | None, typer.Argument(help="Texts: a folder in BEIR's layout, or a JSONL file.", show_default=False)
+    ] = None,
     embedder: EmbedderOption = None,
     embeddings: Annotated[Path | None, typer.Option(help="Ready-made embeddings of the texts, (n, d), .npy.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Whose tokenizer to use: hub id or path. Default: the embedder's.")
     ] = None,
+    engine: Annotated[
+        Engine | None, typer.Option(help="Fit to documents of this search engine, in place of DATA: texts and vectors.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="The server's address.")] = None,
+    index: Annotated[str | None, typer.Option(help="The name of its index, or of an alias.")] = None,
+    embedding_field: EmbeddingFieldOption = "embedding",
+    content_field: ContentFieldOption = "content",
+    sample: Annotated[
+        int, typer.Option(help="How many documents of the index to fit to at most, drawn at random.", min=1)
+    ] = 100_000,
     k: Annotated[int, typer.Option(help="How many key tokens a document keeps.")] = Weighting.k_document,
     m: Annotated[int, typer.Option(help="How many aligned tokens a query has.")] = Weighting.m_query,
     regularization: Annotated[
@@ -118,13 +142,7 @@ def fit_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding."""
-    if (embedder is None) == (embeddings is None):
-        msg = "Give either --embedder, to embed the texts, or --embeddings with ready-made ones."
-        raise ValueError(msg)
-    vocabulary_source = tokenizer or embedder
-    if vocabulary_source is None:
-        msg = "--embeddings needs a --tokenizer: its tokens become the readable features. Any language model's will do."
-        raise ValueError(msg)
+    vocabulary_source = _checked_fit_source(data, (engine, url, index), embedder, embeddings, tokenizer)
     penalty: float | Literal["gcv"] = "gcv" if regularization == "gcv" else _positive_number(regularization)
     weighting = Weighting(k_document=k, m_query=m, literal_share=literal_share)
     check_replaceable(output)
@@ -132,11 +150,14 @@ def fit_command(
         from keytok_haystack.refinement import usable_device  # noqa: PLC0415  # needs torch
 
         usable_device(device)
-    texts = read_texts(data)
     vocabulary = _vocabulary_of(vocabulary_source)
-    embedded = (
-        embed(texts, embedder, progress_bar=_is_interactive()) if embedder else _ready_made(embeddings, len(texts))
-    )
+    if data is None:
+        texts, embedded = _of_index(engine, url, index, embedding_field, content_field, sample)
+    else:
+        texts = read_texts(data)
+        embedded = (
+            embed(texts, embedder, progress_bar=_is_interactive()) if embedder else _ready_made(embeddings, len(texts))
+        )
     model = timed_fit(
         embedded.embeddings,
         texts,
@@ -230,21 +251,25 @@ def mapping_command(
     if not url:
         typer.echo(json.dumps(index_definition(engine, dimension, loaded, field=field), indent=2))
         return
-    from keytok_haystack.cli.engine import (  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.indices import (  # noqa: PLC0415  # needs an extra
         connected,
         create_index,
-        server_version,
-        vectors_note,
+        document_store,
+        leaves_vectors_out,
     )
 
-    with connected(engine, url, index or "*") as client:
-        version = server_version(client)
-        definition = index_definition(engine, dimension, loaded, field=field, version=version)
+    with connected(document_store(engine, url, index or "*")) as connection:
+        definition = index_definition(engine, dimension, loaded, field=field, version=connection.version)
         if not index:
             typer.echo(json.dumps(definition, indent=2))
             return
-        done = create_index(client, index, definition, field, loaded.fingerprint)
-        note = vectors_note(engine, client, index)
+        done = create_index(connection, definition, field, loaded.fingerprint)
+        note = ""
+        if leaves_vectors_out(connection):
+            note = (
+                f" But '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors), which only a "
+                "new index can change: the hits of other retrievers come without key tokens and cannot be explained."
+            )
     typer.echo(
         {
             "created": f"Created the index '{index}' with the field '{field}' for the model {loaded.fingerprint}.",
@@ -254,6 +279,59 @@ def mapping_command(
         }[done]
         + note
     )
+
+
+@app.command("backfill")
+def backfill_command(
+    engine: EngineOption,
+    url: UrlOption,
+    index: IndexOption,
+    model: Annotated[Path, typer.Option(help="The key-token model, for embeddings of the kind that the index has.")],
+    embedding_field: EmbeddingFieldOption = "embedding",
+    content_field: ContentFieldOption = "content",
+    field: Annotated[str, typer.Option(help="The field of the key tokens to write.")] = "key_tokens",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, and show what would be done.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave documents alone that have key tokens, without looking at them.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """
+    Give the documents of an index key tokens, made of the dense vectors that it has: nothing is embedded again.
+
+    All other fields survive as they are, what others write meanwhile is not overwritten, and the command can be run
+    again at any time: what is done is not written twice.
+    """
+    from keytok_haystack.cli.backfilling import show_backfill, show_trial  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.indices import Fields, backfill, document_store, trial  # noqa: PLC0415
+
+    loaded = KeyTokenModel.load(model)
+    store, fields = document_store(engine, url, index), Fields(embedding_field, content_field, field)
+    if dry_run:
+        show_trial(trial(store, loaded, fields), index, field, as_json=as_json)
+        return
+    report = backfill(store, loaded, fields, resume=resume, progress_bar=_is_interactive())
+    show_backfill(report, index, field, as_json=as_json)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command("drop")
+def drop_command(
+    engine: EngineOption,
+    url: UrlOption,
+    index: IndexOption,
+    field: Annotated[str, typer.Option(help="The field of key tokens to empty.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Take a field of key tokens out of all documents of an index, when another has taken its place."""
+    from keytok_haystack.cli.backfilling import show_drop  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.indices import document_store, drop  # noqa: PLC0415
+
+    report = drop(document_store(engine, url, index), field, progress_bar=_is_interactive())
+    show_drop(report, index, field, as_json=as_json)
+    if report.failed:
+        raise typer.Exit(1)
 
 
 @app.command("evaluate")
@@ -303,6 +381,40 @@ def evaluate_command(
         report = evaluation.of_fitted_models(vocabulary, other or [], seed, refine=refine)
     Console(highlight=False).print(tables(report))
     write(report, json_path, markdown_path, png_path)
+
+
+def _checked_fit_source(
+    data: Path | None,
+    of_index: tuple[Engine | None, str | None, str | None],
+    embedder: str | None,
+    embeddings: Path | None,
+    tokenizer: str | None,
+) -> str:
+    """Refuse what is no one source of texts and embeddings, and return that of the tokenizer."""
+    if (data is None) == (None in of_index) or (data is not None and any(of_index)):
+        msg = "Give either DATA with texts, or --engine, --url and --index of documents with texts and embeddings."
+        raise ValueError(msg)
+    if data is None and embeddings is not None:
+        msg = "--embeddings is for DATA: the documents of an index have their embeddings."
+        raise ValueError(msg)
+    if data is not None and (embedder is None) == (embeddings is None):
+        msg = "Give either --embedder, to embed the texts, or --embeddings with ready-made ones."
+        raise ValueError(msg)
+    if (source := tokenizer or embedder) is None:
+        msg = "Give a --tokenizer: its tokens become the readable features. Any language model's will do."
+        raise ValueError(msg)
+    return source
+
+
+def _of_index(
+    engine: Any, url: Any, index: Any, embedding_field: str, content_field: str, size: int
+) -> tuple[list[str], Embedded]:
+    """Return the texts and embeddings of documents of an index."""
+    from keytok_haystack.indices import Fields, document_store, sample  # noqa: PLC0415  # needs an extra
+
+    store, fields = document_store(engine, url, index), Fields(embedding_field, content_field)
+    texts, embeddings = sample(store, size, fields, progress_bar=_is_interactive())
+    return texts, Embedded(embeddings)
 
 
 def _vocabulary_to_fit(source: str | None) -> Vocabulary:

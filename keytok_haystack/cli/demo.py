@@ -142,11 +142,11 @@ class _Cached:
 
 
 def _check_reachable(engine: Engine, url: str) -> None:
-    """Ask the engine for its version, so that one that is not there is noticed before the work begins."""
-    from keytok_haystack.cli.engine import connected, server_version  # noqa: PLC0415  # needs an extra
+    """Connect to the engine, so that one that is not there is noticed before the work begins."""
+    from keytok_haystack.indices import connected, document_store  # noqa: PLC0415  # needs an extra
 
-    with connected(engine, url, _INDEX) as client:
-        server_version(client)
+    with connected(document_store(engine, url, _INDEX)):
+        pass
 
 
 def _empty_index(engine: Engine | None, url: str | None, model: KeyTokenModel) -> dict[str, Any]:
@@ -154,12 +154,12 @@ def _empty_index(engine: Engine | None, url: str | None, model: KeyTokenModel) -
     if engine is None or url is None:
         InMemoryDocumentStore(index="keytok").delete_all_documents()
         return {}
-    from keytok_haystack.cli.engine import connected, create_index, server_version  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.indices import connected, create_index, document_store  # noqa: PLC0415  # needs an extra
 
-    with connected(engine, url, _INDEX) as client:
-        definition = index_definition(engine, model.dimension, model, version=server_version(client))
-        client.indices.delete(index=_INDEX, ignore_unavailable=True)
-        create_index(client, _INDEX, definition, "key_tokens", model.fingerprint)
+    with connected(document_store(engine, url, _INDEX)) as connection:
+        definition = index_definition(engine, model.dimension, model, version=connection.version)
+        connection.client.indices.delete(index=_INDEX, ignore_unavailable=True)
+        create_index(connection, definition, "key_tokens", model.fingerprint)
     return {"hosts": url, "index": _INDEX}
 
 

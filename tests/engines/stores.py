@@ -4,7 +4,7 @@
 """Document stores over indices of their own, on whatever engine a test asks for."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 from uuid import uuid4
 
@@ -13,8 +13,8 @@ from haystack_integrations.document_stores.elasticsearch import ElasticsearchDoc
 from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
 
 from keytok_haystack import KeyTokenModel
-from keytok_haystack.cli.engine import connected, server_version
 from keytok_haystack.engines import Engine, index_definition
+from keytok_haystack.indices import Connection, connected, document_store
 
 STORES = ("in-memory", "opensearch", "opensearch-knn", "elasticsearch-7", "elasticsearch-8", "elasticsearch-9")
 ENGINE_STORES = STORES[1:]
@@ -24,6 +24,10 @@ DENSE_STORES = ("opensearch-knn", "elasticsearch-8", "elasticsearch-9")
 
 def engine_of(kind: str) -> Engine:
     return "opensearch" if kind.startswith("opensearch") else "elasticsearch"
+
+
+def connection_to(engine: Engine, url: str, index: str) -> AbstractContextManager[Connection]:
+    return connected(document_store(engine, url, index))
 
 
 class StoreFactory:
@@ -40,8 +44,8 @@ class StoreFactory:
         self, kind: str, *, dimension: int | None, model: KeyTokenModel | None, field: str
     ) -> dict[str, Any]:
         """What `index_definition` says for the version of that engine, but quick to refresh."""
-        with connected(engine_of(kind), self.url(kind), "any") as client:
-            version = server_version(client)
+        with connection_to(engine_of(kind), self.url(kind), "any") as connection:
+            version = connection.version
         definition = index_definition(engine_of(kind), dimension, model, field=field, version=version)
         definition["settings"] |= {"index.refresh_interval": "50ms", "index.number_of_replicas": 0}
         return definition
@@ -70,15 +74,15 @@ class StoreFactory:
         if kind == "in-memory":
             return InMemoryDocumentStore(index=index, **options)
         definition = definition or self.definition(kind, dimension=dimension, model=model, field=field)
-        with connected(engine_of(kind), self.url(kind), index) as client:
-            client.indices.create(index=index, body=definition)
+        with connection_to(engine_of(kind), self.url(kind), index) as connection:
+            connection.client.indices.create(index=index, body=definition)
         self._cleanup.callback(self.delete, kind, index)
         store = OpenSearchDocumentStore if engine_of(kind) == "opensearch" else ElasticsearchDocumentStore
         return store(hosts=self.url(kind), index=index, **options)
 
     def delete(self, kind: str, index: str) -> None:
-        with connected(engine_of(kind), self.url(kind), index) as client:
-            client.indices.delete(index=index, ignore_unavailable=True)
+        with connection_to(engine_of(kind), self.url(kind), index) as connection:
+            connection.client.indices.delete(index=index, ignore_unavailable=True)
 
     def close(self) -> None:
         self._cleanup.close()

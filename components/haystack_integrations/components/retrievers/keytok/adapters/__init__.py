@@ -6,8 +6,9 @@
 from haystack_integrations.components.retrievers.keytok.adapters.store import (
     SparseQuery,
     StoreAdapter,
+    adapter_class,
     adapter_for,
     store_retrievers,
 )
 
-__all__ = ["SparseQuery", "StoreAdapter", "adapter_for", "store_retrievers"]
+__all__ = ["SparseQuery", "StoreAdapter", "adapter_class", "adapter_for", "store_retrievers"]

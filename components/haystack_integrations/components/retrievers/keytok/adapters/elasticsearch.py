@@ -28,12 +28,12 @@ class ElasticsearchAdapter(EngineAdapter):
     _store: ElasticsearchDocumentStore
 
     @staticmethod
-    def _connect(document_store: ElasticsearchDocumentStore) -> Elasticsearch:
+    def _connect(document_store: ElasticsearchDocumentStore, **options: Any) -> Elasticsearch:
         return Elasticsearch(
             document_store._hosts,
             api_key=document_store._handle_auth(),
             headers=document_store._headers,
-            **document_store._kwargs,
+            **{**document_store._kwargs, **options},
         )
 
     def _look_at(self, client: Elasticsearch) -> None:

@@ -54,8 +54,8 @@ class EngineAdapter(StoreAdapter):
 
     @staticmethod
     @abstractmethod
-    def _connect(document_store: Any) -> Any:
-        """Return a new client with the store's address and credentials."""
+    def _connect(document_store: Any, **options: Any) -> Any:
+        """Return a new client with the store's address and credentials, and further options of the client."""
 
     @abstractmethod
     def _client(self) -> Any:
@@ -79,15 +79,16 @@ class EngineAdapter(StoreAdapter):
 
     @classmethod
     @contextmanager
-    def connected(cls, document_store: Any) -> Iterator[Any]:
+    def connected(cls, document_store: Any, **options: Any) -> Iterator[Any]:
         """
         Give a client with a document store's address and credentials, which unlike the store's own creates no index.
 
+        :param options: Further options of the client.
         :raises DocumentStoreError: What goes wrong, in one sentence without credentials.
         """
         hosts, index = document_store._hosts, document_store._index
         try:
-            client = cls._connect(document_store)
+            client = cls._connect(document_store, **options)
         except ValueError:
             msg = (
                 f"{cls.engine} at {addresses(hosts)} cannot be addressed: check the address, such as "

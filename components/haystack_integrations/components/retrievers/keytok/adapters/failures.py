@@ -12,6 +12,13 @@ from typing import Any
 
 from haystack.document_stores.errors import DocumentStoreError
 
+_TRANSIENT = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
+
 
 class ClauseLimitError(DocumentStoreError):
     """
@@ -53,6 +60,14 @@ def _translated(error: Exception, engine: str, hosts: Any, index: str) -> Docume
         msg = f"{engine} at {addresses(hosts)} cannot be reached: {reason}. Is it running, and is the address right?"
         return DocumentStoreError(msg)
     return failure(status, _answer(error), engine, hosts, index)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether an error of an engine's client may be gone after a while: the engine is away, or has too much to do."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        return status in _TRANSIENT
+    return "Connection" in type(error).__name__
 
 
 def _answer(error: Exception) -> Mapping[str, Any]:

@@ -23,14 +23,14 @@ class OpenSearchAdapter(EngineAdapter):
     _store: OpenSearchDocumentStore
 
     @staticmethod
-    def _connect(document_store: OpenSearchDocumentStore) -> OpenSearch:
+    def _connect(document_store: OpenSearchDocumentStore, **options: Any) -> OpenSearch:
         return OpenSearch(
             hosts=document_store._hosts,
             http_auth=document_store._resolve_http_auth(),
             use_ssl=document_store._use_ssl,
             verify_certs=document_store._verify_certs,
             timeout=document_store._timeout,
-            **document_store._kwargs,
+            **{**document_store._kwargs, **options},
         )
 
     def _client(self) -> Any:

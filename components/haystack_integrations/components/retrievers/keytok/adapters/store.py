@@ -104,8 +104,18 @@ def adapter_for(document_store: DocumentStore, field: str) -> StoreAdapter:
 
     :raises TypeError: There is no adapter for this kind of store.
     """
-    adapter: StoreAdapter = _imported(_store(document_store).adapter)(document_store, field)
+    adapter: StoreAdapter = adapter_class(document_store)(document_store, field)
     return adapter
+
+
+def adapter_class(document_store: DocumentStore) -> type[StoreAdapter]:
+    """
+    Return the class of the adapter of a document store.
+
+    :raises TypeError: There is no adapter for this kind of store.
+    """
+    cls: type[StoreAdapter] = _imported(_store(document_store).adapter)
+    return cls
 
 
 def store_retrievers(document_store: DocumentStore) -> tuple[Any, Any]:
