@@ -194,6 +194,7 @@ def drop(store: DocumentStore, field: str, *, patience: float = PATIENCE, progre
     with connected(store, patience) as connection:
         for name, mappings in mappings_of(connection).items():
             key_token_field(mappings, field, name)
+        check_sources(connection)
 
         def without_field(documents: Sequence[StoredDocument]) -> list[Change]:
             return [

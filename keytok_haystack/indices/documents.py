@@ -20,8 +20,10 @@ from typing import Any
 import msgspec
 from haystack import logging
 from haystack.document_stores.errors import DocumentStoreError
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 from tqdm import tqdm
 
+from haystack_integrations.components.retrievers.keytok.adapters.failures import TRANSIENT
 from keytok_haystack.engines import MappingError
 from keytok_haystack.indices.connection import BusyError, Connection
 from keytok_haystack.indices.mapping import leaves_vectors_out, mappings_of
@@ -34,7 +36,6 @@ _LARGEST_REQUEST = 8_000_000  # bytes; hosted engines refuse 10 MB
 _KEEP_ALIVE = "10m"  # from one page to the next
 _ATTEMPTS = 5
 _KEPT_FAILURES = 1000
-_BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class StoredDocument(msgspec.Struct, frozen=True, rename=lambda name: f"_{name}"):
@@ -83,6 +84,10 @@ class Outcome:
     left: Counter[str] = field(default_factory=Counter)
     failed: int = 0
     failures: list[Failure] = field(default_factory=list)
+
+    def forget_all_but_written(self) -> None:
+        """Begin to count again, for documents that are read again."""
+        self.read, self.left, self.failed, self.failures = 0, Counter(), 0, []
 
     def add(self, other: "Outcome") -> None:
         """Add what has become of further documents."""
@@ -170,7 +175,7 @@ def _point_in_time(connection: Connection, body: Mapping[str, Any], order: str |
     }
 
     def ask(last: StoredDocument | None) -> _Hits:
-        page = request if last is None else {**request, "search_after": last.sort}
+        page = request if last is None else {**request, "search_after": last.sort, "track_total_hits": False}
         with _told_when_lost(connection):
             answer = connection.retry(lambda: client.search(body=page, allow_partial_search_results=False))
         return msgspec.json.decode(answer["hits"], type=_Hits)
@@ -244,7 +249,7 @@ def rewrite(
     progress_bar: bool,
 ) -> Outcome:
     """
-    Change the documents of an index, while others may read and write them.
+    Change the documents of an index that keeps them whole (`check_sources`), while others may read and write them.
 
     Memory holds a few pages of documents. Where the engine is away or busy it is waited for; where it has lost the
     scan, documents are read from the beginning again. What is written stays written if this ends early.
@@ -253,37 +258,35 @@ def rewrite(
         changed since it was read, from several threads, and must leave alone what is as it should be.
     :param description: What the progress bar is called.
     :param progress_bar: Whether to show a progress bar.
-    :raises MappingError: The index does not keep whole documents.
     :raises DocumentStoreError: The engine stays away, or the index cannot be written.
     """
-    check_sources(connection)
     identity = _identity(connection)
-    written_before = 0
+    outcome = Outcome()
+    attempts = Retrying(
+        retry=retry_if_exception_type(LostScanError),
+        stop=stop_after_attempt(_ATTEMPTS),
+        before_sleep=lambda _: logger.warning("{engine} has lost the scan: it begins again.", engine=connection.engine),
+        reraise=True,
+    )
     with tqdm(desc=description, unit=" documents", disable=not progress_bar) as progress:
-        for attempt in range(1, _ATTEMPTS + 1):
-            outcome = Outcome(written=written_before)
-            try:
-                _rewrite_once(connection, change, outcome, progress)
-            except LostScanError:
-                if attempt == _ATTEMPTS:
-                    raise
-                logger.warning("{engine} has lost the scan: it begins again.", engine=connection.engine)
-                written_before = outcome.written
-            else:
-                break
-            finally:
-                if connection.retry(lambda: _identity(connection)) != identity:
-                    msg = f"The index '{connection.index}' was deleted or made anew while it was read."
-                    raise DocumentStoreError(msg)
+        try:
+            attempts(_rewrite_once, connection, identity, change, outcome, progress)
+        except BaseException:
+            if outcome.written:
+                written = f"{outcome.written:,}"
+                logger.warning("{written} documents were written, and stay so: run it again to go on.", written=written)
+            raise
     return outcome
 
 
 def _rewrite_once(
     connection: Connection,
+    identity: dict[str, str],
     change: Callable[[Sequence[StoredDocument]], list[Change]],
     outcome: Outcome,
     progress: Any,
 ) -> None:
+    outcome.forget_all_but_written()
     in_flight: deque[Future[Outcome]] = deque()
 
     def finish_one() -> None:
@@ -291,7 +294,8 @@ def _rewrite_once(
         outcome.add(done)
         progress.update(done.read)
 
-    connection.client.indices.refresh(index=connection.index)  # a scan sees what has been refreshed
+    _check_identity(connection, identity)
+    connection.retry(lambda: connection.client.indices.refresh(index=connection.index))  # or a scan would not see all
     with scan(connection, {"match_all": {}}) as (total, pages), ThreadPoolExecutor(_WORKERS) as workers:
         progress.reset(total)
         try:
@@ -302,6 +306,7 @@ def _rewrite_once(
         finally:
             while in_flight:
                 finish_one()
+    _check_identity(connection, identity)
 
 
 def _rewrite_page(
@@ -367,7 +372,7 @@ def _write(connection: Connection, items: list[_Item], outcome: Outcome) -> list
                 raise DocumentStoreError(msg)
             elif status == HTTPStatus.CONFLICT:
                 conflicts.append(document)
-            elif status in _BUSY:
+            elif status in TRANSIENT:
                 busy.append((document, source))
                 reason = error["reason"]
             else:
@@ -412,7 +417,16 @@ def _read_again(connection: Connection, documents: Sequence[StoredDocument]) -> 
     return [document for document in found if (document.index, document.id) in wanted]
 
 
+def _check_identity(connection: Connection, identity: dict[str, str]) -> None:
+    """Refuse an index that has taken the place of the one that is read: writing to a deleted one makes it anew."""
+    if _identity(connection) != identity:
+        msg = f"The index '{connection.index}' was deleted or made anew meanwhile."
+        raise DocumentStoreError(msg)
+
+
 def _identity(connection: Connection) -> dict[str, str]:
     """Return what tells an index from another one of the same name."""
-    described = connection.client.indices.get_settings(index=connection.index, flat_settings=True)
+    described = connection.retry(
+        lambda: connection.client.indices.get_settings(index=connection.index, flat_settings=True)
+    )
     return {name: settings["settings"]["index.uuid"] for name, settings in described.items()}

@@ -12,7 +12,7 @@ from typing import Any
 
 from haystack.document_stores.errors import DocumentStoreError
 
-_TRANSIENT = (
+TRANSIENT = (
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.BAD_GATEWAY,
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -66,7 +66,7 @@ def is_transient(error: BaseException) -> bool:
     """Whether an error of an engine's client may be gone after a while: the engine is away, or has too much to do."""
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
-        return status in _TRANSIENT
+        return status in TRANSIENT
     return "Connection" in type(error).__name__
 
 
