@@ -48,8 +48,8 @@ from keytok_haystack.resources import resource
 from keytok_haystack.sparse import rows_to_dicts
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent / "tests"))
-from engines.launcher import Node  # noqa: E402
+sys.path.append(str(HERE.parent / "tests" / "engines"))
+from launcher import Node  # noqa: E402
 
 BATCH = 1000
 FEW = 10_000  # enough for `_source` and vectors, where every document costs the same; postings shrink with more

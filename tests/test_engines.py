@@ -36,10 +36,10 @@ KNN_VECTOR = {
 DENSE_VECTOR = {"type": "dense_vector", "dims": 8, "index": True, "similarity": "cosine"}
 KEEP_VECTORS = {"index.mapping.exclude_source_vectors": False}
 DEFINITIONS = {
-    ("opensearch", None, 8): ({"index.codec": "best_compression", "index.knn": True}, KNN_VECTOR, "rank_features"),
-    ("opensearch", None, None): ({"index.codec": "best_compression"}, None, "rank_features"),
-    ("opensearch", (2, 19), 8): ({"index.codec": "best_compression", "index.knn": True}, KNN_VECTOR, "rank_features"),
-    ("opensearch", (3, 8, 0), None): ({"index.codec": "best_compression"}, None, "rank_features"),
+    ("opensearch", None, 8): ({"index.knn": True}, KNN_VECTOR, "rank_features"),
+    ("opensearch", None, None): ({}, None, "rank_features"),
+    ("opensearch", (2, 19), 8): ({"index.knn": True}, KNN_VECTOR, "rank_features"),
+    ("opensearch", (3, 8, 0), None): ({}, None, "rank_features"),
     ("elasticsearch", (7, 17, 29), None): ({}, None, "rank_features"),
     ("elasticsearch", (8, 11), 8): ({}, DENSE_VECTOR, "rank_features"),
     ("elasticsearch", (8, 11), None): ({}, None, "rank_features"),
@@ -97,7 +97,7 @@ def test_the_definition_for_each_engine_and_version(engine, version, dimension, 
 
 def test_a_definition_for_another_sparse_embedder_names_no_model():
     assert index_definition("opensearch", None, None, field="splade") == {
-        "settings": {"index.codec": "best_compression"},
+        "settings": {},
         "mappings": {
             "properties": {"content": {"type": "text"}, "splade": {"type": "rank_features"}},
             "dynamic_templates": STRINGS,
@@ -270,7 +270,9 @@ def test_a_request_for_rank_features():
 
 def test_a_request_for_a_sparse_vector_with_a_text_and_a_filter():
     filters = {"bool": {"must": {"term": {"year": 1960}}}}
-    request = search_request(TOKENS, "keys", "sparse_vector", 3, text="shock waves", bm25_weight=0.1, filters=filters)
+    request = search_request(
+        TOKENS, "keys", "sparse_vector", 3, text="shock waves", bm25_weight=0.1, filters=filters, exact=True
+    )
     assert request == {
         "query": {
             "bool": {
@@ -285,6 +287,27 @@ def test_a_request_for_a_sparse_vector_with_a_text_and_a_filter():
         "size": 3,
         "track_total_hits": False,
     }
+
+
+@pytest.mark.parametrize(("top_k", "window"), [(1, 100), (10, 100), (100, 200), (5000, 10_000)])
+def test_the_weak_tokens_of_a_query_are_added_for_the_best_documents(top_k, window):
+    tokens = {"shock": 1.0, "wave": 0.4, "layer": 0.39, "wing": 0.1}
+    request = search_request(tokens, "keys", "rank_features", top_k, text="shock", bm25_weight=0.1)
+    *clauses, match = request["query"]["bool"]["should"]
+    assert [clause["rank_feature"]["field"] for clause in clauses] == ["keys.shock", "keys.wave"]
+    assert match == {"match": {"content": {"query": "shock", "boost": 0.1}}}
+    assert request["rescore"]["window_size"] == window
+    added = request["rescore"]["query"]["rescore_query"]["bool"]["should"]
+    assert [(clause["rank_feature"]["field"], clause["rank_feature"]["boost"]) for clause in added] == [
+        ("keys.layer", 0.39),
+        ("keys.wing", 0.1),
+    ]
+
+
+def test_more_documents_than_engines_rescore_are_searched_by_all_tokens():
+    request = search_request({"shock": 1.0, "wing": 0.1}, "keys", "rank_features", 5001)
+    assert "rescore" not in request
+    assert len(request["query"]["bool"]["should"]) == 2
 
 
 @pytest.mark.parametrize("field_type", ["rank_features", "sparse_vector"])
@@ -302,11 +325,12 @@ def test_a_request_without_filters_has_no_clause_for_them(filters):
 @given(st.dictionaries(st.text(min_size=1), st.floats(min_value=1e-30, max_value=1e30), min_size=1))
 def test_a_request_names_every_token_as_it_is(tokens):
     escaped = {escape_feature(token): weight for token, weight in tokens.items()}
-    as_clauses = search_request(escaped, "keys", "rank_features", 3)["query"]["bool"]["should"]
+    as_clauses = search_request(escaped, "keys", "rank_features", 3, exact=True)["query"]["bool"]["should"]
     clauses = [clause["rank_feature"] for clause in as_clauses]
     assert {clause["field"].removeprefix("keys."): clause["boost"] for clause in clauses} == escaped
     assert all(clause["linear"] == {} for clause in clauses)
-    vector = search_request(tokens, "keys", "sparse_vector", 3)["query"]["bool"]["should"][0]["sparse_vector"]
+    (clause,) = search_request(tokens, "keys", "sparse_vector", 3, exact=True)["query"]["bool"]["should"]
+    vector = clause["sparse_vector"]
     assert vector["query_vector"] == tokens
 
 
@@ -336,7 +360,7 @@ def test_engines_take_the_definition_and_show_it_again(kind, make_store, small_m
         wanted = definition["mappings"]["properties"]["embedding"]
         assert mappings["properties"]["embedding"].items() >= {k: v for k, v in wanted.items() if k != "method"}.items()
     settings = live["settings"]["index"]
-    assert settings.get("codec") == ("best_compression" if engine == "opensearch" else None)
+    assert "codec" not in settings
     assert (settings.get("knn") == "true") is (kind == "opensearch-knn")
     kept = settings.get("mapping", {}).get("exclude_source_vectors")
     assert kept == ("false" if kind == "elasticsearch-9" else None)

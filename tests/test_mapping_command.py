@@ -139,7 +139,7 @@ def test_a_new_index_is_ready_for_documents(keytok, new_index, kind, small_model
     assert index.mappings["_meta"] == {"keytok": {"key_tokens": described(small_model)}}
     assert ("embedding" in index.mappings["properties"]) is (kind in DENSE_STORES)
     settings = index.live["settings"]["index"]
-    assert settings.get("codec") == ("best_compression" if engine_of(kind) == "opensearch" else None)
+    assert "codec" not in settings
     kept = settings.get("mapping", {}).get("exclude_source_vectors")
     assert kept == ("false" if kind == "elasticsearch-9" else None)
 

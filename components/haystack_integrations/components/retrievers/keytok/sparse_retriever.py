@@ -59,6 +59,7 @@ class SparseRetriever:
         model: str | Path | None = None,
         bm25_weight: float = 0.0,
         field: str = "key_tokens",
+        exact: bool = False,
     ) -> None:
         """
         Creates a SparseRetriever component.
@@ -81,6 +82,11 @@ class SparseRetriever:
             documents they are looking for, and costs elsewhere.
         :param field:
             The key of `meta` that holds a document's key tokens, and so the name of the field in the index.
+        :param exact:
+            Whether OpenSearch and Elasticsearch look for documents by all tokens of a query. By default they look for
+            them by the strong ones and add what the others contribute for the best, which is faster: of ten hits
+            about 98 % are those of the exact search, with the same scores. An `InMemoryDocumentStore` is always
+            searched exactly.
 
         :raises ValueError:
             If `top_k` is not greater than 0, or `bm25_weight` is negative or not finite.
@@ -103,6 +109,7 @@ class SparseRetriever:
         self.model = None if model is None else str(model)
         self.bm25_weight = bm25_weight
         self.field = field
+        self.exact = exact
         self._model: KeyTokenModel | None = None
         self._is_warm = False
 
@@ -122,6 +129,7 @@ class SparseRetriever:
             model=self.model,
             bm25_weight=self.bm25_weight,
             field=self.field,
+            exact=self.exact,
         )
 
     @classmethod
@@ -318,7 +326,7 @@ class SparseRetriever:
             if not SMALLEST_WEIGHT <= weight <= LARGEST_WEIGHT:
                 msg = f"Query weights must be positive and finite, as float32, but that of '{token}' is {weight}."
                 raise ValueError(msg)
-        return SparseQuery(tokens, query or "", self.bm25_weight)
+        return SparseQuery(tokens, query or "", self.bm25_weight, self.exact)
 
     def _decoded(self, embedding: list[float], text: str | None) -> dict[str, float]:
         if self._model is None:

@@ -6,6 +6,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from heapq import nlargest
 from typing import Any, ClassVar
 
@@ -156,9 +157,13 @@ class EngineAdapter(StoreAdapter):
         while (request := self._request(query, tokens, filters, top_k)) is not None:
             try:
                 with self._clear_errors():
-                    return self._documents(client.search(index=self._store._index, body=request))
+                    documents = self._documents(client.search(index=self._store._index, body=request))
             except ClauseLimitError as error:
                 tokens = self._fewer(tokens, query, filters, error)
+            else:
+                if not _may_lack_some(documents, request):
+                    return documents
+                query = replace(query, exact=True)
         return []
 
     async def search_async(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
@@ -169,9 +174,13 @@ class EngineAdapter(StoreAdapter):
         while (request := self._request(query, tokens, filters, top_k)) is not None:
             try:
                 with self._clear_errors():
-                    return self._documents(await client.search(index=self._store._index, body=request))
+                    documents = self._documents(await client.search(index=self._store._index, body=request))
             except ClauseLimitError as error:
                 tokens = self._fewer(tokens, query, filters, error)
+            else:
+                if not _may_lack_some(documents, request):
+                    return documents
+                query = replace(query, exact=True)
         return []
 
     def search_many(
@@ -190,9 +199,12 @@ class EngineAdapter(StoreAdapter):
             remaining = iter(answers)
             for query, request in zip(batch, requests, strict=True):
                 try:
-                    found.append([] if request is None else self._documents(next(remaining)))
+                    documents = [] if request is None else self._documents(next(remaining))
                 except ClauseLimitError:
-                    found.append(self.search(query, filters, top_k))
+                    documents = self.search(query, filters, top_k)
+                if request is not None and _may_lack_some(documents, request):
+                    documents = self.search(replace(query, exact=True), filters, top_k)
+                found.append(documents)
         return found
 
     def _request(
@@ -213,6 +225,7 @@ class EngineAdapter(StoreAdapter):
             text=query.text,
             bm25_weight=query.bm25_weight / self.bm25_factor,
             filters=engine_filters,
+            exact=query.exact,
         )
         return {**request, **self._returned(self._field)}
 
@@ -266,6 +279,11 @@ class EngineAdapter(StoreAdapter):
     def _forget(self) -> None:
         self._field = None
         self._has_warned = False
+
+
+def _may_lack_some(documents: Sequence[Document], request: Mapping[str, Any]) -> bool:
+    """Whether there may be more documents than were found by the strong tokens of a query alone."""
+    return "rescore" in request and len(documents) < request["size"]
 
 
 def _conditions(filters: Mapping[str, Any]) -> int:

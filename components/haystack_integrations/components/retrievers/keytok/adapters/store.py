@@ -52,11 +52,13 @@ class SparseQuery:
     :param tokens: The query's `{key: weight}`, positive weights.
     :param text: The query's text, for BM25.
     :param bm25_weight: What BM25 scores are multiplied by before they are added.
+    :param exact: Whether documents are looked for by all tokens, where an engine would begin with the strong ones.
     """
 
     tokens: Mapping[str, float]
     text: str = ""
     bm25_weight: float = 0.0
+    exact: bool = False
 
 
 class StoreAdapter(ABC):
