@@ -16,7 +16,7 @@ _META = "keytok"
 _OTHER_FIELDS = ("id", "content", "dataframe", "blob", "meta", "score", "embedding", "sparse_embedding")
 # chosen by benchmarks/engines.py: ten hits of which 98 % are those of the exact search, and the same nDCG@10
 STRONG = 0.4  # of the weight of a query's strongest token: what documents are looked for by
-WINDOW, SMALLEST_WINDOW, _LARGEST_WINDOW = 2, 100, 10_000  # hits that are rescored: for each one asked for, least, most
+WINDOW, SMALLEST_WINDOW, _LARGEST_WINDOW = 2, 200, 10_000  # hits that are rescored: for each one asked for, least, most
 _DENSE_TYPES = ("knn_vector", "dense_vector")
 _ELASTICSEARCH_TODAY = (9, 5)
 

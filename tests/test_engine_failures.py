@@ -4,21 +4,17 @@
 """What users are told when an engine, an index or credentials are not as they should be."""
 
 import base64
-import http.client
 import json
 import logging
 import re
 import socket
-import threading
 import traceback
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+from engines.gate import Gate
 from engines.launcher import Node
-from engines.stores import engine_of
+from engines.stores import connection_to, engine_of
 from haystack import Document, Pipeline
 from haystack.core.errors import PipelineRuntimeError
 from haystack.document_stores.errors import DocumentStoreError
@@ -28,8 +24,8 @@ from haystack_integrations.document_stores.opensearch import OpenSearchDocumentS
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack import KeyTokenModel, fit
-from keytok_haystack.cli.engine import connected, create_index, server_version
 from keytok_haystack.engines import MappingError, index_definition
+from keytok_haystack.indices import create_index
 
 KINDS = ("opensearch", "elasticsearch-9")
 NAMES = {"opensearch": "OpenSearch", "elasticsearch-9": "Elasticsearch"}
@@ -45,62 +41,6 @@ both_ways = pytest.mark.parametrize("how", ["run", "run_async"])
 
 def encoded(user: str, password: str) -> str:
     return base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-class Gate:
-    """A reverse proxy before an engine that demands credentials, or fails as proxies do."""
-
-    def __init__(self, url: str) -> None:
-        address = urlsplit(url)
-        self.allowed: set[str] = set()
-        self.answer: tuple[int, str, bytes] | None = None
-        """Status, content type and body of each answer, in place of the engine's."""
-        self.rewritten: Callable[[str, bytes], bytes] = lambda path, body: body
-        gate = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_all(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if gate.allowed and self.headers.get("Authorization") not in gate.allowed:
-                    refused = {"type": "security_exception", "reason": "unable to authenticate user"}
-                    refusal = {"error": {"root_cause": [refused], **refused}, "status": 401}
-                    self.reply(401, "application/json", json.dumps(refusal).encode(), {})
-                elif gate.answer is not None:
-                    self.reply(*gate.answer, {})
-                else:
-                    engine = http.client.HTTPConnection(address.hostname, address.port)
-                    headers = {key: self.headers[key] for key in ("Content-Type", "Accept") if key in self.headers}
-                    engine.request(self.command, self.path, body, headers)
-                    answer = engine.getresponse()
-                    product = {"X-Elastic-Product": answer.getheader("X-Elastic-Product", "")}
-                    found = gate.rewritten(self.path, answer.read())
-                    self.reply(answer.status, answer.getheader("Content-Type", "text/plain"), found, product)
-                    engine.close()
-
-            def reply(self, status: int, content_type: str, body: bytes, headers: dict[str, str]) -> None:
-                self.send_response(status)
-                for key, value in {"Content-Type": content_type, "Content-Length": str(len(body)), **headers}.items():
-                    self.send_header(key, value)
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
-
-            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_all  # noqa: N815
-
-            def log_message(self, *arguments: object) -> None:
-                """Keep quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.host = f"127.0.0.1:{self.server.server_port}"
-        self.url = f"http://{self.host}"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture
@@ -169,8 +109,8 @@ def indices(make_store):
     """The calls of an engine's client for its indices, with an index's name filled in."""
 
     def call(store, kind: str, method: str, **arguments):
-        with connected(engine_of(kind), make_store.url(kind), store._index) as client:
-            return getattr(client.indices, method)(index=store._index, **arguments)
+        with connection_to(engine_of(kind), make_store.url(kind), store._index) as connection:
+            return getattr(connection.client.indices, method)(index=store._index, **arguments)
 
     return call
 
@@ -227,9 +167,9 @@ async def test_all_addresses_are_named(kind, free_port, retriever_of):
 @every_engine
 async def test_a_node_that_comes_back_is_used_again(kind, retriever_of, small_model, small_model_folder):
     with Node(kind) as node:
-        with connected(engine_of(kind), node.url, "a") as client:
-            definition = index_definition(engine_of(kind), None, small_model, version=server_version(client))
-            client.indices.create(index="a", body=definition)
+        with connection_to(engine_of(kind), node.url, "a") as connection:
+            definition = index_definition(engine_of(kind), None, small_model, version=connection.version)
+            connection.client.indices.create(index="a", body=definition)
         store = STORES[kind](hosts=node.url, index="a")
         store.write_documents([DOCUMENT])
         retrievers = {how: retriever_of(store, model=small_model_folder) for how in ("run", "run_async")}
@@ -242,8 +182,8 @@ async def test_a_node_that_comes_back_is_used_again(kind, retriever_of, small_mo
                 assert f"{NAMES[kind]} at {node.url} cannot be reached" in message
         url = node.url
         assert node.start().url == url
-        with connected(engine_of(kind), url, "a") as client:
-            client.cluster.health(index="a", wait_for_status="yellow")
+        with connection_to(engine_of(kind), url, "a") as connection:
+            connection.client.cluster.health(index="a", wait_for_status="yellow")
         for how, retriever in retrievers.items():
             assert [hit.id for hit in await ask(retriever, how)] == ["a"]
 
@@ -362,10 +302,10 @@ async def test_a_second_field_for_another_model_beside_the_first(
     kind, make_store, retriever_of, small_model, small_model_folder, other_model, other_model_folder
 ):
     store = make_store(kind, model=small_model)
-    with connected(engine_of(kind), make_store.url(kind), store._index) as client:
-        options = {"field": "key_tokens_v2", "version": server_version(client)}
+    with connection_to(engine_of(kind), make_store.url(kind), store._index) as connection:
+        options = {"field": "key_tokens_v2", "version": connection.version}
         definition = index_definition(engine_of(kind), None, other_model, **options)
-        assert create_index(client, store._index, definition, "key_tokens_v2", other_model.fingerprint) == "extended"
+        assert create_index(connection, definition, "key_tokens_v2", other_model.fingerprint) == "extended"
     store.write_documents([Document(id="a", meta={"key_tokens": {"shock": 1.0}, "key_tokens_v2": {"wave": 0.5}})])
     first = retriever_of(store, model=small_model_folder)
     second = retriever_of(store, model=other_model_folder, field="key_tokens_v2")
@@ -522,12 +462,14 @@ def test_the_command_takes_credentials_of_the_environment(kind, gate, monkeypatc
         monkeypatch.setenv("OPENSEARCH_PASSWORD", password)
         monkeypatch.setenv("ELASTIC_API_KEY", password)
         if password == "right":
-            with connected(engine_of(kind), before.url, "any") as client:
-                assert server_version(client) >= (3, 8)
+            with connection_to(engine_of(kind), before.url, "any") as connection:
+                assert connection.version >= (3, 8)
         else:
-            with pytest.raises(ValueError, match="refused the credentials") as caught:  # noqa: SIM117
-                with connected(engine_of(kind), before.url, "any") as client:
-                    server_version(client)
+            with (
+                pytest.raises(DocumentStoreError, match="refused the credentials") as caught,
+                connection_to(engine_of(kind), before.url, "any"),
+            ):
+                pass
             told(caught.value)
 
 

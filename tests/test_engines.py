@@ -289,7 +289,7 @@ def test_a_request_for_a_sparse_vector_with_a_text_and_a_filter():
     }
 
 
-@pytest.mark.parametrize(("top_k", "window"), [(1, 100), (10, 100), (100, 200), (5000, 10_000)])
+@pytest.mark.parametrize(("top_k", "window"), [(1, 200), (10, 200), (150, 300), (5000, 10_000)])
 def test_the_weak_tokens_of_a_query_are_added_for_the_best_documents(top_k, window):
     tokens = {"shock": 1.0, "wave": 0.4, "layer": 0.39, "wing": 0.1}
     request = search_request(tokens, "keys", "rank_features", top_k, text="shock", bm25_weight=0.1)

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,8 @@ import threading
 import urllib.request
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,6 +35,9 @@ _HERE = Path(__file__).resolve().parent
 _CACHE = Path(os.environ.get("KEYTOK_CACHE", Path.home() / ".cache" / "keytok-haystack")) / "engines"
 _DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 _JDK = 21
+
+QUICK_START = ("-XX:TieredStopAtLevel=1",)
+"""Options of a JVM that is to start with half the work, and need not be fast once it has run for long."""
 
 
 class EngineUnavailableError(RuntimeError):
@@ -144,14 +150,24 @@ class Node:
     :param port: The HTTP port; 0 takes any free one.
     :param heap: The JVM's heap.
     :param settings: Further settings of the node.
+    :param jvm_options: Further options of the JVM.
     :raises EngineUnavailableError: No new enough JDK, or no Maven, is installed.
     """
 
-    def __init__(self, kind: str, *, port: int = 0, heap: str = "512m", settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        *,
+        port: int = 0,
+        heap: str = "512m",
+        settings: dict[str, str] | None = None,
+        jvm_options: tuple[str, ...] = (),
+    ) -> None:
         self.kind = kind
         self.port = port
         self.heap = heap
         self.settings = settings or {}
+        self.jvm_options = jvm_options
         self.url = ""
 
     def start(self, timeout: float = 120) -> Self:
@@ -175,8 +191,8 @@ class Node:
             "cluster.routing.allocation.disk.threshold_enabled": "false",
             **self.settings,
         }
-        command = [java, f"-Xms{self.heap}", f"-Xmx{self.heap}", f"-Dplugins={','.join(engine.plugins)}"]
-        command += ["-cp", f"{folder / 'jars'}{os.sep}*", _HERE / engine.main]
+        command = [java, f"-Xms{self.heap}", f"-Xmx{self.heap}", *self.jvm_options]
+        command += [f"-Dplugins={','.join(engine.plugins)}", "-cp", f"{folder / 'jars'}{os.sep}*", _HERE / engine.main]
         command += [f"{name}={value}" for name, value in settings.items()]
         # the node reads from this pipe, and ends when it is closed: with this process, however this ends
         self._process = subprocess.Popen(
@@ -207,6 +223,10 @@ class Node:
         self.port = int(self.url.rpartition(":")[2])
         return self
 
+    @property
+    def is_running(self) -> bool:
+        return bool(self.url) and self._process.poll() is None
+
     def kill(self) -> None:
         """End the node at once, as a crash would; `start` starts it again on the same port, with its data."""
         self._process.kill()
@@ -227,6 +247,78 @@ class Node:
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
+
+
+class Cluster:
+    """
+    OpenSearch nodes that form one cluster, as a context manager.
+
+    :param kind: One of `ENGINES`, of OpenSearch.
+    :param size: How many nodes.
+    :param heap: The heap of each JVM.
+    """
+
+    def __init__(self, kind: str = "opensearch", *, size: int = 3, heap: str = "384m") -> None:
+        self.kind = kind
+        ports = {f"node-{i}": port for i, port in enumerate(_free_ports(size))}
+        together = {
+            "discovery.type": "zen",
+            "discovery.seed_hosts": ",".join(f"127.0.0.1:{port}" for port in ports.values()),
+            "cluster.initial_cluster_manager_nodes": ",".join(ports),
+        }
+        self.nodes = {
+            name: Node(
+                kind,
+                heap=heap,
+                settings={**together, "node.name": name, "transport.port": str(port)},
+                jvm_options=QUICK_START,
+            )
+            for name, port in ports.items()
+        }
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses of all nodes, also of killed ones, which come back to theirs."""
+        return [node.url for node in self.nodes.values()]
+
+    def start(self) -> Self:
+        """Start the nodes that are not running, and wait until the cluster is whole."""
+        _prepared(self.kind)  # once, and not by each node
+        with ThreadPoolExecutor(len(self.nodes)) as pool:  # together, since the first ones wait for a majority
+            list(pool.map(Node.start, [node for node in self.nodes.values() if not node.is_running]))
+        self.wait_until_green()
+        return self
+
+    def wait_until_green(self) -> None:
+        """Wait until all nodes have joined and every shard has all its copies."""
+        health = f"_cluster/health?wait_for_nodes={len(self.nodes)}&wait_for_status=green&timeout=60s"
+        urllib.request.urlopen(f"{self.urls[0]}/{health}", timeout=90).close()
+
+    def stop(self) -> None:
+        """End the nodes and remove their data."""
+        for node in self.nodes.values():
+            if node.url:
+                node.kill()  # alone, the last of them would wait for the others
+                node.stop()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports that nothing listens on."""
+    with ExitStack() as stack:
+        listening = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in listening:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in listening]
 
 
 def _java() -> Path:

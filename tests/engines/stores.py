@@ -3,9 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Document stores over indices of their own, on whatever engine a test asks for."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 from uuid import uuid4
 
 from haystack.document_stores.in_memory import InMemoryDocumentStore
@@ -86,3 +89,60 @@ class StoreFactory:
 
     def close(self) -> None:
         self._cleanup.close()
+
+
+class RawIndex:
+    """
+    An index as it is seen over HTTP without a client, which would parse documents: they are text here.
+
+    :param kind: One of `ENGINE_STORES`.
+    :param url: The engine's address.
+    :param name: The name of an index, or of an alias.
+    """
+
+    def __init__(self, kind: str, url: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        self._address = f"{url}/{name}"
+
+    def ask(self, method: str, path: str, body: str | None = None, **options: Any) -> bytes:
+        """Return the answer to a request."""
+        request = Request(
+            f"{self._address}/{path}?{urlencode(options)}",
+            None if body is None else body.encode(),
+            {"Content-Type": "application/json"},
+            method=method,
+        )
+        with urlopen(request, timeout=60) as answer:
+            return bytes(answer.read())
+
+    def write(self, sources: Mapping[str, str], **options: Any) -> None:
+        """Index documents as others do: `{id: JSON}`. They are found at once."""
+        lines = [line for key, source in sources.items() for line in (json.dumps({"index": {"_id": key}}), source)]
+        answer = json.loads(self.ask("POST", "_bulk", "\n".join([*lines, ""]), **{"refresh": "true", **options}))
+        assert not answer["errors"], answer
+
+    def source(self, key: str, **options: Any) -> str:
+        """Return a document as the engine spells it, vectors included."""
+        if self.kind == "elasticsearch-9":
+            options["_source_exclude_vectors"] = "false"
+        return self.ask("GET", f"_source/{key}", **options).decode()
+
+    def sources(self) -> dict[str, str]:
+        """Return all documents of an index without custom routing, `{id: JSON}`."""
+        return {key: self.source(key) for key in self.versions()}
+
+    def versions(self) -> dict[str, int]:
+        """Return how often documents have been written: `{id: number}`."""
+        self.ask("POST", "_refresh")
+        hits = json.loads(self.ask("POST", "_search", '{"size": 1000, "_source": false, "version": true}'))["hits"]
+        return {hit["_id"]: hit["_version"] for hit in hits["hits"]}
+
+    def mappings(self) -> dict[str, Any]:
+        """Return the live mapping of an index."""
+        (described,) = json.loads(self.ask("GET", "_mapping")).values()
+        return dict(described["mappings"])
+
+    def settings(self, **settings: Any) -> None:
+        """Change settings of the index."""
+        self.ask("PUT", "_settings", json.dumps({f"index.{name}": value for name, value in settings.items()}))

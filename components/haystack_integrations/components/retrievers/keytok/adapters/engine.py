@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 _QUERIES_PER_REQUEST = 100
+_WHOLE = {"allow_partial_search_results": False}  # by default engines leave out what they cannot reach, and say nothing
 
 
 class EngineAdapter(StoreAdapter):
@@ -157,7 +158,8 @@ class EngineAdapter(StoreAdapter):
         while (request := self._request(query, tokens, filters, top_k)) is not None:
             try:
                 with self._clear_errors():
-                    documents = self._documents(client.search(index=self._store._index, body=request))
+                    answer = client.search(index=self._store._index, body=request, **_WHOLE)
+                    documents = self._documents(answer)
             except ClauseLimitError as error:
                 tokens = self._fewer(tokens, query, filters, error)
             else:
@@ -174,7 +176,8 @@ class EngineAdapter(StoreAdapter):
         while (request := self._request(query, tokens, filters, top_k)) is not None:
             try:
                 with self._clear_errors():
-                    documents = self._documents(await client.search(index=self._store._index, body=request))
+                    answer = await client.search(index=self._store._index, body=request, **_WHOLE)
+                    documents = self._documents(answer)
             except ClauseLimitError as error:
                 tokens = self._fewer(tokens, query, filters, error)
             else:
@@ -193,7 +196,7 @@ class EngineAdapter(StoreAdapter):
         for start in range(0, len(queries), _QUERIES_PER_REQUEST):
             batch = queries[start : start + _QUERIES_PER_REQUEST]
             requests = [self._request(query, query.tokens, filters, top_k) for query in batch]
-            lines = [line for request in requests if request is not None for line in ({}, request)]
+            lines = [line for request in requests if request is not None for line in (_WHOLE, request)]
             with self._clear_errors():
                 answers = client.msearch(index=self._store._index, body=lines)["responses"] if lines else []
             remaining = iter(answers)
