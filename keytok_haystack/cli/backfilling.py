@@ -46,14 +46,18 @@ def show_drop(report: Report, index: str, field: str, *, as_json: bool) -> None:
 def show_trial(trial: Trial, index: str, field: str, *, as_json: bool) -> None:
     """Show what a backfill would do."""
     if as_json:
-        _print_json(asdict(trial))
+        examples = [
+            {"text": text, "key_tokens": {unescape_feature(key): weight for key, weight in tokens.items()}}
+            for text, tokens in trial.examples
+        ]
+        _print_json({**asdict(trial), "examples": examples})
         return
     console = Console(highlight=False)
     would = trial.tried - trial.already - trial.without_embedding - len(trial.failures)
     console.print(
         f"[bold]{escape(index)}[/bold]: {trial.documents:,} documents. Of the first {trial.tried:,}, {would:,} would "
-        f"get key tokens in '{escape(field)}', {trial.already:,} have them, {trial.without_embedding:,} have no "
-        "embedding. Nothing was changed.",
+        f"get key tokens in '{escape(field)}', {trial.already:,} have them, {trial.without_embedding:,} are "
+        "without an embedding. Nothing was changed.",
         soft_wrap=True,
     )
     _failures(console, trial.failures, len(trial.failures))
@@ -69,7 +73,7 @@ def _summary(console: Console, report: Report, index: str, done: str, *, had: st
     rate = report.documents / report.seconds if report.seconds else 0.0
     parts = [f"[bold]{escape(index)}[/bold]: {escape(done)}", had]
     if report.without_embedding:
-        parts.append(f"{report.without_embedding:,} have no embedding")
+        parts.append(f"{report.without_embedding:,} without an embedding")
     parts.append(f"{report.seconds:.1f} s, {rate:,.0f} documents/s")
     console.print(", ".join(parts), soft_wrap=True)
 

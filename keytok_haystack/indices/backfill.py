@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from keytok_haystack.engines import MappingError, check_field_name, dense_fields, index_definition, key_token_field
 from keytok_haystack.indices.connection import PATIENCE, Connection, connected
 from keytok_haystack.indices.documents import (
+    AS_IT_SHOULD_BE,
     Change,
     Failure,
     Outcome,
@@ -26,13 +28,12 @@ from keytok_haystack.indices.documents import (
     rewrite,
     scan,
 )
-from keytok_haystack.indices.mapping import create_index, forget_model, mappings_of
+from keytok_haystack.indices.mapping import create_index, forget_model, mappings_of, planned_changes
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.rank_features import truncate_weights
 from keytok_haystack.spectrum import check_embeddings
 from keytok_haystack.vocabulary import check_texts
 
-_AS_IT_SHOULD_BE = "as it should be"
 _NO_EMBEDDING = "no embedding"
 
 
@@ -54,8 +55,9 @@ class Fields:
         """Refuse names that are no names of fields at the root of documents, or are the same."""
         check_field_name(self.key_tokens)
         names = (self.embedding, self.content, self.key_tokens)
-        if len({*names}) < len(names) or any("." in name or not name for name in names):
-            msg = f"Embedding, content and key tokens must be three fields at the root of documents, not {names}."
+        _check_root(*names)
+        if len({*names}) < len(names):
+            msg = f"Embedding, content and key tokens must be three different fields, not {', '.join(names)}."
             raise ValueError(msg)
 
 
@@ -103,6 +105,14 @@ class Trial:
     examples: list[tuple[str, dict[str, float]]]
 
 
+def _check_root(*names: str) -> None:
+    """Raise a `ValueError` where a name is not that of a field at the root of documents."""
+    for name in names:
+        if "." in name or not name:
+            msg = f"'{name}' is no field at the root of documents: fields inside others cannot be filled."
+            raise ValueError(msg)
+
+
 def backfill(
     store: DocumentStore,
     model: KeyTokenModel,
@@ -133,10 +143,7 @@ def backfill(
     """
     started = time.perf_counter()
     with connected(store, patience) as connection:
-        _check_index(connection, model, fields)
-        definition = index_definition(
-            connection.engine, None, model, field=fields.key_tokens, version=connection.version
-        )
+        definition = _checked_definition(connection, model, fields)
         create_index(connection, definition, fields.key_tokens, model.fingerprint)
         projection = _Projection(model, fields, resume=resume)
         outcome = rewrite(connection, projection, description="Finding key tokens", progress_bar=progress_bar)
@@ -158,7 +165,7 @@ def trial(
     :raises DocumentStoreError: The engine cannot be reached, or refuses.
     """
     with connected(store, patience=0) as connection:
-        _check_index(connection, model, fields)
+        _checked_definition(connection, model, fields)
         with scan(connection, {"match_all": {}}) as (total, pages):
             page = next(pages, [])
     projection = _Projection(model, fields, resume=False)
@@ -167,7 +174,7 @@ def trial(
     return Trial(
         documents=total,
         tried=len(page),
-        already=changes.count(_AS_IT_SHOULD_BE),
+        already=changes.count(AS_IT_SHOULD_BE),
         without_embedding=changes.count(_NO_EMBEDDING),
         failures=[change for change in changes if isinstance(change, Failure)],
         examples=[
@@ -190,6 +197,7 @@ def drop(store: DocumentStore, field: str, *, patience: float = PATIENCE, progre
     :raises MappingError: The index has no such field, or it is not one of key tokens.
     :raises DocumentStoreError: The engine cannot be reached, stays away, or refuses.
     """
+    _check_root(field)
     started = time.perf_counter()
     with connected(store, patience) as connection:
         for name, mappings in mappings_of(connection).items():
@@ -200,12 +208,13 @@ def drop(store: DocumentStore, field: str, *, patience: float = PATIENCE, progre
             return [
                 {name: value for name, value in document.source.items() if name != field}
                 if field in document.source
-                else _AS_IT_SHOULD_BE
+                else AS_IT_SHOULD_BE
                 for document in documents
             ]
 
         outcome = rewrite(connection, without_field, description="Dropping key tokens", progress_bar=progress_bar)
-        forget_model(connection, field)
+        if not outcome.failed:
+            forget_model(connection, field)
     return _report(outcome, started)
 
 
@@ -238,13 +247,15 @@ def sample(
             scan(connection, random, fields=wanted, by_score=True) as (total, pages),
             tqdm(total=min(size, total), desc="Reading", unit=" documents", disable=not progress_bar) as progress,
         ):
-            for document in islice(chain.from_iterable(pages), size):
-                progress.update()
+            for document in chain.from_iterable(pages):
                 with suppress(ValueError):  # what cannot be read cannot be fitted to, either
                     if _has(document, fields.embedding) and (text := _text(document, fields)):
                         embeddings.append(_embedding(document, fields, dimension))
                         dimension = len(embeddings[0])
                         texts.append(text)
+                        progress.update()
+                if len(texts) == size:
+                    break
     if not texts:
         msg = f"No document has both '{fields.embedding}' and '{fields.content}', so nothing can be fitted."
         raise ValueError(msg)
@@ -264,8 +275,8 @@ class _Projection:
         projected: list[int] = []
         embeddings, texts = [], []
         for position, document in enumerate(documents):
-            if self._resume and _has(document, self._fields.key_tokens):
-                changes.append(_AS_IT_SHOULD_BE)
+            if self._resume and _has_tokens(document, self._fields):
+                changes.append(AS_IT_SHOULD_BE)
             elif not _has(document, self._fields.embedding):
                 changes.append(_NO_EMBEDDING)
             else:
@@ -275,7 +286,7 @@ class _Projection:
                 except ValueError as error:
                     changes.append(Failure(document.id, str(error)))
                     continue
-                changes.append(_AS_IT_SHOULD_BE)
+                changes.append(AS_IT_SHOULD_BE)
                 projected.append(position)
                 embeddings.append(embedding)
                 texts.append(text)
@@ -292,7 +303,7 @@ class _Projection:
             return False
         try:
             stored = msgspec.json.decode(document.source[self._fields.key_tokens], type=dict[str, float])
-        except msgspec.ValidationError:
+        except msgspec.MsgspecError:
             return False
         if stored.keys() != tokens.keys():
             return False
@@ -305,6 +316,10 @@ class _Projection:
 
 def _has(document: StoredDocument, field: str) -> bool:
     return field in document.source and bytes(document.source[field]) != b"null"
+
+
+def _has_tokens(document: StoredDocument, fields: Fields) -> bool:
+    return _has(document, fields.key_tokens) and bytes(document.source[fields.key_tokens]) != b"{}"
 
 
 def _embedding(document: StoredDocument, fields: Fields, dimension: int | None) -> NDArray[np.float32]:
@@ -339,7 +354,8 @@ def _text(document: StoredDocument, fields: Fields) -> str:
     return text
 
 
-def _check_index(connection: Connection, model: KeyTokenModel, fields: Fields) -> None:
+def _checked_definition(connection: Connection, model: KeyTokenModel, fields: Fields) -> dict[str, Any]:
+    """Return the definition of an index with the field, after it is known that nothing speaks against adding it."""
     check_sources(connection)
     dimension = _embedding_dimension(connection, fields)
     if dimension is not None and dimension != model.dimension:
@@ -348,15 +364,18 @@ def _check_index(connection: Connection, model: KeyTokenModel, fields: Fields) -
             f"embeddings of {model.dimension}: it was made for another embedder."
         )
         raise MappingError(msg)
+    definition = index_definition(connection.engine, None, model, field=fields.key_tokens, version=connection.version)
+    planned_changes(connection, definition, fields.key_tokens, model.fingerprint)
+    return definition
 
 
 def _embedding_dimension(connection: Connection, fields: Fields) -> int | None:
     """
     Return the dimension of the embeddings, if the mapping says it.
 
-    :raises MappingError: An index has no such field.
+    :raises MappingError: An index has no such field, or indices of an alias have different dimensions.
     """
-    dimension = None
+    dimensions = set()
     for name, mappings in mappings_of(connection).items():
         if (found := mappings.get("properties", {}).get(fields.embedding)) is None:
             vectors = ", ".join(f"'{field}'" for field in dense_fields(mappings)) or "none"
@@ -365,15 +384,18 @@ def _embedding_dimension(connection: Connection, fields: Fields) -> int | None:
                 f"{vectors}; --embedding-field names another."
             )
             raise MappingError(msg)
-        dimension = found.get("dimension", found.get("dims", dimension))
-    return dimension
+        dimensions |= {found[name] for name in ("dimension", "dims") if name in found}
+    if len(dimensions) > 1:
+        msg = f"The indices behind '{connection.index}' have embeddings of different dimensions: {sorted(dimensions)}."
+        raise MappingError(msg)
+    return next(iter(dimensions), None)
 
 
 def _report(outcome: Outcome, started: float) -> Report:
     return Report(
         documents=outcome.read,
         written=outcome.written,
-        already=outcome.left[_AS_IT_SHOULD_BE],
+        already=outcome.left[AS_IT_SHOULD_BE],
         without_embedding=outcome.left[_NO_EMBEDDING],
         failed=outcome.failed,
         failures=outcome.failures,

@@ -19,6 +19,7 @@ from haystack_integrations.components.retrievers.keytok.adapters import adapter_
 from haystack_integrations.components.retrievers.keytok.adapters.engine import EngineAdapter
 from haystack_integrations.components.retrievers.keytok.adapters.failures import addresses, is_transient
 from keytok_haystack.engines import Engine
+from keytok_haystack.indices.json_text import members
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,13 @@ class _Serializer:
             parts = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         except msgspec.ValidationError:
             return msgspec.json.decode(data)
-        return {name: part if name == "hits" else msgspec.json.decode(part) for name, part in parts.items()}
+        except msgspec.DecodeError:
+            text = data if isinstance(data, str) else data.decode()
+            parts = {name: msgspec.Raw(part.encode()) for name, part in members(text).items()}
+        is_search = "_shards" in parts  # not what tells of an index that is called "hits"
+        return {
+            name: part if is_search and name == "hits" else msgspec.json.decode(part) for name, part in parts.items()
+        }
 
     def dumps(self, data: Any) -> Any:
         return data if isinstance(data, str | bytes) else msgspec.json.encode(data)

@@ -9,23 +9,26 @@ merged as a partial update would do, and no scripts are needed. It is written on
 (optimistic concurrency, by sequence number and primary term).
 """
 
+import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from haystack import logging
 from haystack.document_stores.errors import DocumentStoreError
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 from tqdm import tqdm
 
-from haystack_integrations.components.retrievers.keytok.adapters.failures import TRANSIENT
+from haystack_integrations.components.retrievers.keytok.adapters.failures import is_transient_status
 from keytok_haystack.engines import MappingError
 from keytok_haystack.indices.connection import BusyError, Connection
+from keytok_haystack.indices.json_text import elements, members
 from keytok_haystack.indices.mapping import leaves_vectors_out, mappings_of
 
 logger = logging.getLogger(__name__)
@@ -34,7 +37,9 @@ PAGE = 500
 _WORKERS = 2
 _LARGEST_REQUEST = 8_000_000  # bytes; hosted engines refuse 10 MB
 _KEEP_ALIVE = "10m"  # from one page to the next
-_ATTEMPTS = 5
+_FRUITLESS_SCANS = 10
+_LONGEST_WAIT = 15.0  # seconds
+_ROUNDS = 5
 _KEPT_FAILURES = 1000
 
 
@@ -65,6 +70,7 @@ class Failure:
 
 Change = dict[str, msgspec.Raw] | Failure | str
 """What becomes of a document: its new source, a failure, or the reason why it is left alone."""
+AS_IT_SHOULD_BE = "as it should be"
 
 
 @dataclass
@@ -138,8 +144,7 @@ def scan(
     """
     body = {**_request(connection, query, fields), "size": PAGE}
     cursor = _point_in_time if connection.engine == "opensearch" else _scroll
-    with cursor(connection, body, "_score" if by_score else None) as ask:
-        first = ask(None)
+    with cursor(connection, body, "_score" if by_score else None) as (first, ask):
         total = first.total["value"]
 
         def pages() -> Iterator[list[StoredDocument]]:
@@ -154,12 +159,12 @@ def scan(
         yield total, pages()
 
 
-_Ask = Callable[[StoredDocument | None], _Hits]
-"""Returns the page behind a document, or the first."""
+_Cursor = tuple[_Hits, Callable[[StoredDocument], _Hits]]
+"""The first page, and what returns the page behind a document."""
 
 
 @contextmanager
-def _point_in_time(connection: Connection, body: Mapping[str, Any], order: str | None) -> Iterator[_Ask]:
+def _point_in_time(connection: Connection, body: Mapping[str, Any], order: str | None) -> Iterator[_Cursor]:
     """
     Read OpenSearch as it is at one point in time.
 
@@ -167,65 +172,99 @@ def _point_in_time(connection: Connection, body: Mapping[str, Any], order: str |
     started again (OpenSearch 3.5, issue 20622, where the k-NN plugin leaves vectors out of the stored documents).
     """
     client = connection.client
-    opened = connection.retry(lambda: client.create_pit(index=connection.index, keep_alive=_KEEP_ALIVE))
-    request = {
-        **body,
-        "pit": {"id": opened["pit_id"], "keep_alive": _KEEP_ALIVE},
-        "sort": [*([order] if order else []), "_shard_doc"],
-    }
+    request = {**body, "sort": [*([order] if order else []), "_index", "_shard_doc"]}
 
-    def ask(last: StoredDocument | None) -> _Hits:
-        page = request if last is None else {**request, "search_after": last.sort, "track_total_hits": False}
+    def begin() -> tuple[str, _Hits]:
+        pit: str = client.create_pit(index=connection.index, keep_alive=_KEEP_ALIVE, allow_partial_pit_creation=False)[
+            "pit_id"
+        ]
+        return pit, search(pit, {})
+
+    def search(pit: str, changes: dict[str, Any]) -> _Hits:
+        page = {**request, "pit": {"id": pit, "keep_alive": _KEEP_ALIVE}, **changes}
+        return _hits(client.search(body=page, allow_partial_search_results=False))
+
+    pit, first = connection.retry(begin)
+
+    def ask(last: StoredDocument) -> _Hits:
         with _told_when_lost(connection):
-            answer = connection.retry(lambda: client.search(body=page, allow_partial_search_results=False))
-        return msgspec.json.decode(answer["hits"], type=_Hits)
+            return search(pit, {"search_after": last.sort, "track_total_hits": False})
 
     try:
-        yield ask
+        yield first, ask
     finally:
         with suppress(*connection.client_errors):
-            client.delete_pit(body={"pit_id": [opened["pit_id"]]})
+            client.delete_pit(body={"pit_id": [pit]})
 
 
 @contextmanager
-def _scroll(connection: Connection, body: Mapping[str, Any], order: str | None) -> Iterator[_Ask]:
+def _scroll(connection: Connection, body: Mapping[str, Any], order: str | None) -> Iterator[_Cursor]:
     """Read Elasticsearch by a scroll, which every version has."""
     client = connection.client
     request = {**body, "sort": [order or "_doc"]}
-    scroll_id = None
-
-    def begin() -> Any:
-        return client.search(
+    answer = connection.retry(
+        lambda: client.search(
             index=connection.index, body=request, scroll=_KEEP_ALIVE, allow_partial_search_results=False
         )
+    )
 
-    def ask(last: StoredDocument | None) -> _Hits:
-        nonlocal scroll_id
-        if last is None:
-            answer = connection.retry(begin)
-        else:
-            with _told_when_lost(connection, connection.is_transient):
-                # never asked for again: the page of an answer that was lost is passed by
-                answer = client.scroll(body={"scroll_id": scroll_id, "scroll": _KEEP_ALIVE})
-            if answer["_shards"]["failed"]:
-                raise LostScanError(_lost(connection))
-        scroll_id = answer["_scroll_id"]
-        return msgspec.json.decode(answer["hits"], type=_Hits)
+    def ask(_: StoredDocument) -> _Hits:
+        nonlocal answer
+        with _told_when_lost(connection):
+            answer = client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": _KEEP_ALIVE})
+        if answer["_shards"]["failed"]:
+            raise LostScanError(_lost(connection))
+        return _hits(answer)
 
     try:
-        yield ask
+        yield _hits(answer), ask
     finally:
         with suppress(*connection.client_errors):
-            client.clear_scroll(body={"scroll_id": scroll_id})
+            client.clear_scroll(body={"scroll_id": answer["_scroll_id"]})
+
+
+def _hits(answer: Any) -> _Hits:
+    try:
+        return msgspec.json.decode(answer["hits"], type=_Hits)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return _cut_hits(bytes(answer["hits"]).decode())
+
+
+def _cut_hits(text: str) -> _Hits:
+    """Return hits that msgspec refuses to read."""
+    parts = members(text)
+    found = []
+    for hit in map(members, elements(parts["hits"])):
+        about = {name: json.loads(value) for name, value in hit.items() if name != "_source"}
+        source = {name: msgspec.Raw(value.encode()) for name, value in members(hit.get("_source", "{}")).items()}
+        found.append(
+            StoredDocument(
+                id=about["_id"],
+                index=about["_index"],
+                seq_no=about["_seq_no"],
+                primary_term=about["_primary_term"],
+                source=source,
+                routing=about.get("_routing"),
+                sort=about.get("sort", []),
+            )
+        )
+    return _Hits(found, json.loads(parts.get("total", "{}")))
 
 
 @contextmanager
-def _told_when_lost(connection: Connection, is_lost: Callable[[Exception], bool] = lambda _: False) -> Iterator[None]:
-    """Raise a `LostScanError` where the engine does not know the scan any more, or for another reason."""
+def _told_when_lost(connection: Connection) -> Iterator[None]:
+    """
+    Raise a `LostScanError` where the engine does not know the scan any more, or has gone away.
+
+    A page is never asked for again: a scroll has passed by the page of an answer that was lost, and a point in time has
+    died with one of its nodes.
+    """
     try:
         yield
     except connection.client_errors as error:
-        if getattr(error, "status_code", None) == HTTPStatus.NOT_FOUND or is_lost(error):
+        if getattr(error, "status_code", None) == HTTPStatus.NOT_FOUND or connection.is_transient(error):
             raise LostScanError(_lost(connection)) from error
         raise
 
@@ -236,7 +275,7 @@ def _lost(connection: Connection) -> str:
 
 def _request(connection: Connection, query: Mapping[str, Any], fields: Sequence[str] | None = None) -> dict[str, Any]:
     source: dict[str, Any] = {} if fields is None else {"includes": list(fields)}
-    if leaves_vectors_out(connection):
+    if connection.retry(lambda: leaves_vectors_out(connection)):
         source["exclude_vectors"] = False
     return {"query": query, "_source": source or True, "seq_no_primary_term": True, "track_total_hits": True}
 
@@ -262,9 +301,19 @@ def rewrite(
     """
     identity = _identity(connection)
     outcome = Outcome()
+    written_before = 0  # of the scans that were lost
+    fruitless = 0
+
+    def gives_up(_: RetryCallState) -> bool:
+        nonlocal written_before, fruitless
+        fruitless = 0 if outcome.written > written_before else fruitless + 1
+        written_before = outcome.written
+        return fruitless == _FRUITLESS_SCANS
+
     attempts = Retrying(
         retry=retry_if_exception_type(LostScanError),
-        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.2, max=_LONGEST_WAIT),
+        stop=gives_up,
         before_sleep=lambda _: logger.warning("{engine} has lost the scan: it begins again.", engine=connection.engine),
         reraise=True,
     )
@@ -276,6 +325,7 @@ def rewrite(
                 written = f"{outcome.written:,}"
                 logger.warning("{written} documents were written, and stay so: run it again to go on.", written=written)
             raise
+    outcome.left[AS_IT_SHOULD_BE] -= min(written_before, outcome.left[AS_IT_SHOULD_BE])  # not to be counted twice
     return outcome
 
 
@@ -303,9 +353,16 @@ def _rewrite_once(
                 in_flight.append(workers.submit(_rewrite_page, connection, page, change))
                 if len(in_flight) > _WORKERS:
                     finish_one()
-        finally:
+        except LostScanError:
             while in_flight:
                 finish_one()
+            raise
+        except BaseException:
+            for writing in in_flight:
+                writing.cancel()
+            raise
+        while in_flight:
+            finish_one()
     _check_identity(connection, identity)
 
 
@@ -315,7 +372,7 @@ def _rewrite_page(
     change: Callable[[Sequence[StoredDocument]], list[Change]],
 ) -> Outcome:
     outcome = Outcome(read=len(page))
-    for _ in range(_ATTEMPTS):
+    for _ in range(_ROUNDS):
         changed: list[tuple[StoredDocument, dict[str, msgspec.Raw]]] = []
         for document, what in zip(page, change(page), strict=True):
             if isinstance(what, Failure):
@@ -328,12 +385,13 @@ def _rewrite_page(
         if not conflicts:
             return outcome
         page = _read_again(connection, conflicts)
-    reason = f"others have changed it {_ATTEMPTS} times while it was to be written"
+    reason = f"others have changed it {_ROUNDS} times while it was to be written"
     outcome.add(Outcome(failed=len(page), failures=[Failure(document.id, reason) for document in page]))
     return outcome
 
 
 _Item = tuple[StoredDocument, str]
+"""A document, and the lines that write it."""
 
 
 def _parts(changed: Sequence[tuple[StoredDocument, dict[str, msgspec.Raw]]]) -> Iterator[list[_Item]]:
@@ -341,12 +399,13 @@ def _parts(changed: Sequence[tuple[StoredDocument, dict[str, msgspec.Raw]]]) -> 
     part: list[_Item] = []
     size = 0
     for document, source in changed:
-        line = msgspec.json.encode(source).decode()
-        if part and size + len(line) > _LARGEST_REQUEST:
+        # a line ends a document there; in JSON it is only white space, since strings have it escaped
+        lines = _action(document) + b"\n" + msgspec.json.encode(source).replace(b"\n", b" ").replace(b"\r", b" ")
+        if part and size + len(lines) > _LARGEST_REQUEST:
             yield part
             part, size = [], 0
-        part.append((document, line))
-        size += len(line)
+        part.append((document, lines.decode()))
+        size += len(lines) + 1
     if part:
         yield part
 
@@ -358,35 +417,48 @@ def _write(connection: Connection, items: list[_Item], outcome: Outcome) -> list
 
     def attempt() -> None:
         nonlocal remaining
-        lines = [line for document, source in remaining for line in (_action(document), source)]
         # `_none`: what the index's own pipeline does has been done when the document was first written
-        answer = connection.client.bulk(body=lines, pipeline="_none")
+        answer = connection.client.bulk(body=[lines for _, lines in remaining], pipeline="_none")
         busy: list[_Item] = []
         reason = ""
-        for (document, source), result in zip(remaining, answer["items"], strict=True):
-            status, error = result["index"]["status"], result["index"].get("error")
+        for item, result in zip(remaining, answer["items"], strict=True):
+            error, status = result["index"].get("error"), result["index"]["status"]
             if error is None:
                 outcome.written += 1
-            elif error["type"] == "cluster_block_exception":
-                msg = f"The index '{document.index}' cannot be written: {error['reason']}"
-                raise DocumentStoreError(msg)
             elif status == HTTPStatus.CONFLICT:
-                conflicts.append(document)
-            elif status in TRANSIENT:
-                busy.append((document, source))
+                conflicts.append(item[0])
+            elif error["type"] == "cluster_block_exception" and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                msg = f"The index '{item[0].index}' cannot be written: {error['reason']}"
+                raise DocumentStoreError(msg)
+            elif is_transient_status(status):
+                busy.append(item)
                 reason = error["reason"]
             else:
-                outcome.add(Outcome(failed=1, failures=[Failure(document.id, _reason(error))]))
+                outcome.add(Outcome(failed=1, failures=[Failure(item[0].id, _reason(error))]))
         remaining = busy
         if busy:
             msg = f"{connection.engine} has turned documents away for {connection.patience:.0f} s: {reason}"
             raise BusyError(msg)
 
-    connection.retry(attempt)
+    try:
+        connection.retry(attempt)
+    except connection.client_errors as error:
+        if getattr(error, "status_code", None) != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            raise
+        conflicts += _write_in_halves(connection, remaining, outcome)
     return conflicts
 
 
-def _action(document: StoredDocument) -> str:
+def _write_in_halves(connection: Connection, items: list[_Item], outcome: Outcome) -> list[StoredDocument]:
+    """Write documents that together are larger than a request may be (HTTP 413)."""
+    if len(items) == 1:
+        outcome.add(Outcome(failed=1, failures=[Failure(items[0][0].id, "it is larger than a request may be")]))
+        return []
+    half = len(items) // 2
+    return [*_write(connection, items[:half], outcome), *_write(connection, items[half:], outcome)]
+
+
+def _action(document: StoredDocument) -> bytes:
     action = {
         "_index": document.index,
         "_id": document.id,
@@ -395,7 +467,7 @@ def _action(document: StoredDocument) -> str:
     }
     if document.routing is not None:
         action["routing"] = document.routing
-    return msgspec.json.encode({"index": action}).decode()
+    return msgspec.json.encode({"index": action})
 
 
 def _reason(error: Mapping[str, Any]) -> str:
@@ -405,21 +477,22 @@ def _reason(error: Mapping[str, Any]) -> str:
 
 def _read_again(connection: Connection, documents: Sequence[StoredDocument]) -> list[StoredDocument]:
     """Return documents as they are now, without those that are gone."""
-    wanted = {(document.index, document.id) for document in documents}
-    query = {"ids": {"values": [document.id for document in documents]}}
-    body = {**_request(connection, query), "size": 10_000}
+    found: list[StoredDocument] = []
+    for index in {document.index for document in documents}:
+        ids = [document.id for document in documents if document.index == index]
+        body = {**_request(connection, {"ids": {"values": ids}}), "size": len(ids)}
+        found += connection.retry(partial(_search_again, connection, index, body)).hits
+    return found
 
-    def search() -> Any:
-        connection.client.indices.refresh(index=connection.index)
-        return connection.client.search(index=connection.index, body=body, allow_partial_search_results=False)
 
-    found = msgspec.json.decode(connection.retry(search)["hits"], type=_Hits).hits
-    return [document for document in found if (document.index, document.id) in wanted]
+def _search_again(connection: Connection, index: str, body: dict[str, Any]) -> _Hits:
+    connection.client.indices.refresh(index=index)
+    return _hits(connection.client.search(index=index, body=body, allow_partial_search_results=False))
 
 
 def _check_identity(connection: Connection, identity: dict[str, str]) -> None:
     """Refuse an index that has taken the place of the one that is read: writing to a deleted one makes it anew."""
-    if _identity(connection) != identity:
+    if not identity.items() <= _identity(connection).items():
         msg = f"The index '{connection.index}' was deleted or made anew meanwhile."
         raise DocumentStoreError(msg)
 

@@ -31,6 +31,20 @@ def create_index(
     if not indices.exists(index=connection.index):
         indices.create(index=connection.index, body=definition)
         return "created"
+    fields, marks = planned_changes(connection, definition, field, fingerprint)
+    for name, change in {**fields, **marks}.items():
+        indices.put_mapping(index=name, body=change)
+    return "extended" if fields else "marked" if marks else "kept"
+
+
+def planned_changes(
+    connection: Connection, definition: Mapping[str, Any], field: str, fingerprint: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """
+    Return the changes of mappings that add a field of key tokens, and those that note the model of one that is there.
+
+    :raises MappingError: An index has the field, of another type or for another model.
+    """
     wanted = definition["mappings"]
     fields, marks = {}, {}
     for name, existing in mappings_of(connection).items():
@@ -47,9 +61,7 @@ def create_index(
                 f"{fingerprint}. Add another field beside it: --field {field}_v2."
             )
             raise MappingError(msg)
-    for name, change in {**fields, **marks}.items():
-        indices.put_mapping(index=name, body=change)
-    return "extended" if fields else "marked" if marks else "kept"
+    return fields, marks
 
 
 def forget_model(connection: Connection, field: str) -> None:

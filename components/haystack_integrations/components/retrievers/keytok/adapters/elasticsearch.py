@@ -9,7 +9,7 @@ from haystack import Document, logging
 from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
 from haystack_integrations.document_stores.elasticsearch.filters import _normalize_filters
 
-from haystack_integrations.components.retrievers.keytok.adapters.engine import EngineAdapter
+from haystack_integrations.components.retrievers.keytok.adapters.engine import TIMEOUT, EngineAdapter
 from keytok_haystack.engines import KeyTokenField
 from keytok_haystack.index import BM25_K1
 
@@ -33,7 +33,7 @@ class ElasticsearchAdapter(EngineAdapter):
             document_store._hosts,
             api_key=document_store._handle_auth(),
             headers=document_store._headers,
-            **{**document_store._kwargs, **options},
+            **{"request_timeout": TIMEOUT, **document_store._kwargs, **options},
         )
 
     def _look_at(self, client: Elasticsearch) -> None:

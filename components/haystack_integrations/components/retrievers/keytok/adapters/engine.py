@@ -27,6 +27,8 @@ from keytok_haystack.engines import FieldType, KeyTokenField, MappingError, key_
 logger = logging.getLogger(__name__)
 
 
+TIMEOUT = 60.0  # seconds, of a client whose document store names none; OpenSearch's would wait for ever
+CONNECTIONS = 4  # of a client that threads share; OpenSearch's would have one
 _QUERIES_PER_REQUEST = 100
 _WHOLE = {"allow_partial_search_results": False}  # by default engines leave out what they cannot reach, and say nothing
 

@@ -12,13 +12,6 @@ from typing import Any
 
 from haystack.document_stores.errors import DocumentStoreError
 
-TRANSIENT = (
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-)
-
 
 class ClauseLimitError(DocumentStoreError):
     """
@@ -65,9 +58,12 @@ def _translated(error: Exception, engine: str, hosts: Any, index: str) -> Docume
 def is_transient(error: BaseException) -> bool:
     """Whether an error of an engine's client may be gone after a while: the engine is away, or has too much to do."""
     status = getattr(error, "status_code", None)
-    if isinstance(status, int):
-        return status in TRANSIENT
-    return "Connection" in type(error).__name__
+    return is_transient_status(status) if isinstance(status, int) else "Connection" in type(error).__name__
+
+
+def is_transient_status(status: int) -> bool:
+    """Whether it is one of an engine with too much to do, or with a node that has just died (HTTP 500)."""
+    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _answer(error: Exception) -> Mapping[str, Any]:

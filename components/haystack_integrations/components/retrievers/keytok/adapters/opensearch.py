@@ -9,7 +9,7 @@ from haystack_integrations.document_stores.opensearch.filters import normalize_f
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
-from haystack_integrations.components.retrievers.keytok.adapters.engine import EngineAdapter
+from haystack_integrations.components.retrievers.keytok.adapters.engine import CONNECTIONS, TIMEOUT, EngineAdapter
 from keytok_haystack.engines import KeyTokenField
 
 
@@ -29,8 +29,8 @@ class OpenSearchAdapter(EngineAdapter):
             http_auth=document_store._resolve_http_auth(),
             use_ssl=document_store._use_ssl,
             verify_certs=document_store._verify_certs,
-            timeout=document_store._timeout,
-            **{**document_store._kwargs, **options},
+            timeout=document_store._timeout or TIMEOUT,
+            **{"pool_maxsize": CONNECTIONS, **document_store._kwargs, **options},
         )
 
     def _client(self) -> Any:
