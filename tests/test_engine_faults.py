@@ -6,7 +6,7 @@
 import asyncio
 import json
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 from urllib.request import urlopen
@@ -15,7 +15,6 @@ from uuid import uuid4
 import pytest
 from corpus import WAYS, Corpus, ids_of, indexing_pipeline, opened, until, write
 from engines.gate import Gate
-from engines.launcher import QUICK_START, Node, missing_requirement
 from engines.stores import StoreFactory
 from haystack.core.errors import PipelineRuntimeError
 from haystack.document_stores.errors import DocumentStoreError
@@ -33,23 +32,6 @@ every_engine = pytest.mark.parametrize("kind", KINDS)
 @pytest.fixture(scope="module")
 def corpus(small_model_folder, small_texts, small_embeddings) -> Corpus:
     return Corpus(small_model_folder, small_texts, small_embeddings, [20, 20, ONE_REQUEST + 100, 20, 20])
-
-
-@pytest.fixture(scope="module")
-def own_nodes() -> Iterator[dict[str, Node]]:
-    if missing := missing_requirement():
-        pytest.skip(missing)
-    nodes = {kind: Node(kind, jvm_options=QUICK_START) for kind in KINDS}
-    yield nodes
-    for node in nodes.values():
-        if node.url:
-            node.stop()
-
-
-@pytest.fixture
-def node(kind, own_nodes) -> Node:
-    """A node that a test may kill; it runs, whatever a test before has done to it."""
-    return own_nodes[kind] if own_nodes[kind].is_running else own_nodes[kind].start()
 
 
 @pytest.fixture

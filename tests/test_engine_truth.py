@@ -124,7 +124,7 @@ def test_where_nothing_ties_all_stores_return_the_same_order(top_100, truth):
 
 
 @pytest.mark.parametrize("kind", ENGINE_STORES)
-@pytest.mark.parametrize("top_k", [10, TOP_K])
+@pytest.mark.parametrize("top_k", [10, 20])
 def test_a_search_by_the_strong_tokens_first_finds_nearly_the_same_with_the_same_scores(
     kind, top_k, cranfield, cranfield_store, top_100, documents, queries, truth
 ):

@@ -83,10 +83,10 @@ class SparseRetriever:
         :param field:
             The key of `meta` that holds a document's key tokens, and so the name of the field in the index.
         :param exact:
-            Whether OpenSearch and Elasticsearch look for documents by all tokens of a query. By default they look for
-            them by the strong ones and add what the others contribute for the best, which is faster: of ten hits
-            about 98 % are those of the exact search, with the same scores. An `InMemoryDocumentStore` is always
-            searched exactly.
+            Whether OpenSearch and Elasticsearch look for documents by all tokens of a query. By default, where up to 20
+            hits are asked for, they look for them by the strong ones and add what the others contribute for the best,
+            which is faster: nearly all hits are those of the exact search, with the same scores. An
+            `InMemoryDocumentStore` is always searched exactly.
 
         :raises ValueError:
             If `top_k` is not greater than 0, or `bm25_weight` is negative or not finite.
