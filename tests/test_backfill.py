@@ -601,7 +601,7 @@ def test_no_index_of_an_alias_is_changed_if_one_does_not_fit(kind, new_index, ma
     for raw in indices:
         raw.ask("PUT", f"_alias/{alias}", "{}")
     before = [raw.mappings() for raw in indices]
-    with pytest.raises(MappingError, match=f"'embedding' of '{indices[1].name}' has 4 dimensions"):
+    with pytest.raises(MappingError, match=r"different dimensions: \[4, 8\]"):
         filled(document_store(engine_of(kind), make_store.url(kind), alias), small_model)
     assert [raw.mappings() for raw in indices] == before
 
@@ -663,7 +663,7 @@ def test_other_stores_are_refused(small_model):
     ],
 )
 def test_names_that_cannot_be_fields_of_their_own_are_refused(names):
-    with pytest.raises(ValueError, match=r"must be three fields at the root|cannot be '"):
+    with pytest.raises(ValueError, match=r"no field at the root|must be three different fields|cannot be '"):
         Fields(**names)
 
 
@@ -709,7 +709,7 @@ def test_a_dropped_field_is_gone_from_all_documents_and_free(kind, new_index, so
 def test_only_fields_of_key_tokens_are_dropped(kind, field, new_index, sources):
     store, raw = new_index(kind, sources)
     before = raw.mappings(), raw.versions()
-    with pytest.raises(MappingError, match=f"'{field}'"):
+    with pytest.raises(ValueError, match=f"'{field}'"):
         drop(store, field, progress_bar=False)
     assert (raw.mappings(), raw.versions()) == before
 

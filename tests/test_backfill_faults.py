@@ -239,6 +239,8 @@ def test_an_engine_that_is_busy_is_asked_again(kind, status, scene, small_model)
     def asked(path: str, body: bytes) -> Any:
         if not any("_bulk" in each for each in [*requests, path]):
             return None  # what fails before anything is written is told at once
+        if "scroll" in path:
+            return None  # a page of a scroll cannot be asked for again
         requests.append(path)
         return busy(status) if len(requests) % 5 == 2 else None
 

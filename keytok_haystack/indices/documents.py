@@ -187,8 +187,13 @@ def _point_in_time(connection: Connection, body: Mapping[str, Any], order: str |
     pit, first = connection.retry(begin)
 
     def ask(last: StoredDocument) -> _Hits:
-        with _told_when_lost(connection):
-            return search(pit, {"search_after": last.sort, "track_total_hits": False})
+        behind = {"search_after": last.sort, "track_total_hits": False}
+
+        def once() -> _Hits:
+            with _told_when_lost(connection, _is_broken):
+                return search(pit, behind)
+
+        return connection.retry(once)
 
     try:
         yield first, ask
@@ -210,7 +215,8 @@ def _scroll(connection: Connection, body: Mapping[str, Any], order: str | None) 
 
     def ask(_: StoredDocument) -> _Hits:
         nonlocal answer
-        with _told_when_lost(connection):
+        with _told_when_lost(connection, connection.is_transient):
+            # never asked for again: a scroll has passed by the page of an answer that was lost
             answer = client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": _KEEP_ALIVE})
         if answer["_shards"]["failed"]:
             raise LostScanError(_lost(connection))
@@ -254,19 +260,19 @@ def _cut_hits(text: str) -> _Hits:
 
 
 @contextmanager
-def _told_when_lost(connection: Connection) -> Iterator[None]:
-    """
-    Raise a `LostScanError` where the engine does not know the scan any more, or has gone away.
-
-    A page is never asked for again: a scroll has passed by the page of an answer that was lost, and a point in time has
-    died with one of its nodes.
-    """
+def _told_when_lost(connection: Connection, is_lost: Callable[[Exception], bool]) -> Iterator[None]:
+    """Raise a `LostScanError` where the engine does not know the scan any more, or an error means as much."""
     try:
         yield
     except connection.client_errors as error:
-        if getattr(error, "status_code", None) == HTTPStatus.NOT_FOUND or connection.is_transient(error):
+        if getattr(error, "status_code", None) == HTTPStatus.NOT_FOUND or is_lost(error):
             raise LostScanError(_lost(connection)) from error
         raise
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether a point in time has died with one of its nodes."""
+    return getattr(error, "status_code", None) == HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _lost(connection: Connection) -> str:

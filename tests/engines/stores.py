@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
@@ -126,7 +126,7 @@ class RawIndex:
         """Return a document as the engine spells it, vectors included."""
         if self.kind == "elasticsearch-9":
             options["_source_exclude_vectors"] = "false"
-        return self.ask("GET", f"_source/{key}", **options).decode()
+        return self.ask("GET", f"_source/{quote(key)}", **options).decode()
 
     def sources(self) -> dict[str, str]:
         """Return all documents of an index without custom routing, `{id: JSON}`."""
