@@ -13,9 +13,10 @@ demo: $(VENV)/.installed ## Run the main job on a real collection
 test: $(VENV)/.installed ## Run all tests
 	@$(VENV)/bin/python -m pytest
 
-# without the tests that kill processes and nodes, which ask how the engines behave
+# without tests that ask how engines behave, whatever the client, and those of the pages
 test-lowest: $(LOWEST)/.installed ## Run the tests on the lowest versions of the direct dependencies
-	@$(LOWEST)/bin/python -m pytest $(addprefix --ignore=tests/,test_backfill_faults.py test_cluster.py test_engine_faults.py)
+	@$(LOWEST)/bin/python -m pytest \
+		$(addprefix --ignore=tests/,test_backfill.py test_backfill_faults.py test_cluster.py test_docs.py test_engine_faults.py)
 
 lint: $(VENV)/.installed ## Check style, types and the direction of imports
 	@$(VENV)/bin/ruff check .

@@ -279,7 +279,7 @@ def test_dense_vectors_stay_and_are_searched(
 def test_key_tokens_are_replaced_and_only_where_they_differ(kind, new_index, sources, small_model):
     tokens = {"type": "sparse_vector" if kind in ("elasticsearch-8", "elasticsearch-9") else "rank_features"}
     keys = ("right", "spelled otherwise", "stale", "too many", "too few", "other weight", "empty", "none")
-    documents = {key: json.loads(source) for key, source in zip(keys, sources.values(), strict=False)}
+    documents = {key: {**json.loads(source), "id": key} for key, source in zip(keys, sources.values(), strict=False)}
     right = {key: tokens_of(small_model, json.dumps(document)) for key, document in documents.items()}
     for key, document in documents.items():
         document["key_tokens"] = dict(right[key])

@@ -71,7 +71,7 @@ def test_the_query_pipeline_finds_and_explains(engine, embedder, cranfield, cran
             assert 0 < sum(parts) <= hit.score * (1 + 1e-6)
             assert "key_tokens" not in hit.meta
     if name == "opensearch":
-        assert measure_run(cranfield, run)["nDCG@10"] == pytest.approx(0.415, abs=0.0005)
+        assert measure_run(cranfield, run)["nDCG@10"] == pytest.approx(0.415, abs=0.001)
 
 
 def test_the_hybrid_pipeline_is_better_than_dense_vectors_and_than_bm25(engine, embedder, cranfield, cranfield_queries):
@@ -161,7 +161,7 @@ def test_the_demo_runs_on_an_engine(make_store, tmp_path):
         [*command, "--output", tmp_path / "demo", "--json"], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["through_query_pipeline"]["nDCG@10"] == pytest.approx(0.415, abs=0.0005)
+    assert json.loads(done.stdout)["through_query_pipeline"]["nDCG@10"] == pytest.approx(0.415, abs=0.001)
     with connection_to("opensearch", url, "keytok-demo") as connection:
         assert connection.client.count(index="keytok-demo")["count"] == 1400
     make_store.delete("opensearch-knn", "keytok-demo")
