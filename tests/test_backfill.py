@@ -7,7 +7,7 @@ import gc
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -22,7 +22,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
-from keytok_haystack import KeyTokenModel, fit
+from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines import MappingError, index_definition
 from keytok_haystack.indices import Fields, backfill, connected, create_index, document_store, drop, sample, trial
 from keytok_haystack.indices.documents import StoredDocument
@@ -50,18 +50,6 @@ two_engines = pytest.mark.parametrize("kind", KINDS)
 def small_pages(monkeypatch):
     """Few documents are many pages."""
     monkeypatch.setattr("keytok_haystack.indices.documents.PAGE", PAGE)
-
-
-@pytest.fixture(scope="module")
-def other_model(small_embeddings, small_texts, small_vocabulary) -> KeyTokenModel:
-    return fit(small_embeddings, small_texts, small_vocabulary, regularization=0.5)
-
-
-@pytest.fixture(scope="module")
-def other_model_folder(other_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "other"
-    other_model.save(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +103,6 @@ def new_index(make_store):
         return store, raw
 
     return new
-
-
-@pytest.fixture
-def gate(make_store) -> Iterator[Callable[..., Gate]]:
-    gates = []
-
-    def before(kind: str) -> Gate:
-        gates.append(Gate(make_store.url(kind)))
-        return gates[-1]
-
-    yield before
-    for each in gates:
-        each.close()
 
 
 def through(gate: Gate, kind: str, raw: RawIndex) -> Any:

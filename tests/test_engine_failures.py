@@ -12,7 +12,6 @@ import traceback
 from uuid import uuid4
 
 import pytest
-from engines.gate import Gate
 from engines.launcher import Node
 from engines.stores import connection_to, engine_of
 from haystack import Document, Pipeline
@@ -23,7 +22,6 @@ from haystack_integrations.document_stores.elasticsearch import ElasticsearchDoc
 from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
-from keytok_haystack import KeyTokenModel, fit
 from keytok_haystack.engines import MappingError, index_definition
 from keytok_haystack.indices import create_index
 
@@ -44,35 +42,10 @@ def encoded(user: str, password: str) -> str:
 
 
 @pytest.fixture
-def gate(make_store):
-    gates = []
-
-    def before(kind: str) -> Gate:
-        gates.append(Gate(make_store.url(kind)))
-        return gates[-1]
-
-    yield before
-    for each in gates:
-        each.close()
-
-
-@pytest.fixture
 def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return listening.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def other_model(small_embeddings, small_texts, small_vocabulary) -> KeyTokenModel:
-    return fit(small_embeddings, small_texts, small_vocabulary, regularization=0.5)
-
-
-@pytest.fixture(scope="module")
-def other_model_folder(other_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "other"
-    other_model.save(folder)
-    return folder
 
 
 @pytest.fixture

@@ -7,14 +7,12 @@ import asyncio
 import json
 import traceback
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 from urllib.request import urlopen
 from uuid import uuid4
 
 import pytest
 from corpus import WAYS, Corpus, ids_of, indexing_pipeline, opened, until, write
-from engines.gate import Gate
 from engines.stores import StoreFactory
 from haystack.core.errors import PipelineRuntimeError
 from haystack.document_stores.errors import DocumentStoreError
@@ -213,26 +211,28 @@ async def test_a_read_only_index_is_searched(kind, block, make_store, corpus, sm
 
 
 @every_engine
-async def test_a_proxy_that_fails_in_the_middle_of_a_batch(kind, make_store, corpus, small_model, small_model_folder):
+async def test_a_proxy_that_fails_in_the_middle_of_a_batch(
+    kind, make_store, gate, corpus, small_model, small_model_folder
+):
     first, second, long, *others = corpus.batches
     store = make_store(kind, model=small_model)
-    with closing(Gate(make_store.url(kind))) as gate:
-        pipeline = indexing_pipeline(type(store)(hosts=gate.url, index=store._index), small_model_folder)
+    proxy = gate(kind)
+    pipeline = indexing_pipeline(type(store)(hosts=proxy.url, index=store._index), small_model_folder)
 
-        def fail_from_now_on(path: str, body: bytes) -> bytes:
-            gate.answer = (502, "text/html", b"<html>\n<body>\n<h1>Bad Gateway</h1>\n</body>\n</html>")
-            return body
+    def fail_from_now_on(path: str, body: bytes) -> bytes:
+        proxy.answer = (502, "text/html", b"<html>\n<body>\n<h1>Bad Gateway</h1>\n</body>\n</html>")
+        return body
 
-        async with opened(store, small_model_folder, len(corpus.ids)) as retriever:
-            write(pipeline, first)
-            write(pipeline, second)
-            gate.rewritten = fail_from_now_on
-            with pytest.raises(PipelineRuntimeError, match="502"):
-                write(pipeline, long)
-            for how in WAYS:
-                assert await corpus.found(retriever, how) == ids_of([first, second, long[:ONE_REQUEST]])
-            gate.answer, gate.rewritten = None, lambda path, body: body
-            for batch in (long, *others):
-                write(pipeline, batch)
-            for how in WAYS:
-                assert await corpus.found(retriever, how) == corpus.ids
+    async with opened(store, small_model_folder, len(corpus.ids)) as retriever:
+        write(pipeline, first)
+        write(pipeline, second)
+        proxy.rewritten = fail_from_now_on
+        with pytest.raises(PipelineRuntimeError, match="502"):
+            write(pipeline, long)
+        for how in WAYS:
+            assert await corpus.found(retriever, how) == ids_of([first, second, long[:ONE_REQUEST]])
+        proxy.answer, proxy.rewritten = None, lambda path, body: body
+        for batch in (long, *others):
+            write(pipeline, batch)
+        for how in WAYS:
+            assert await corpus.found(retriever, how) == corpus.ids

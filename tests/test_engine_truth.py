@@ -13,6 +13,7 @@ from engines.stores import ENGINE_STORES, STORES
 from haystack import Document
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from rankings import stored
 from scipy.sparse import csr_array
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
@@ -22,12 +23,6 @@ from keytok_haystack.evaluation.measures import measure_run
 from keytok_haystack.rank_features import escape_feature, unescape_feature
 
 TOP_K = 100
-
-
-def stored(weights: np.ndarray) -> np.ndarray:
-    """What Lucene stores of floats: their signs, their exponents and the first 8 bits of their mantissas."""
-    bits = np.asarray(weights, dtype=np.float32).view(np.uint32)
-    return (bits & np.uint32(0xFFFF8000)).view(np.float32).astype(np.float64)
 
 
 def matrix(rows: list[dict[str, float]], columns: dict[str, int]) -> csr_array:
@@ -326,7 +321,7 @@ def test_any_token_is_found_again_with_its_document_and_its_weight(empty_store, 
     empty_store.write_documents(deepcopy(written))
     retriever = SparseRetriever(empty_store, top_k=len(written))
     found = retriever.run_batch([document.meta["key_tokens"] for document in written[:-1]])["documents"]
-    weights = stored(np.array(list(vector.values())))
+    weights = stored(list(vector.values()))
     for i, (hits, (token, weight)) in enumerate(zip(found, vector.items(), strict=True)):
         assert {hit.id for hit in hits} == {str(i), "all"}, token
         for hit in hits:

@@ -15,25 +15,13 @@ from haystack_integrations.document_stores.elasticsearch import ElasticsearchDoc
 from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
-from keytok_haystack import KeyTokenModel, fit
+from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines import index_definition
 
 KINDS = ("opensearch", "elasticsearch-9")
 """Enough where all engines do the same."""
 FIELD_TYPE = {"opensearch": "rank_features", "elasticsearch-9": "sparse_vector"}
 PASSWORD = "hunter2"
-
-
-@pytest.fixture(scope="module")
-def other_model(small_embeddings, small_texts, small_vocabulary) -> KeyTokenModel:
-    return fit(small_embeddings, small_texts, small_vocabulary, regularization=0.5, embedder="another")
-
-
-@pytest.fixture(scope="module")
-def other_model_folder(other_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "other"
-    other_model.save(folder)
-    return folder
 
 
 class Index:

@@ -7,7 +7,7 @@ import sys
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import typer
@@ -142,7 +142,7 @@ def fit_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding."""
-    vocabulary_source = _checked_fit_source(data, (engine, url, index), embedder, embeddings, tokenizer)
+    source, vocabulary_source = _checked_fit_sources(data, engine, url, index, embedder, embeddings, tokenizer)
     penalty: float | Literal["gcv"] = "gcv" if regularization == "gcv" else _positive_number(regularization)
     weighting = Weighting(k_document=k, m_query=m, literal_share=literal_share)
     check_replaceable(output)
@@ -151,10 +151,10 @@ def fit_command(
 
         usable_device(device)
     vocabulary = _vocabulary_of(vocabulary_source)
-    if data is None:
-        texts, embedded = _of_index(engine, url, index, embedding_field, content_field, sample)
+    if isinstance(source, _Index):
+        texts, embedded = _of_index(source, embedding_field, content_field, sample)
     else:
-        texts = read_texts(data)
+        texts = read_texts(source)
         embedded = (
             embed(texts, embedder, progress_bar=_is_interactive()) if embedder else _ready_made(embeddings, len(texts))
         )
@@ -251,12 +251,7 @@ def mapping_command(
     if not url:
         typer.echo(json.dumps(index_definition(engine, dimension, loaded, field=field), indent=2))
         return
-    from keytok_haystack.indices import (  # noqa: PLC0415  # needs an extra
-        connected,
-        create_index,
-        document_store,
-        leaves_vectors_out,
-    )
+    from keytok_haystack.indices import connected, create_index, document_store  # noqa: PLC0415  # needs an extra
 
     with connected(document_store(engine, url, index or "*")) as connection:
         definition = index_definition(engine, dimension, loaded, field=field, version=connection.version)
@@ -265,7 +260,7 @@ def mapping_command(
             return
         done = create_index(connection, definition, field, loaded.fingerprint)
         note = ""
-        if leaves_vectors_out(connection):
+        if connection.adapter.leaves_vectors_out(connection.client, index):
             note = (
                 f" But '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors), which only a "
                 "new index can change: the hits of other retrievers come without key tokens and cannot be explained."
@@ -302,7 +297,7 @@ def backfill_command(
     All other fields survive as they are, what others write meanwhile is not overwritten, and the command can be run
     again at any time: what is done is not written twice.
     """
-    from keytok_haystack.cli.backfilling import show_backfill, show_trial  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.cli.backfilling import show_report, show_trial  # noqa: PLC0415  # needs an extra
     from keytok_haystack.indices import Fields, backfill, document_store, trial  # noqa: PLC0415
 
     loaded = KeyTokenModel.load(model)
@@ -311,7 +306,8 @@ def backfill_command(
         show_trial(trial(store, loaded, fields), index, field, as_json=as_json)
         return
     report = backfill(store, loaded, fields, resume=resume, progress_bar=_is_interactive())
-    show_backfill(report, index, field, as_json=as_json)
+    done = f"{report.written:,} of {report.documents:,} documents have got key tokens in '{field}'"
+    show_report(report, index, done, f"{report.already:,} had them", as_json=as_json)
     if report.failed:
         raise typer.Exit(1)
 
@@ -325,11 +321,12 @@ def drop_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Take a field of key tokens out of all documents of an index, when another has taken its place."""
-    from keytok_haystack.cli.backfilling import show_drop  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.cli.backfilling import show_report  # noqa: PLC0415  # needs an extra
     from keytok_haystack.indices import document_store, drop  # noqa: PLC0415
 
     report = drop(document_store(engine, url, index), field, progress_bar=_is_interactive())
-    show_drop(report, index, field, as_json=as_json)
+    done = f"'{field}' was taken out of {report.written:,} of {report.documents:,} documents"
+    show_report(report, index, done, f"{report.already:,} did not have it", as_json=as_json)
     if report.failed:
         raise typer.Exit(1)
 
@@ -383,15 +380,30 @@ def evaluate_command(
     write(report, json_path, markdown_path, png_path)
 
 
-def _checked_fit_source(
+class _Index(NamedTuple):
+    """The index with the documents that a model is fitted to."""
+
+    engine: Engine
+    url: str
+    name: str
+
+
+def _checked_fit_sources(
     data: Path | None,
-    of_index: tuple[Engine | None, str | None, str | None],
+    engine: Engine | None,
+    url: str | None,
+    index: str | None,
     embedder: str | None,
     embeddings: Path | None,
     tokenizer: str | None,
-) -> str:
-    """Refuse what is no one source of texts and embeddings, and return that of the tokenizer."""
-    if (data is None) == (None in of_index) or (data is not None and any(of_index)):
+) -> tuple[Path | _Index, str]:
+    """Refuse what is no one source of texts and embeddings; return it, and that of the tokenizer."""
+    source: Path | _Index
+    if data is not None and not (engine or url or index):
+        source = data
+    elif data is None and engine is not None and url is not None and index is not None:
+        source = _Index(engine, url, index)
+    else:
         msg = "Give either DATA with texts, or --engine, --url and --index of documents with texts and embeddings."
         raise ValueError(msg)
     if data is None and embeddings is not None:
@@ -400,19 +412,17 @@ def _checked_fit_source(
     if data is not None and (embedder is None) == (embeddings is None):
         msg = "Give either --embedder, to embed the texts, or --embeddings with ready-made ones."
         raise ValueError(msg)
-    if (source := tokenizer or embedder) is None:
+    if (vocabulary_source := tokenizer or embedder) is None:
         msg = "Give a --tokenizer: its tokens become the readable features. Any language model's will do."
         raise ValueError(msg)
-    return source
+    return source, vocabulary_source
 
 
-def _of_index(
-    engine: Any, url: Any, index: Any, embedding_field: str, content_field: str, size: int
-) -> tuple[list[str], Embedded]:
+def _of_index(index: _Index, embedding_field: str, content_field: str, size: int) -> tuple[list[str], Embedded]:
     """Return the texts and embeddings of documents of an index."""
     from keytok_haystack.indices import Fields, document_store, sample  # noqa: PLC0415  # needs an extra
 
-    store, fields = document_store(engine, url, index), Fields(embedding_field, content_field)
+    store, fields = document_store(*index), Fields(embedding_field, content_field)
     texts, embeddings = sample(store, size, fields, progress_bar=_is_interactive())
     return texts, Embedded(embeddings)
 

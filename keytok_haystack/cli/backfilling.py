@@ -21,25 +21,23 @@ _SHOWN_FAILURES = 10
 _SHOWN_TOKENS = 16
 
 
-def show_backfill(report: Report, index: str, field: str, *, as_json: bool) -> None:
-    """Show what a backfill has done."""
+def show_report(report: Report, index: str, done: str, had: str, *, as_json: bool) -> None:
+    """
+    Show what has become of the documents of an index.
+
+    :param done: What has been done to those that were changed.
+    :param had: What is said of those that were as they should be.
+    """
     if as_json:
         _print_json(asdict(report))
         return
     console = Console(highlight=False)
-    done = f"{report.written:,} of {report.documents:,} documents have got key tokens in '{field}'"
-    _summary(console, report, index, done, had=f"{report.already:,} had them")
-    _failures(console, report.failures, report.failed)
-
-
-def show_drop(report: Report, index: str, field: str, *, as_json: bool) -> None:
-    """Show what dropping a field has done."""
-    if as_json:
-        _print_json(asdict(report))
-        return
-    console = Console(highlight=False)
-    done = f"'{field}' was taken out of {report.written:,} of {report.documents:,} documents"
-    _summary(console, report, index, done, had=f"{report.already:,} did not have it")
+    rate = report.documents / report.seconds if report.seconds else 0.0
+    parts = [f"[bold]{escape(index)}[/bold]: {escape(done)}", had]
+    if report.without_embedding:
+        parts.append(f"{report.without_embedding:,} without an embedding")
+    parts.append(f"{report.seconds:.1f} s, {rate:,.0f} documents/s")
+    console.print(", ".join(parts), soft_wrap=True)
     _failures(console, report.failures, report.failed)
 
 
@@ -67,15 +65,6 @@ def show_trial(trial: Trial, index: str, field: str, *, as_json: bool) -> None:
             shown = " ".join(unescape_feature(key) for key in list(tokens)[:_SHOWN_TOKENS])
             table.add_row(Text(text[:110]), Text(shown))
         console.print(table)
-
-
-def _summary(console: Console, report: Report, index: str, done: str, *, had: str) -> None:
-    rate = report.documents / report.seconds if report.seconds else 0.0
-    parts = [f"[bold]{escape(index)}[/bold]: {escape(done)}", had]
-    if report.without_embedding:
-        parts.append(f"{report.without_embedding:,} without an embedding")
-    parts.append(f"{report.seconds:.1f} s, {rate:,.0f} documents/s")
-    console.print(", ".join(parts), soft_wrap=True)
 
 
 def _failures(console: Console, failures: Sequence[Failure], count: int) -> None:

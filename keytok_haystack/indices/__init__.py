@@ -10,7 +10,7 @@ Needs the extra `opensearch` or `elasticsearch`.
 from keytok_haystack.indices.backfill import Fields, Report, Trial, backfill, drop, sample, trial
 from keytok_haystack.indices.connection import Connection, connected, document_store
 from keytok_haystack.indices.documents import Failure
-from keytok_haystack.indices.mapping import create_index, leaves_vectors_out
+from keytok_haystack.indices.mapping import create_index
 
 __all__ = [
     "Connection",
@@ -23,7 +23,6 @@ __all__ = [
     "create_index",
     "document_store",
     "drop",
-    "leaves_vectors_out",
     "sample",
     "trial",
 ]

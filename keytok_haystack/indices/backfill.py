@@ -4,7 +4,7 @@
 """Key tokens for the documents of an index that has dense vectors, from these, without embedding anything again."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -28,7 +28,7 @@ from keytok_haystack.indices.documents import (
     rewrite,
     scan,
 )
-from keytok_haystack.indices.mapping import create_index, forget_model, mappings_of, planned_changes
+from keytok_haystack.indices.mapping import change_mappings, forget_model, mappings_of, planned_changes
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.rank_features import truncate_weights
 from keytok_haystack.spectrum import check_embeddings
@@ -143,8 +143,7 @@ def backfill(
     """
     started = time.perf_counter()
     with connected(store, patience) as connection:
-        definition = _checked_definition(connection, model, fields)
-        create_index(connection, definition, fields.key_tokens, model.fingerprint)
+        change_mappings(connection, _checked_changes(connection, model, fields))
         projection = _Projection(model, fields, resume=resume)
         outcome = rewrite(connection, projection, description="Finding key tokens", progress_bar=progress_bar)
     return _report(outcome, started)
@@ -165,7 +164,7 @@ def trial(
     :raises DocumentStoreError: The engine cannot be reached, or refuses.
     """
     with connected(store, patience=0) as connection:
-        _checked_definition(connection, model, fields)
+        _checked_changes(connection, model, fields)
         with scan(connection, {"match_all": {}}) as (total, pages):
             page = next(pages, [])
     projection = _Projection(model, fields, resume=False)
@@ -200,9 +199,10 @@ def drop(store: DocumentStore, field: str, *, patience: float = PATIENCE, progre
     _check_root(field)
     started = time.perf_counter()
     with connected(store, patience) as connection:
-        for name, mappings in mappings_of(connection).items():
+        live = mappings_of(connection)
+        for name, mappings in live.items():
             key_token_field(mappings, field, name)
-        check_sources(connection)
+        check_sources(live)
 
         def without_field(documents: Sequence[StoredDocument]) -> list[Change]:
             return [
@@ -242,7 +242,7 @@ def sample(
     random = {"function_score": {"random_score": {"seed": 0, "field": "_seq_no"}}}
     wanted = [fields.embedding, fields.content]
     with connected(store) as connection:
-        dimension = _embedding_dimension(connection, fields)
+        dimension = _embedding_dimension(mappings_of(connection), fields, connection.index)
         with (
             scan(connection, random, fields=wanted, by_score=True) as (total, pages),
             tqdm(total=min(size, total), desc="Reading", unit=" documents", disable=not progress_bar) as progress,
@@ -354,10 +354,11 @@ def _text(document: StoredDocument, fields: Fields) -> str:
     return text
 
 
-def _checked_definition(connection: Connection, model: KeyTokenModel, fields: Fields) -> dict[str, Any]:
-    """Return the definition of an index with the field, after it is known that nothing speaks against adding it."""
-    check_sources(connection)
-    dimension = _embedding_dimension(connection, fields)
+def _checked_changes(connection: Connection, model: KeyTokenModel, fields: Fields) -> dict[str, dict[str, Any]]:
+    """Return the changes of mappings that a backfill needs, after it is known that nothing speaks against it."""
+    live = mappings_of(connection)
+    check_sources(live)
+    dimension = _embedding_dimension(live, fields, connection.index)
     if dimension is not None and dimension != model.dimension:
         msg = (
             f"The field '{fields.embedding}' of '{connection.index}' has {dimension} dimensions, but the model reads "
@@ -365,18 +366,20 @@ def _checked_definition(connection: Connection, model: KeyTokenModel, fields: Fi
         )
         raise MappingError(msg)
     definition = index_definition(connection.engine, None, model, field=fields.key_tokens, version=connection.version)
-    planned_changes(connection, definition, fields.key_tokens, model.fingerprint)
-    return definition
+    return planned_changes(live, definition, fields.key_tokens, model.fingerprint)
 
 
-def _embedding_dimension(connection: Connection, fields: Fields) -> int | None:
+def _embedding_dimension(live: Mapping[str, Mapping[str, Any]], fields: Fields, index: str) -> int | None:
     """
     Return the dimension of the embeddings, if the mapping says it.
 
+    :param live: What `mappings_of` returns.
+    :param fields: Which fields hold what.
+    :param index: The name of the index, or of an alias, for messages.
     :raises MappingError: An index has no such field, or indices of an alias have different dimensions.
     """
     dimensions = set()
-    for name, mappings in mappings_of(connection).items():
+    for name, mappings in live.items():
         if (found := mappings.get("properties", {}).get(fields.embedding)) is None:
             vectors = ", ".join(f"'{field}'" for field in dense_fields(mappings)) or "none"
             msg = (
@@ -386,7 +389,7 @@ def _embedding_dimension(connection: Connection, fields: Fields) -> int | None:
             raise MappingError(msg)
         dimensions |= {found[name] for name in ("dimension", "dims") if name in found}
     if len(dimensions) > 1:
-        msg = f"The indices behind '{connection.index}' have embeddings of different dimensions: {sorted(dimensions)}."
+        msg = f"The indices behind '{index}' have embeddings of different dimensions: {sorted(dimensions)}."
         raise MappingError(msg)
     return next(iter(dimensions), None)
 

@@ -68,7 +68,7 @@ class Connection:
     :param engine: The engine.
     :param version: The version of the server, such as `(9, 5, 3)`.
     :param index: The index in question, or an alias of several.
-    :param client_errors: What the client raises.
+    :param adapter: What is particular to the engine and its client.
     :param patience: For how many seconds an engine that is away or busy is waited for.
     """
 
@@ -76,7 +76,7 @@ class Connection:
     engine: Engine
     version: tuple[int, ...]
     index: str
-    client_errors: tuple[type[Exception], ...]
+    adapter: type[EngineAdapter]
     patience: float = PATIENCE
 
     def retry(self, call: Callable[[], T]) -> T:
@@ -95,7 +95,7 @@ class Connection:
 
     def is_transient(self, error: BaseException) -> bool:
         """Whether an error of the client may be gone after a while: 429, a connection that was lost, no answer."""
-        return isinstance(error, self.client_errors) and is_transient(error)
+        return isinstance(error, self.adapter.client_errors) and is_transient(error)
 
     def _may_pass(self, error: BaseException) -> bool:
         return isinstance(error, BusyError) or self.is_transient(error)
@@ -147,4 +147,4 @@ def connected(store: DocumentStore, patience: float = PATIENCE) -> Iterator[Conn
             msg = f"The server at {addresses(store._hosts)} is not OpenSearch."  # type: ignore[attr-defined]
             raise DocumentStoreError(msg)
         version = tuple(int(part) for part in re.findall(r"\d+", about["number"])[:3])
-        yield Connection(client, engine, version, store._index, adapter.client_errors, patience)  # type: ignore[attr-defined]
+        yield Connection(client, engine, version, store._index, adapter, patience)  # type: ignore[attr-defined]

@@ -29,7 +29,6 @@ from haystack_integrations.components.retrievers.keytok.adapters.failures import
 from keytok_haystack.engines import MappingError
 from keytok_haystack.indices.connection import BusyError, Connection
 from keytok_haystack.indices.json_text import elements, members
-from keytok_haystack.indices.mapping import leaves_vectors_out, mappings_of
 
 logger = logging.getLogger(__name__)
 
@@ -113,13 +112,14 @@ class _Hits(msgspec.Struct):
     total: dict[str, Any] = {}
 
 
-def check_sources(connection: Connection) -> None:
+def check_sources(live: Mapping[str, Mapping[str, Any]]) -> None:
     """
     Refuse an index whose documents cannot be read as they were written.
 
+    :param live: What `mappings_of` returns.
     :raises MappingError: The mapping leaves `_source` or a part of it out, which would be lost by writing back.
     """
-    for name, mappings in mappings_of(connection).items():
+    for name, mappings in live.items():
         source = mappings.get("_source", {})
         if source.get("enabled") is False or source.get("excludes") or source.get("includes"):
             msg = (
@@ -198,7 +198,7 @@ def _point_in_time(connection: Connection, body: Mapping[str, Any], order: str |
     try:
         yield first, ask
     finally:
-        with suppress(*connection.client_errors):
+        with suppress(*connection.adapter.client_errors):
             client.delete_pit(body={"pit_id": [pit]})
 
 
@@ -225,7 +225,7 @@ def _scroll(connection: Connection, body: Mapping[str, Any], order: str | None) 
     try:
         yield _hits(answer), ask
     finally:
-        with suppress(*connection.client_errors):
+        with suppress(*connection.adapter.client_errors):
             client.clear_scroll(body={"scroll_id": answer["_scroll_id"]})
 
 
@@ -264,7 +264,7 @@ def _told_when_lost(connection: Connection, is_lost: Callable[[Exception], bool]
     """Raise a `LostScanError` where the engine does not know the scan any more, or an error means as much."""
     try:
         yield
-    except connection.client_errors as error:
+    except connection.adapter.client_errors as error:
         if getattr(error, "status_code", None) == HTTPStatus.NOT_FOUND or is_lost(error):
             raise LostScanError(_lost(connection)) from error
         raise
@@ -281,7 +281,7 @@ def _lost(connection: Connection) -> str:
 
 def _request(connection: Connection, query: Mapping[str, Any], fields: Sequence[str] | None = None) -> dict[str, Any]:
     source: dict[str, Any] = {} if fields is None else {"includes": list(fields)}
-    if connection.retry(lambda: leaves_vectors_out(connection)):
+    if connection.retry(lambda: connection.adapter.leaves_vectors_out(connection.client, connection.index)):
         source["exclude_vectors"] = False
     return {"query": query, "_source": source or True, "seq_no_primary_term": True, "track_total_hits": True}
 
@@ -448,7 +448,7 @@ def _write(connection: Connection, items: list[_Item], outcome: Outcome) -> list
 
     try:
         connection.retry(attempt)
-    except connection.client_errors as error:
+    except connection.adapter.client_errors as error:
         if getattr(error, "status_code", None) != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             raise
         conflicts += _write_in_halves(connection, remaining, outcome)

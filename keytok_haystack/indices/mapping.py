@@ -31,45 +31,58 @@ def create_index(
     if not indices.exists(index=connection.index):
         indices.create(index=connection.index, body=definition)
         return "created"
-    fields, marks = planned_changes(connection, definition, field, fingerprint)
-    for name, change in {**fields, **marks}.items():
-        indices.put_mapping(index=name, body=change)
-    return "extended" if fields else "marked" if marks else "kept"
+    changes = planned_changes(mappings_of(connection), definition, field, fingerprint)
+    change_mappings(connection, changes)
+    if any("properties" in change for change in changes.values()):
+        return "extended"
+    return "marked" if changes else "kept"
 
 
 def planned_changes(
-    connection: Connection, definition: Mapping[str, Any], field: str, fingerprint: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    live: Mapping[str, Mapping[str, Any]], definition: Mapping[str, Any], field: str, fingerprint: str
+) -> dict[str, dict[str, Any]]:
     """
-    Return the changes of mappings that add a field of key tokens, and those that note the model of one that is there.
+    Return the changes of mappings that add a field of key tokens, or note the model of one that is there.
 
+    :param live: What `mappings_of` returns.
+    :param definition: What `index_definition` returns.
+    :param field: The field of the key tokens.
+    :param fingerprint: The fingerprint of the model that they are of.
+    :returns: Changes by the names of indices, without those that are as they should be.
     :raises MappingError: An index has the field, of another type or for another model.
     """
     wanted = definition["mappings"]
-    fields, marks = {}, {}
-    for name, existing in mappings_of(connection).items():
+    changes: dict[str, dict[str, Any]] = {}
+    for name, existing in live.items():
         meta = merged_meta(existing.get("_meta", {}), wanted["_meta"])
         if not has_field(existing, field):
-            fields[name] = {"properties": {field: wanted["properties"][field]}, "_meta": meta}
+            changes[name] = {"properties": {field: wanted["properties"][field]}, "_meta": meta}
             continue
         found = key_token_field(existing, field, name).fingerprint
         if found is None:
-            marks[name] = {"_meta": meta}
+            changes[name] = {"_meta": meta}
         elif found != fingerprint:
             msg = (
                 f"The field '{field}' of the index '{name}' is written with the key-token model {found}, not "
                 f"{fingerprint}. Add another field beside it: --field {field}_v2."
             )
             raise MappingError(msg)
-    return fields, marks
+    return changes
+
+
+def change_mappings(connection: Connection, changes: Mapping[str, dict[str, Any]]) -> None:
+    """Change the mappings of indices, by their names."""
+    for name, change in changes.items():
+        connection.client.indices.put_mapping(index=name, body=change)
 
 
 def forget_model(connection: Connection, field: str) -> None:
     """Remove from the mappings what they note of a field's model, after which it may be written with another."""
-    for name, existing in mappings_of(connection).items():
-        connection.client.indices.put_mapping(
-            index=name, body={"_meta": without_meta(existing.get("_meta", {}), field)}
-        )
+    changes = {
+        name: {"_meta": without_meta(existing.get("_meta", {}), field)}
+        for name, existing in mappings_of(connection).items()
+    }
+    change_mappings(connection, changes)
 
 
 def mappings_of(connection: Connection) -> dict[str, dict[str, Any]]:
@@ -83,14 +96,3 @@ def mappings_of(connection: Connection) -> dict[str, dict[str, Any]]:
         msg = f"No index matches '{connection.index}'."
         raise DocumentStoreError(msg)
     return {name: described["mappings"] for name, described in indices.items()}
-
-
-def leaves_vectors_out(connection: Connection) -> bool:
-    """Whether documents are read without their vectors unless these are asked for: Elasticsearch 9.2 and later."""
-    if connection.engine != "elasticsearch":
-        return False
-    from haystack_integrations.components.retrievers.keytok.adapters.elasticsearch import (  # noqa: PLC0415  # an extra
-        leaves_vectors_out,
-    )
-
-    return leaves_vectors_out(connection.client, connection.index)

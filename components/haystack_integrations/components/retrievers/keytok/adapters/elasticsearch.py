@@ -36,8 +36,17 @@ class ElasticsearchAdapter(EngineAdapter):
             **{"request_timeout": TIMEOUT, **document_store._kwargs, **options},
         )
 
+    @staticmethod
+    def leaves_vectors_out(client: Elasticsearch, index: str) -> bool:
+        """Tell whether vectors are left out of the `_source` of documents, as by default from version 9.2 on."""
+        described = client.indices.get_settings(index=index, include_defaults=True, flat_settings=True)
+        values = [
+            {**settings.get("defaults", {}), **settings["settings"]}.get(_EXCLUDED) for settings in described.values()
+        ]
+        return "true" in values
+
     def _look_at(self, client: Elasticsearch) -> None:
-        if leaves_vectors_out(client, self._store._index):
+        if self.leaves_vectors_out(client, self._store._index):
             logger.warning(
                 "The index '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors): key tokens "
                 "do not come back with the hits of other retrievers, which cannot be explained then, and documents "
@@ -67,16 +76,3 @@ class ElasticsearchAdapter(EngineAdapter):
         if tokens and not (self._store._sparse_vector_field == self._name and document.sparse_embedding):
             return replace(document, meta={**document.meta, self._name: tokens[0]})
         return document
-
-
-def leaves_vectors_out(client: Elasticsearch, index: str) -> bool:
-    """
-    Tell whether vectors are left out of the `_source` of documents, as they are by default from Elasticsearch 9.2 on.
-
-    :param index: The name of an index, or of an alias of several.
-    """
-    described = client.indices.get_settings(index=index, include_defaults=True, flat_settings=True)
-    values = [
-        {**settings.get("defaults", {}), **settings["settings"]}.get(_EXCLUDED) for settings in described.values()
-    ]
-    return "true" in values

@@ -61,6 +61,15 @@ class EngineAdapter(StoreAdapter):
     def _connect(document_store: Any, **options: Any) -> Any:
         """Return a new client with the store's address and credentials, and further options of the client."""
 
+    @staticmethod
+    def leaves_vectors_out(client: Any, index: str) -> bool:  # noqa: ARG004
+        """
+        Tell whether vectors are left out of the `_source` of documents.
+
+        :param index: The name of an index, or of an alias of several.
+        """
+        return False
+
     @abstractmethod
     def _client(self) -> Any:
         """Return the store's client, connected."""
@@ -207,8 +216,9 @@ class EngineAdapter(StoreAdapter):
                     documents = [] if request is None else self._documents(next(remaining))
                 except ClauseLimitError:
                     documents = self.search(query, filters, top_k)
-                if request is not None and _may_lack_some(documents, request):
-                    documents = self.search(replace(query, exact=True), filters, top_k)
+                else:
+                    if request is not None and _may_lack_some(documents, request):
+                        documents = self.search(replace(query, exact=True), filters, top_k)
                 found.append(documents)
         return found
 
