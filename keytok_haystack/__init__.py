@@ -8,8 +8,15 @@ from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.index import InvertedIndex
 from keytok_haystack.model import KeyTokenModel, ModelFolderError
 from keytok_haystack.pipelines import pipeline_yaml
-from keytok_haystack.sources import CheckpointError, calibrate, fit, from_language_model, from_word_embeddings
-from keytok_haystack.spectrum import EmbeddingError, Preparation, Spectrum
+from keytok_haystack.sources import (
+    CheckpointError,
+    calibrate,
+    fit,
+    from_language_model,
+    from_masked_lm,
+    from_word_embeddings,
+)
+from keytok_haystack.spectrum import EmbeddingError, Preparation, Spectrum, embed_filter
 from keytok_haystack.vocabulary import Vocabulary
 from keytok_haystack.weighting import Weighting
 
@@ -27,8 +34,10 @@ __all__ = [
     "Weighting",
     "alignment",
     "calibrate",
+    "embed_filter",
     "fit",
     "from_language_model",
+    "from_masked_lm",
     "from_word_embeddings",
     "pipeline_yaml",
     "tokens_kept",

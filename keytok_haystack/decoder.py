@@ -17,6 +17,14 @@ from keytok_haystack.weighting import Weighting
 MINIMUM_TEXTS = 16
 _REFINED_ON = 8192
 _CHUNK_ENTRIES = 1 << 24  # logits held at a time: 64 MiB of float32
+_BLOCK_ENTRIES = 1 << 19  # of a decoder, rounded at a time: 2 MiB of float32, which caches hold
+
+
+def row_blocks(matrix: NDArray[np.floating]) -> Iterator[slice]:
+    """Go through the rows of a matrix in blocks, so that work on a large one needs no second one."""
+    size = max(1, _BLOCK_ENTRIES // max(1, matrix.shape[1]))
+    for start in range(0, len(matrix), size):
+        yield slice(start, start + size)
 
 
 def sample_rows(n: int, seed: int) -> NDArray[np.int64]:
@@ -32,12 +40,14 @@ class TokenDecoder:
     embedder. The preparation belongs to the decoder, so that a raw embedding is enough and nobody can pair an `E` with
     the wrong kind of vector.
 
-    :param weight: `E`, shape `(V, d)`, rounded to float16, so that a saved decoder is the same decoder.
+    :param weight: `E`, shape `(V, d)`, rounded to float16, so that a saved decoder is the same decoder. It is taken as
+        it is where it is float32 and rounded already: decoders that differ in their preparation alone share one array.
+        With a transform, one column for each of its results and one more, the head's bias.
     :param preparation: What happens to an embedding before it is decoded.
     """
 
     def __init__(self, weight: NDArray[np.floating], preparation: Preparation) -> None:
-        self.weight = weight.astype(np.float16).astype(np.float32)
+        self.weight = _rounded(weight)
         self.preparation = preparation
 
     def __len__(self) -> int:
@@ -47,7 +57,8 @@ class TokenDecoder:
     @property
     def dimension(self) -> int:
         """The dimension `d` of the embeddings."""
-        return int(self.weight.shape[1])
+        transform = self.preparation.transform
+        return int(self.weight.shape[1]) if transform is None else transform.dimension
 
     def logits(self, embeddings: ArrayLike) -> NDArray[np.float32]:
         """
@@ -168,3 +179,15 @@ class TokenDecoder:
         both = csr_array(hstack([top_k(logits, k), others], format="csr"))
         both.sort_indices()
         return strongest(both, k)
+
+
+def _rounded(weight: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return a matrix in float32, its entries rounded to float16: itself, if it is so already."""
+    if weight.dtype == np.float32 and all(
+        np.array_equal(weight[rows], weight[rows].astype(np.float16)) for rows in row_blocks(weight)
+    ):
+        return weight
+    rounded = np.empty_like(weight, dtype=np.float32)
+    for rows in row_blocks(weight):
+        rounded[rows] = weight[rows].astype(np.float16)
+    return rounded

@@ -21,10 +21,11 @@ from safetensors.numpy import save as save_tensors
 from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 
-from keytok_haystack.decoder import TokenDecoder, sample_rows
+from keytok_haystack.decoder import TokenDecoder, row_blocks, sample_rows
 from keytok_haystack.rank_features import shortest_decimals
 from keytok_haystack.sparse import row_maxima, rows_to_dicts, scale_columns, scale_rows
 from keytok_haystack.spectrum import Preparation, Spectrum, check_embeddings
+from keytok_haystack.transform import HeadTransform
 from keytok_haystack.vocabulary import Vocabulary
 from keytok_haystack.weighting import Weighting, add_literals, root_frequencies
 
@@ -36,6 +37,7 @@ _CONFIG, _TOKENIZER, _DECODER, _SPECTRUM = (
     "spectrum.safetensors",
 )
 _FILES = (_TOKENIZER, _DECODER, _SPECTRUM)
+_TRANSFORM = "transform."  # begins the names of its arrays
 
 
 class ModelFolderError(ValueError):
@@ -56,12 +58,14 @@ class KeyTokenModel:
         by the others only if they are its own tokens.
     :param decoder: From embeddings of dimension `d` to logits of the first `v <= V` features.
     :param weighting: How logits become weights.
-    :param source: Where the decoder comes from: "fit", "language-model" or "word-embeddings".
+    :param source: Where the decoder comes from: "fit", "language-model", "masked-language-model" or
+        "word-embeddings".
     :param embedder: The name of the embedding model that this model reads, if known.
     :param idf: Shape `(V,)`, the inverse document frequency of each feature in the fitting corpus, if there was one.
     :param spectrum: The spectrum of the embeddings, if known; `PC1Adjuster` needs it.
-    :param query_mean: Shape `(d,)`, the mean of prepared query embeddings (`with_query_mean`), for embedders whose
-        instruction moves queries away from documents; None uses the documents' mean.
+    :param query_mean: Of the shape of the preparation's mean, the mean of prepared query embeddings
+        (`with_query_mean`), for embedders whose instruction moves queries away from documents; None uses the documents'
+        mean.
     :param fit_seconds: How long fitting took, if it was measured.
     :param refine_seconds: How long refining took; None if the decoder is as it was fitted or read.
     """
@@ -85,8 +89,9 @@ class KeyTokenModel:
         if self.idf is not None and self.idf.shape != (len(self.vocabulary),):
             msg = f"The idf has the shape {self.idf.shape}, but there are {len(self.vocabulary)} features."
             raise ValueError(msg)
-        if self.query_mean is not None and self.query_mean.shape != (self.dimension,):
-            msg = f"The query mean has the shape {self.query_mean.shape}, but the decoder {self.dimension} dimensions."
+        columns = self.decoder.weight.shape[1]
+        if self.query_mean is not None and self.query_mean.shape != (columns,):
+            msg = f"The query mean has the shape {self.query_mean.shape}, but the decoder {columns} columns."
             raise ValueError(msg)
         if self.spectrum is not None and self.spectrum.dimension != self.dimension:
             msg = f"The spectrum has {self.spectrum.dimension} dimensions, but the decoder {self.dimension}."
@@ -197,12 +202,20 @@ class KeyTokenModel:
         del weighting["m_query"]
         settings = [self.vocabulary.features, weighting, preparation.normalize]
         digest.update(json.dumps(settings, sort_keys=True).encode())
-        weight, feature_of_id = self.decoder.weight.astype(np.float16), self.vocabulary.feature_of_id
+        weight, feature_of_id = self.decoder.weight, self.vocabulary.feature_of_id
         words = self.vocabulary.features[:: max(1, len(self.vocabulary) // 2000)]
         probe = self.vocabulary.literal_counts([" ".join(words), "-".join(words).upper(), "".join(words)])
         tokenization = np.concatenate([probe.indptr, probe.indices, probe.data]).astype(np.int64)
-        for array in (weight, preparation.mean, preparation.removed, self.idf, feature_of_id, tokenization):
+        for rows in row_blocks(weight):
+            digest.update(np.ascontiguousarray(weight[rows], dtype=np.float16).data)
+        for array in (preparation.mean, preparation.removed, self.idf, feature_of_id, tokenization):
             digest.update(b"\0" if array is None else np.ascontiguousarray(array).data)
+        if preparation.shift is not None:
+            digest.update(np.ascontiguousarray(preparation.shift).data)
+        if preparation.transform is not None:
+            for array in preparation.transform.arrays.values():
+                digest.update(np.ascontiguousarray(array).data)
+            digest.update(json.dumps(preparation.transform.settings, sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
     def with_query_mean(self, embeddings: ArrayLike) -> Self:
@@ -323,6 +336,7 @@ class KeyTokenModel:
 
     def _write(self, folder: Path) -> None:
         preparation = self.decoder.preparation
+        transform = preparation.transform
         files = {
             _TOKENIZER: self.vocabulary.tokenizer_json.encode(),
             _DECODER: _pack(
@@ -332,7 +346,9 @@ class KeyTokenModel:
                 idf=self.idf,
                 mean=preparation.mean,
                 removed=preparation.removed,
+                shift=preparation.shift,
                 query_mean=self.query_mean,
+                **({_TRANSFORM + name: array for name, array in transform.arrays.items()} if transform else {}),
             ),
         }
         if self.spectrum is not None:
@@ -347,6 +363,7 @@ class KeyTokenModel:
             "refine_seconds": self.refine_seconds,
             "dimension": self.dimension,
             "normalize": preparation.normalize,
+            **({"transform": transform.settings} if transform else {}),
             **asdict(self.weighting),
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         }
@@ -383,14 +400,27 @@ class KeyTokenModel:
     @classmethod
     def _from_parts(cls, config: Mapping[str, Any], files: Mapping[str, bytes]) -> Self:
         tensors = load_tensors(files[_DECODER])
-        preparation = Preparation(tensors.get("removed"), config["normalize"], tensors.get("mean"))
+        removed, transform = tensors.get("removed"), None
+        if "transform" in config:
+            arrays = {n.removeprefix(_TRANSFORM): array for n, array in tensors.items() if n.startswith(_TRANSFORM)}
+            transform = HeadTransform(**config["transform"] | arrays)
+        preparation = Preparation(
+            removed=None
+            if removed is None
+            else np.atleast_2d(removed),  # of models made by earlier versions, shape (d,)
+            shift=tensors.get("shift"),
+            normalize=config["normalize"],
+            mean=tensors.get("mean"),
+            transform=transform,
+        )
         tokenizer = Tokenizer.from_str(files[_TOKENIZER].decode())
-        if tensors["weight"].shape[1] != config["dimension"]:
-            msg = f"the decoder has {tensors['weight'].shape[1]} dimensions, the configuration {config['dimension']}"
+        decoder = TokenDecoder(tensors["weight"], preparation)
+        if decoder.dimension != config["dimension"]:
+            msg = f"the decoder has {decoder.dimension} dimensions, the configuration {config['dimension']}"
             raise ValueError(msg)
         return cls(
             vocabulary=Vocabulary(tokenizer, json.loads(tensors["features"].tobytes()), tensors["feature_of_id"]),
-            decoder=TokenDecoder(tensors["weight"], preparation),
+            decoder=decoder,
             weighting=Weighting(**{setting.name: config[setting.name] for setting in fields(Weighting)}),
             source=config["source"],
             embedder=config["embedder"],

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, normalize, softmax
 from tqdm import tqdm
 
+from keytok_haystack.device import usable_device
 from keytok_haystack.sparse import add_rows, row_norms, scale_rows, top_k
 from keytok_haystack.weighting import Weighting
 
@@ -103,20 +104,6 @@ def refine(
     state.remove()
     refined: NDArray[np.float32] = best.cpu().numpy()
     return refined
-
-
-def usable_device(name: str | None) -> torch.device:
-    """
-    Return a device by torch's name for it, by default a GPU if there is one.
-
-    :raises ValueError: There is no such device.
-    """
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
-        msg = f"Refining cannot use the device '{name}': {str(error).splitlines()[0]}"
-        raise ValueError(msg) from error
 
 
 def _rate(step: int) -> float:

@@ -4,12 +4,17 @@
 """The principal components of an embedding space, computed from a stream of embeddings."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from keytok_haystack.transform import HeadTransform
+
 BATCH_SIZE = 1024
+
+Method = Literal["remove", "shift"]
 
 
 class EmbeddingError(ValueError):
@@ -78,7 +83,7 @@ class Moments:
         self._sum = np.zeros(dimension)
         self._products = np.zeros((dimension, dimension))
 
-    def add(self, vectors: NDArray[np.float32]) -> None:
+    def add(self, vectors: NDArray[np.floating]) -> None:
         """Add a batch, shape `(n, d)`."""
         batch = vectors.astype(np.float64)
         self.count += len(batch)
@@ -164,48 +169,139 @@ class Spectrum:
         first: NDArray[np.float32] = self.components[0]
         return first
 
-    def adjust(self, embeddings: ArrayLike, strength: float = 1.0) -> NDArray[np.float32]:
+    def leading(self, n: int) -> NDArray[np.float32]:
         """
-        Take the first principal component out of embeddings: `h - strength * (h . pc1) pc1`.
+        Return the first `n` principal components, shape `(n, d)`.
+
+        :raises ValueError: There are not as many.
+        """
+        if not 1 <= n <= len(self.components):
+            msg = f"n_components must be between 1 and {len(self.components)}, but it is {n}."
+            raise ValueError(msg)
+        leading: NDArray[np.float32] = self.components[:n]
+        return leading
+
+    def removal(self, n_components: int = 1) -> "Preparation":
+        """Return the preparation that takes the first components wholly out of each embedding."""
+        return Preparation(removed=self.leading(n_components))
+
+    def shift(self, n_components: int = 1, strength: float = 1.0) -> "Preparation":
+        """
+        Return the preparation that moves all embeddings alike: `h + lambda u1` (section 4 of the paper).
+
+        :param n_components: How many components to move along.
+        :param strength: `lambda` in units of minus the embeddings' mean coefficient: at 1 the mean is 0 there.
+        """
+        leading = self.leading(n_components)
+        return Preparation(shift=(-strength * (leading @ self.mean) @ leading).astype(np.float32))
+
+    def adjust(
+        self, embeddings: ArrayLike, strength: float = 1.0, n_components: int = 1, method: Method = "remove"
+    ) -> NDArray[np.float32]:
+        """
+        Adjust embeddings along the first principal components: `h - strength * (h . u) u`, or the same for all.
 
         :param embeddings: Shape `(n, d)`.
-        :param strength: The share that is taken out; 1 removes the component, and doing so twice changes nothing.
+        :param strength: The share that is taken out; removing with 1, and doing so twice, changes nothing more.
+        :param n_components: How many components.
+        :param method: "remove" takes out what lies on a component, "shift" what lies there in the mean.
         :returns: Shape `(n, d)`, not rescaled.
         :raises EmbeddingError: The embeddings are unusable (`check_embeddings`).
+        :raises ValueError: There are not as many components.
         """
         checked = check_embeddings(embeddings, self.dimension)
-        return checked - strength * np.outer(checked @ self.pc1, self.pc1).astype(np.float32)
+        if method == "shift":
+            return self.shift(n_components, strength).adjusted(checked)
+        return checked - np.float32(strength) * _projected(checked, self.leading(n_components))
 
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
     """
-    What happens to an embedding before it is decoded: a direction is removed, the norm set to 1, a mean subtracted.
+    What happens to an embedding before it is decoded: directions are removed, the norm set to 1, a mean subtracted.
 
-    In this order, an embedding from which `PC1Adjuster` has already removed the direction is prepared to the same
-    vector as the raw one, so a model that removes it can be given either.
+    In this order, an embedding from which `PC1Adjuster` has already removed the directions is prepared to the same
+    vector as the raw one, so a model that removes them can be given either. A shift is not of that kind.
 
-    :param removed: Shape `(d,)`, a unit vector (usually `Spectrum.pc1`); None removes nothing.
-    :param normalize: Scale to unit length.
-    :param mean: Shape `(d,)`, the mean of the embeddings so far prepared; None subtracts nothing.
+    :param removed: Shape `(k, d)`, orthonormal rows (usually `Spectrum.pc1` alone); None removes nothing.
+    :param shift: Shape `(d,)`, added first; None adds nothing.
+    :param normalize: Scale to unit length, or, if there is a transform, to the norm that it expects.
+    :param mean: Shape `(d,)`, the mean of the embeddings so far prepared; None subtracts nothing. If there is a
+        transform, of its results.
+    :param transform: The part of a masked-language-model head that comes before its matrix, applied before the mean is
+        subtracted; None applies nothing.
     """
 
     removed: NDArray[np.float32] | None = None
+    shift: NDArray[np.float32] | None = None
     normalize: bool = True
     mean: NDArray[np.float32] | None = None
+    transform: HeadTransform | None = None
+
+    def adjusted(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Shift checked embeddings, shape `(n, d)`, and remove the directions, but do not scale or centre."""
+        adjusted = embeddings if self.shift is None else embeddings + self.shift
+        return adjusted if self.removed is None else adjusted - _projected(adjusted, self.removed)
+
+    def removes(self, directions: NDArray[np.float32]) -> bool:
+        """Whether nothing is left of some directions, shape `(k, d)`, orthonormal rows."""
+        if self.removed is None:
+            return False
+        return bool(np.allclose(_projected(directions, self.removed), directions, atol=1e-4))
+
+    def removing(self, directions: NDArray[np.floating]) -> "Preparation":
+        """Return this preparation with further directions removed, shape `(k, d)`, independent of those it removes."""
+        both = directions if self.removed is None else np.concatenate([self.removed, directions])
+        return replace(self, removed=np.linalg.qr(both.T.astype(np.float64))[0].T.astype(np.float32))
 
     def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Prepare checked embeddings, shape `(n, d)`."""
-        prepared = embeddings
-        if self.removed is not None:
-            prepared = prepared - np.outer(prepared @ self.removed, self.removed)
+        prepared = self.adjusted(embeddings)
         if self.normalize:
             norms, remaining = _norms(embeddings), _norms(prepared)
-            # what lies on the removed direction has no content: only rounding is left of it, which stays near zero
+            # what lies on the removed directions has no content: only rounding is left of it, which stays near zero
             prepared = (prepared / np.where(remaining > 1e-5 * norms, remaining, norms)).astype(np.float32)
+        if self.transform is not None:
+            prepared = self.transform(prepared * np.float32(self.transform.norm) if self.normalize else prepared)
         if self.mean is not None:
             prepared = prepared - self.mean
         return prepared
+
+
+def embed_filter(head: NDArray[np.floating], kept: float = 0.5, preparation: Preparation | None = None) -> Preparation:
+    """
+    Return a preparation that keeps the bulk of a head's spectrum: EmbedFilter (arXiv 2606.07502).
+
+    Of the head's `d` right singular vectors, strongest first, those in the middle are kept and as many at either edge
+    are removed: there the head writes its frequent tokens. Unlike principal components this needs no embeddings.
+
+    The authors keep the `kept * d` coefficients; the projection that is made here has the same cosines, and can be
+    decoded. The vectors are the eigenvectors of the second moment, summed over blocks of rows: the head is not copied.
+
+    :param head: Shape `(V, d)`, a row for each token, as in the language model: neither centred nor scaled.
+    :param kept: The share of the directions that is kept.
+    :param preparation: What else is done to embeddings, such as `Spectrum.removal`.
+    :raises ValueError: No direction would be kept, or all.
+    """
+    dimension = head.shape[1]
+    remaining = int(kept * dimension)
+    if not 0 < remaining < dimension:
+        msg = f"kept must be between 0 and 1 and leave some of the {dimension} directions, but it is {kept}."
+        raise ValueError(msg)
+    moments = Moments(dimension)
+    for start in range(0, len(head), BATCH_SIZE):
+        moments.add(head[start : start + BATCH_SIZE])
+    vectors = np.linalg.eigh(moments.second_moment)[1].T[::-1]
+    first = (dimension - remaining) // 2
+    edges = np.concatenate([vectors[:first], vectors[first + remaining :]])
+    return (preparation or Preparation()).removing(edges)
+
+
+def _projected(vectors: NDArray[np.float32], directions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what of vectors, shape `(n, d)`, lies on directions, shape `(k, d)`, orthonormal rows."""
+    coefficients: NDArray[np.float32] = vectors @ directions.T
+    projected: NDArray[np.float32] = coefficients @ directions
+    return projected
 
 
 def _norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -24,6 +24,8 @@ _UNUSED = re.compile(
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SLICE_CHARACTERS = 1 << 22
+WHITE_SPACE = "␣⏎␍⇥"  # what is shown in its place
+_VISIBLE = str.maketrans(" \n\r\t", WHITE_SPACE)
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -51,20 +53,29 @@ class Vocabulary:
         self._tokenizer.no_padding()
 
     @classmethod
-    def from_tokenizer(cls, tokenizer: "Tokenizer | str | Path") -> "Vocabulary":
+    def from_tokenizer(cls, tokenizer: "Tokenizer | str | Path", *, fold: bool = True) -> "Vocabulary":
         """
         Read the features of a tokenizer.
 
         :param tokenizer: A tokenizer of the `tokenizers` package, or the path of a `tokenizer.json` or of the folder
             that holds it.
+        :param fold: Whether ids share features. If not, each id is a feature, also those of punctuation and special
+            tokens, spelled as its characters with white space made visible: to look into a head, not to retrieve with.
         :raises FileNotFoundError: There is no `tokenizer.json` at the path.
         :raises ValueError: The file is not a tokenizer, or none of its tokens is a readable feature.
         """
         if not isinstance(tokenizer, Tokenizer):
-            tokenizer = _load_tokenizer(Path(tokenizer))
+            tokenizer = load_tokenizer(Path(tokenizer))
         surface = _SurfaceForms(tokenizer)
         ids = tokenizer.get_vocab(with_added_tokens=True)
         feature_of_id = np.full(max(ids.values(), default=-1) + 1, -1, dtype=np.int32)
+        if not fold:
+            spellings = {f"<{i}>": i for i in set(range(len(feature_of_id))) - set(ids.values())}
+            for token, token_id in ids.items():
+                spelling = surface.spelling(token, token_id)
+                spellings[spelling if spelling not in spellings else f"{spelling}<{token_id}>"] = token_id
+            features = sorted(spellings, key=spellings.__getitem__)
+            return cls(tokenizer, features, np.arange(len(features), dtype=np.int32))
         index: dict[str, int] = {}
         for token, token_id in sorted(ids.items(), key=lambda item: item[1]):
             if (feature := surface(token, token_id)) is not None:
@@ -156,7 +167,14 @@ def check_texts(texts: Iterable[str], first: int = 0) -> None:
             raise ValueError(msg)
 
 
-def _load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path) -> Tokenizer:
+    """
+    Read a tokenizer.
+
+    :param path: A `tokenizer.json`, or the folder that holds it.
+    :raises FileNotFoundError: There is no `tokenizer.json` at the path.
+    :raises ValueError: The file is not a tokenizer.
+    """
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         msg = f"No tokenizer at '{file}'. A fast tokenizer's 'tokenizer.json' is needed."
@@ -198,16 +216,25 @@ class _SurfaceForms:
         if self._word_end and token.endswith(self._word_end):
             token = token[: -len(self._word_end)]
         token = token.replace("\u2581", " ").strip().casefold()
-        return prefix + token if any(map(_is_readable, token)) else None
+        return prefix + token if is_readable(token) else None
+
+    def spelling(self, token: str, token_id: int) -> str:
+        """Return the characters of a token, white space made visible; bytes that are no whole character as `<0x..>`."""
+        if self._byte_level and token_id not in self._added:
+            decoded = _decode_bytes(token)
+            if decoded is None:
+                return f"<0x{bytes(_BYTE_OF_CHARACTER.get(character, 0) for character in token).hex()}>"
+            token = decoded
+        return token.replace("\u2581", " ").translate(_VISIBLE)
 
 
 def _piece(vocabulary: list[list[Any]], position: int | None) -> str | None:
     return None if position is None else str(vocabulary[position][0])
 
 
-def _is_readable(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category[0] in "LN" or category == "So"  # letters, numbers, and symbols such as emoji
+def is_readable(token: str) -> bool:
+    """Whether a token has a letter, a number, or a symbol such as an emoji."""
+    return any((category := unicodedata.category(character))[0] in "LN" or category == "So" for character in token)
 
 
 def _decode_bytes(token: str) -> str | None:

@@ -19,7 +19,7 @@ def random_decoder(v: int = 50, d: int = 6) -> TokenDecoder:
     random = np.random.default_rng(1)
     direction = random.normal(size=d)
     preparation = Preparation(
-        removed=(direction / np.linalg.norm(direction)).astype(np.float32),
+        removed=(direction / np.linalg.norm(direction)).astype(np.float32)[None],
         mean=0.1 * random.normal(size=d).astype(np.float32),
     )
     return TokenDecoder(random.normal(size=(v, d)), preparation)
@@ -37,7 +37,7 @@ def integer_embeddings(n: int, d: int = 6) -> np.ndarray:
 def test_logits_are_the_matrix_product_with_the_prepared_embedding():
     decoder = random_decoder()
     embeddings = np.random.default_rng(4).normal(size=(30, 6)).astype(np.float32)
-    u, mean = decoder.preparation.removed.astype(np.float64), decoder.preparation.mean
+    (u,), mean = decoder.preparation.removed.astype(np.float64), decoder.preparation.mean
     expected = []
     for h in embeddings.astype(np.float64):
         x = h - np.dot(h, u) * u

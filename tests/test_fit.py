@@ -481,3 +481,19 @@ def test_cranfield_is_retrieved_better_than_by_the_dense_vectors(
     lexical = bm25_scores(vocabulary.literal_counts(texts), vocabulary.literal_counts(questions))
     assert ndcg(cranfield, scores + 0.1 * lexical) >= 0.40
     assert ndcg(cranfield, scores + 0.1 * lexical) > max(dense, ndcg(cranfield, lexical))
+
+
+@pytest.mark.parametrize(("n", "method"), [(2, "remove"), (1, "shift"), (3, "shift")])
+def test_a_preparation_is_what_fitting_to_adjusted_embeddings_would_be(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, n: int, method: str
+):
+    spectrum = Spectrum.from_embeddings(small_embeddings)
+    preparation = spectrum.removal(n) if method == "remove" else spectrum.shift(n)
+    adjusted = spectrum.adjust(small_embeddings, n_components=n, method=method)
+    expected = fit(adjusted, small_texts, small_vocabulary)
+    model = fit(small_embeddings, small_texts, small_vocabulary, spectrum=spectrum, preparation=preparation)
+    np.testing.assert_allclose(model.decoder.weight, expected.decoder.weight, atol=2**-10)
+    np.testing.assert_allclose(model.decoder.logits(small_embeddings), expected.decoder.logits(adjusted), atol=2e-3)
+    assert model.spectrum is spectrum
+    without = fit(small_embeddings, small_texts, small_vocabulary)
+    assert np.abs(model.decoder.logits(small_embeddings) - without.decoder.logits(small_embeddings)).max() > 0.01

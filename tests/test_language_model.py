@@ -12,56 +12,21 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from checkpoints import FEATURES, GPT2_SIZES, SIZES, D, V, folded, save_checkpoint, save_tokenizer
 from huggingface_hub import constants
 from safetensors import safe_open
-from safetensors.numpy import save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from keytok_haystack import (
     CheckpointError,
     EmbeddingError,
     KeyTokenModel,
+    Preparation,
     Spectrum,
     Vocabulary,
     calibrate,
     from_language_model,
     from_word_embeddings,
 )
-
-TOKENS = ("[UNK]", "lift", "Lift", "▁lift", "wing", ",", "Wave", "3.5")
-FEATURES = {"lift": (1, 2, 3), "wing": (4,), "wave": (6,), "3.5": (7,)}  # the ids that each feature folds
-V, D = 11, 8  # the matrix has rows that no token uses, as padded vocabularies do
-
-SIZES = {
-    "vocab_size": V,
-    "hidden_size": D,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 16,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-    "pad_token_id": 0,
-}
-GPT2_SIZES = {"vocab_size": V, "n_embd": D, "n_layer": 1, "n_head": 2, "n_positions": 16}
-
-
-def save_tokenizer(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(TOKENS)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Sequence([])
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens(["[UNK]"])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
-
-
-def save_checkpoint(folder: Path, config: dict[str, Any], **tensors: np.ndarray) -> Path:
-    """A checkpoint without transformers: tensor names have `__` for dots."""
-    save_tokenizer(folder)
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file({name.replace("__", "."): tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
-    return folder
 
 
 def build(name: str, *, tied: bool, seed: int = 0) -> transformers.PreTrainedModel:
@@ -81,11 +46,6 @@ def build(name: str, *, tied: bool, seed: int = 0) -> transformers.PreTrainedMod
         return transformers.Qwen2ForCausalLM(config)
     config = transformers.LlamaConfig(**SIZES, num_key_value_heads=2, tie_word_embeddings=tied)
     return transformers.LlamaForCausalLM(config)
-
-
-def folded(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """The rows of the ids of each feature, averaged, in float64."""
-    return {feature: matrix.astype(np.float64)[list(ids)].mean(axis=0) for feature, ids in FEATURES.items()}
 
 
 def assert_decodes_with(model: KeyTokenModel, matrix: np.ndarray) -> None:
@@ -192,7 +152,8 @@ def test_a_checkpoint_made_without_transformers_is_read(tmp_path: Path, dtype: t
 
 def test_features_without_a_row_come_last_and_are_literal_only(tmp_path: Path):
     head = np.random.default_rng(0).normal(size=(5, D)).astype(np.float32)
-    model = from_language_model(save_checkpoint(tmp_path, {}, lm_head__weight=head))
+    save_checkpoint(tmp_path, {}, lm_head__weight=head)
+    model = from_language_model(save_tokenizer(tmp_path, own=5))
     assert model.vocabulary.features[:2] == ("lift", "wing")
     assert sorted(model.vocabulary.features[2:]) == ["3.5", "wave"]
     assert len(model.decoder) == 2
@@ -206,9 +167,10 @@ def test_features_without_a_row_come_last_and_are_literal_only(tmp_path: Path):
 
 @pytest.mark.parametrize("rows", [[4, 6], [6], [7, 1]], ids=str)
 def test_rows_stay_with_their_features_where_some_features_have_none(tmp_path: Path, rows: list[int]):
-    """A head that is shorter than the tokenizer's ids lacks rows at the end; the order of features follows the ids."""
+    """A head lacks the rows of tokens that were added later, at the end; the order of features follows the ids."""
     head = np.random.default_rng(1).normal(size=(max(rows) + 1, D)).astype(np.float32)
-    model = from_language_model(save_checkpoint(tmp_path, {}, lm_head__weight=head))
+    save_checkpoint(tmp_path, {}, lm_head__weight=head)
+    model = from_language_model(save_tokenizer(tmp_path, own=len(head)))
     expected = {
         f: head[[i for i in ids if i < len(head)]].mean(axis=0) for f, ids in FEATURES.items() if ids[0] < len(head)
     }
@@ -365,7 +327,7 @@ def embeddings() -> np.ndarray:
 
 def test_calibrating_removes_pc1_and_the_mean_and_keeps_the_matrix(read: KeyTokenModel, embeddings: np.ndarray):
     model = calibrate(read, embeddings, embedder="somebody/embedder")
-    x = embeddings.astype(np.float64) / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    x = embeddings.astype(np.float64)
     u1 = np.linalg.svd(x)[2][0]
     without = x - np.outer(x @ u1, u1)
     without /= np.linalg.norm(without, axis=1, keepdims=True)
@@ -380,7 +342,7 @@ def test_calibrating_removes_pc1_and_the_mean_and_keeps_the_matrix(read: KeyToke
 
 
 def test_pc1_can_be_left_in(read: KeyTokenModel, embeddings: np.ndarray):
-    model = calibrate(read, embeddings, remove_pc1=False)
+    model = calibrate(read, embeddings, preparation=Preparation())
     x = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     np.testing.assert_allclose(
         model.decoder.logits(embeddings), (x - x.mean(axis=0)) @ read.decoder.weight.T, atol=1e-5
@@ -427,7 +389,7 @@ def test_calibrating_with_another_number_of_texts_is_refused(read: KeyTokenModel
 @pytest.mark.parametrize(
     ("embeddings", "message"),
     [
-        (np.ones((3, D + 1)), f"{D + 1} dimensions, but {D} are expected"),
+        (np.ones((3, D + 1)), f"head has {D} dimensions, but the embeddings {D + 1}"),
         (np.zeros((3, D)), "Embedding 0 is the zero vector"),
         (np.zeros((0, D)), "no embeddings"),
     ],

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, pre_tokenizers
 
 from keytok_haystack import (
@@ -55,9 +55,10 @@ def random_model(data: st.DataObject, vocabulary: Vocabulary) -> KeyTokenModel:
     def maybe(size: int) -> np.ndarray | None:
         return random.normal(size=size).astype(np.float32) if data.draw(st.booleans()) else None
 
-    direction = maybe(d)
+    directions = np.linalg.qr(random.normal(size=(d, d)))[0][: data.draw(st.integers(0, d))].astype(np.float32)
     preparation = Preparation(
-        removed=None if direction is None else direction / np.linalg.norm(direction),
+        removed=directions if len(directions) else None,
+        shift=maybe(d),
         normalize=data.draw(st.booleans()),
         mean=maybe(d),
     )
@@ -105,7 +106,7 @@ def test_a_model_survives_saving_and_loading_to_the_bit(small_vocabulary: Vocabu
     for name in ("weighting", "source", "embedder", "fit_seconds", "refine_seconds", "dimension"):
         assert getattr(loaded, name) == getattr(model, name)
     assert_same_array(loaded.decoder.weight, model.decoder.weight)
-    for name in ("mean", "removed"):
+    for name in ("mean", "removed", "shift"):
         assert_same_array(getattr(loaded.decoder.preparation, name), getattr(model.decoder.preparation, name))
     for name in ("idf", "query_mean"):
         assert_same_array(getattr(loaded, name), getattr(model, name))
@@ -451,6 +452,31 @@ def test_saving_into_the_current_folder_is_possible(
     monkeypatch.chdir(tmp_path)
     small_model.save("model")
     assert KeyTokenModel.load("model").fingerprint == small_model.fingerprint
+
+
+def test_a_folder_of_a_version_that_removed_at_most_one_direction_loads(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, tmp_path: Path
+):
+    spectrum = Spectrum.from_embeddings(small_embeddings)
+    model = fit(small_embeddings, small_texts, small_vocabulary, spectrum=spectrum)
+    model.save(tmp_path / "model")
+    file = tmp_path / "model" / "decoder.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"removed": tensors["removed"][0]}, file)
+    config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
+    digests = config["sha256"] | {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
+    edit_config(tmp_path / "model", sha256=digests)
+    loaded = KeyTokenModel.load(tmp_path / "model")
+    assert loaded.fingerprint == model.fingerprint
+    assert_same_array(loaded.decoder.preparation.removed, model.decoder.preparation.removed)
+    assert_same_array(loaded.decoder.logits(small_embeddings), model.decoder.logits(small_embeddings))
+
+
+def test_the_fingerprint_covers_what_is_removed_and_added(small_model: KeyTokenModel, small_embeddings: np.ndarray):
+    spectrum = Spectrum.from_embeddings(small_embeddings)
+    preparations = [Preparation(), *(make(n) for make in (spectrum.removal, spectrum.shift) for n in (1, 2))]
+    models = [replace(small_model, decoder=TokenDecoder(small_model.decoder.weight, p)) for p in preparations]
+    assert len({model.fingerprint for model in models}) == len(models)
 
 
 def test_saving_replaces_a_model(small_model: KeyTokenModel, folder: Path):

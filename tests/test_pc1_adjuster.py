@@ -40,11 +40,13 @@ def projection(small_embeddings) -> np.ndarray:
 def test_init_default():
     adjuster = PC1Adjuster("models/mine")
     assert (adjuster.model, adjuster.strength) == ("models/mine", 1.0)
+    assert (adjuster.n_components, adjuster.method) == (1, "remove")
 
 
 def test_init_with_parameters():
-    adjuster = PC1Adjuster(Path("m"), strength=0.5)
+    adjuster = PC1Adjuster(Path("m"), strength=0.5, n_components=3, method="shift")
     assert (adjuster.model, adjuster.strength) == ("m", 0.5)
+    assert (adjuster.n_components, adjuster.method) == (3, "shift")
 
 
 @pytest.mark.parametrize("strength", [-0.1, float("nan"), float("inf")])
@@ -53,24 +55,52 @@ def test_a_strength_without_a_meaning_is_refused(strength):
         PC1Adjuster("models/mine", strength=strength)
 
 
+@pytest.mark.parametrize("n_components", [0, -1])
+def test_a_number_of_components_without_a_meaning_is_refused(n_components):
+    with pytest.raises(ValueError, match=f"n_components must be greater than 0, but got {n_components}"):
+        PC1Adjuster("models/mine", n_components=n_components)
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="method must be one of 'remove', 'shift', but got 'whiten'"):
+        PC1Adjuster("models/mine", method="whiten")
+
+
 def test_to_dict():
     assert PC1Adjuster("models/mine").to_dict() == {
         "type": TYPE,
-        "init_parameters": {"model": "models/mine", "strength": 1.0},
+        "init_parameters": {"model": "models/mine", "strength": 1.0, "n_components": 1, "method": "remove"},
     }
 
 
 def test_to_dict_with_custom_parameters():
-    assert PC1Adjuster(Path("m"), strength=0.25).to_dict() == {
+    assert PC1Adjuster(Path("m"), strength=0.25, n_components=2, method="shift").to_dict() == {
         "type": TYPE,
-        "init_parameters": {"model": "m", "strength": 0.25},
+        "init_parameters": {"model": "m", "strength": 0.25, "n_components": 2, "method": "shift"},
     }
 
 
 def test_from_dict():
-    data = {"type": TYPE, "init_parameters": {"model": "m", "strength": 0.25}}
+    data = {
+        "type": TYPE,
+        "init_parameters": {"model": "m", "strength": 0.25, "n_components": 2, "method": "shift"},
+    }
     adjuster = component_from_dict(PC1Adjuster, data, "adjuster")
     assert (adjuster.model, adjuster.strength) == ("m", 0.25)
+    assert (adjuster.n_components, adjuster.method) == (2, "shift")
+
+
+def test_a_pipeline_of_an_earlier_version_loads():
+    data = {"type": TYPE, "init_parameters": {"model": "m", "strength": 0.25}}
+    adjuster = component_from_dict(PC1Adjuster, data, "adjuster")
+    assert (adjuster.n_components, adjuster.method) == (1, "remove")
+
+
+def test_a_pipeline_in_yaml_keeps_all_parameters():
+    pipeline = Pipeline()
+    pipeline.add_component("adjuster", PC1Adjuster("m", strength=0.5, n_components=3, method="shift"))
+    loaded = Pipeline.loads(pipeline.dumps()).get_component("adjuster")
+    assert (loaded.model, loaded.strength, loaded.n_components, loaded.method) == ("m", 0.5, 3, "shift")
 
 
 def test_warm_up_loads_the_spectrum_once_and_for_good(model_folder, small_embeddings, tmp_path):
@@ -109,6 +139,41 @@ def test_documents_lose_their_share_of_the_first_component(strength, model_folde
     adjusted = PC1Adjuster(model_folder, strength=strength).run(documents=documents)["documents"]
     expected = small_embeddings - strength * (small_embeddings @ projection)
     np.testing.assert_allclose([document.embedding for document in adjusted], expected, atol=1e-4)
+
+
+def test_several_components_are_taken_out(model_folder, small_embeddings):
+    first = np.linalg.svd(small_embeddings.astype(np.float64))[2][:3]
+    documents = [Document(content=str(i), embedding=e.tolist()) for i, e in enumerate(small_embeddings)]
+    adjusted = PC1Adjuster(model_folder, n_components=3).run(documents=documents)["documents"]
+    expected = small_embeddings - small_embeddings @ first.T @ first
+    np.testing.assert_allclose([document.embedding for document in adjusted], expected, atol=1e-4)
+
+
+def test_shifting_moves_documents_and_queries_by_the_same_vector(model_folder, small_embeddings, projection):
+    documents = [Document(content=str(i), embedding=e.tolist()) for i, e in enumerate(small_embeddings)]
+    adjuster = PC1Adjuster(model_folder, strength=0.5, method="shift")
+    expected = small_embeddings - 0.5 * small_embeddings.mean(axis=0) @ projection
+    adjusted = adjuster.run(documents=documents)["documents"]
+    np.testing.assert_allclose([document.embedding for document in adjusted], expected, atol=1e-4)
+    query = adjuster.run(embedding=small_embeddings[0].tolist())["embedding"]
+    np.testing.assert_allclose(query, expected[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(("n_components", "method"), [(1, "remove"), (1, "shift"), (2, "remove")])
+def test_a_model_that_does_not_remove_the_components_is_named_once(
+    n_components, method, model_folder, small_embeddings, caplog
+):
+    adjuster = PC1Adjuster(model_folder, n_components=n_components, method=method)
+    for _ in range(2):
+        adjuster.run(embedding=small_embeddings[0].tolist())
+    assert [f"'{model_folder}'" in message for message in caplog.messages] == [True] * (n_components > 1)
+
+
+def test_more_components_than_the_model_has_are_refused(model_folder, small_embeddings):
+    adjuster = PC1Adjuster(model_folder, n_components=9)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="between 1 and 8, but it is 9"):
+            adjuster.run(embedding=small_embeddings[0].tolist())
 
 
 def test_a_query_is_adjusted_like_a_document(model_folder, small_embeddings, projection):

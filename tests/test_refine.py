@@ -163,7 +163,7 @@ def sparse_scores(model: KeyTokenModel, weight: np.ndarray, given: Texts, k: int
     preparation, weighting = model.decoder.preparation, model.weighting
     x = given.embeddings.astype(np.float64)
     if preparation.removed is not None:
-        x = x - np.outer(x @ preparation.removed, preparation.removed)
+        x = x - x @ preparation.removed.T @ preparation.removed
     x = x / np.linalg.norm(x, axis=1, keepdims=True) - preparation.mean
     logits = x @ weight.T.astype(np.float64)
     joined = logits.copy()

@@ -1,12 +1,14 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keytok_haystack import EmbeddingError, Preparation, Spectrum
+from keytok_haystack import EmbeddingError, Preparation, Spectrum, embed_filter
 from keytok_haystack.spectrum import check_embeddings, in_batches
 
 seeds = st.integers(0, 2**32 - 1)
@@ -104,11 +106,64 @@ def test_adjusting_takes_a_share_of_pc1_out(strength: float):
     np.testing.assert_allclose(adjusted @ u1, (1 - strength) * (embeddings @ u1), atol=1e-6)
 
 
-def test_adjusting_twice_changes_nothing():
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_adjusting_takes_a_share_of_the_first_components_out(n: int):
+    embeddings = random_embeddings()
+    spectrum = Spectrum.from_embeddings(random_embeddings(1))
+    before, after = (x @ spectrum.components.T for x in (embeddings, spectrum.adjust(embeddings, 0.75, n)))
+    np.testing.assert_allclose(after[:, :n], 0.25 * before[:, :n], atol=1e-5)
+    np.testing.assert_allclose(after[:, n:], before[:, n:], atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_adjusting_twice_changes_nothing(n: int):
     embeddings = random_embeddings()
     spectrum = Spectrum.from_embeddings(embeddings)
-    once = spectrum.adjust(embeddings)
-    np.testing.assert_allclose(spectrum.adjust(once), once, atol=1e-6)
+    once = spectrum.adjust(embeddings, n_components=n)
+    np.testing.assert_allclose(spectrum.adjust(once, n_components=n), once, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 1.5])
+def test_shifting_adds_the_same_vector_to_all_and_scales_the_mean_coefficients(n: int, strength: float):
+    embeddings = random_embeddings()
+    spectrum = Spectrum.from_embeddings(embeddings)
+    shifted = spectrum.adjust(embeddings, strength, n, method="shift")
+    assert shifted.dtype == np.float32
+    moved = shifted - embeddings
+    np.testing.assert_allclose(moved, np.tile(moved[:1], (len(moved), 1)), atol=1e-6)
+    before, after = (x.mean(axis=0) @ spectrum.components.T for x in (embeddings, shifted))
+    np.testing.assert_allclose(after[:n], (1 - strength) * before[:n], atol=1e-5)
+    np.testing.assert_allclose(after[n:], before[n:], atol=1e-5)
+
+
+@given(seeds, st.integers(1, 6))
+def test_preparations_of_a_spectrum_do_what_adjusting_does(seed: int, n: int):
+    embeddings = random_embeddings(seed)
+    spectrum = Spectrum.from_embeddings(embeddings)
+    for preparation, method in ((spectrum.removal(n), "remove"), (spectrum.shift(n), "shift")):
+        adjusted = spectrum.adjust(embeddings, n_components=n, method=method)
+        np.testing.assert_allclose(preparation.adjusted(embeddings), adjusted, atol=1e-6)
+
+
+def test_a_preparation_knows_what_it_removes():
+    spectrum = Spectrum.from_embeddings(random_embeddings())
+    assert spectrum.removal(3).removes(spectrum.leading(2))
+    assert spectrum.removal(2).removes(np.float32([[0.6, 0.8], [-0.8, 0.6]]) @ spectrum.leading(2))
+    assert not spectrum.removal(1).removes(spectrum.leading(2))
+    assert not spectrum.shift(2).removes(spectrum.leading(1))
+    assert not Preparation().removes(spectrum.leading(1))
+
+
+@pytest.mark.parametrize("n", [-1, 0, 4])
+def test_components_that_are_not_there_are_refused(n: int):
+    spectrum = Spectrum.from_embeddings(random_embeddings(), n_components=3)
+    for ask in (spectrum.leading, spectrum.removal, spectrum.shift):
+        with pytest.raises(ValueError, match=f"between 1 and 3, but it is {n}"):
+            ask(n)
+    for method in ("remove", "shift"):
+        with pytest.raises(ValueError, match=f"between 1 and 3, but it is {n}"):
+            spectrum.adjust(random_embeddings(), n_components=n, method=method)
 
 
 def test_adjusting_does_not_change_its_input_and_takes_lists():
@@ -161,12 +216,37 @@ def test_usable_embeddings_become_float32(dtype: type):
     assert checked.tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
+@pytest.mark.parametrize(("kept", "edges"), [(0.5, (0, 1, 7, 8, 9)), (0.34, (0, 1, 2, 6, 7, 8, 9)), (0.9, (9,))])
+def test_embed_filter_keeps_the_middle_of_the_heads_singular_vectors(kept: float, edges: tuple[int, ...]):
+    random = np.random.default_rng(5)
+    head = (random.normal(size=(3000, 10)) * 1.5 ** np.arange(10) + 1).astype(np.float16)
+    right = np.linalg.svd(head.astype(np.float64), full_matrices=False)[2]
+    bulk = np.delete(right, edges, axis=0)
+    preparation = embed_filter(head, kept)
+    embeddings = random.normal(size=(20, 10)).astype(np.float32)
+    filtered = preparation.adjusted(embeddings)
+    np.testing.assert_allclose(filtered, embeddings @ bulk.T @ bulk, atol=1e-5)
+    np.testing.assert_allclose(preparation.removed @ preparation.removed.T, np.eye(10 - len(bulk)), atol=1e-6)
+    # the authors keep the coefficients alone: the same cosines
+    coefficients = Preparation()((embeddings @ bulk.T).astype(np.float32))
+    prepared = preparation(embeddings)
+    np.testing.assert_allclose(prepared @ prepared.T, coefficients @ coefficients.T, atol=1e-5)
+
+
+@pytest.mark.parametrize("kept", [-0.5, 0.0, 0.05, 1.0, 2.0])
+def test_embed_filter_that_keeps_nothing_or_all_is_refused(kept: float):
+    with pytest.raises(ValueError, match=f"some of the 10 directions, but it is {kept}"):
+        embed_filter(np.eye(20, 10), kept)
+
+
 def prepared_in_float64(preparation: Preparation, embeddings: np.ndarray) -> np.ndarray:
     prepared = []
     for h in embeddings.astype(np.float64):
         x = h
+        if preparation.shift is not None:
+            x = x + preparation.shift
         if preparation.removed is not None:
-            x = x - np.dot(x, preparation.removed.astype(np.float64)) * preparation.removed
+            x = x - sum(np.dot(x, u) * u for u in preparation.removed.astype(np.float64))
         if preparation.normalize:
             x = x / np.sqrt(np.dot(x, x))
         if preparation.mean is not None:
@@ -175,25 +255,34 @@ def prepared_in_float64(preparation: Preparation, embeddings: np.ndarray) -> np.
     return np.array(prepared)
 
 
-@pytest.mark.parametrize("remove", [True, False])
+@pytest.mark.parametrize("removed", [0, 1, 3])
+@pytest.mark.parametrize("shift", [True, False])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("centre", [True, False])
-def test_a_direction_is_removed_then_the_norm_set_to_1_then_the_mean_subtracted(
-    remove: bool, normalize: bool, centre: bool
+def test_a_vector_is_added_then_directions_removed_then_the_norm_set_to_1_then_the_mean_subtracted(
+    removed: int, shift: bool, normalize: bool, centre: bool
 ):
     embeddings = random_embeddings()
     spectrum = Spectrum.from_embeddings(embeddings)
-    mean = np.linspace(-1, 1, 6, dtype=np.float32)
-    preparation = Preparation(spectrum.pc1 if remove else None, normalize, mean if centre else None)
+    added, mean = np.linspace(3, 1, 6, dtype=np.float32), np.linspace(-1, 1, 6, dtype=np.float32)
+    preparation = Preparation(
+        removed=spectrum.components[:removed] if removed else None,
+        shift=added if shift else None,
+        normalize=normalize,
+        mean=mean if centre else None,
+    )
     np.testing.assert_allclose(preparation(embeddings), prepared_in_float64(preparation, embeddings), atol=1e-5)
 
 
-@given(seeds, st.floats(0, 1), st.booleans())
-def test_a_raw_and_an_adjusted_embedding_are_prepared_to_the_same_vector(seed: int, strength: float, normalize: bool):
+@given(seeds, st.floats(0, 1), st.integers(1, 3), st.sampled_from(["remove", "shift"]), st.booleans())
+def test_a_raw_and_an_adjusted_embedding_are_prepared_to_the_same_vector(
+    seed: int, strength: float, n: int, method: str, normalize: bool
+):
     embeddings = random_embeddings(seed)
     spectrum = Spectrum.from_embeddings(embeddings)
-    preparation = Preparation(spectrum.pc1, normalize, mean=np.linspace(-1, 1, 6, dtype=np.float32))
-    adjusted = spectrum.adjust(embeddings, strength)
+    mean = np.linspace(-1, 1, 6, dtype=np.float32)
+    preparation = replace(spectrum.removal(n), normalize=normalize, mean=mean)
+    adjusted = spectrum.adjust(embeddings, strength, n, method)
     np.testing.assert_allclose(preparation(adjusted), preparation(embeddings), atol=1e-4)
 
 
@@ -202,7 +291,7 @@ def test_an_embedding_on_the_removed_direction_has_no_content(length: float):
     direction = np.array([3, -4, 12, 84, 1, 2], dtype=np.float64)
     direction = (direction / np.linalg.norm(direction)).astype(np.float32)
     mean = np.linspace(-1, 1, 6, dtype=np.float32)
-    prepared = Preparation(direction, mean=mean)(length * direction[None])
+    prepared = Preparation(removed=direction[None], mean=mean)(length * direction[None])
     np.testing.assert_allclose(prepared, -mean[None], atol=1e-5)
 
 
@@ -210,7 +299,7 @@ def test_an_embedding_on_the_removed_direction_has_no_content(length: float):
 @pytest.mark.parametrize("remove", [True, False])
 def test_the_length_of_an_embedding_does_not_matter_where_it_is_normalized(scale: float, remove: bool):
     embeddings = random_embeddings()
-    preparation = Preparation(Spectrum.from_embeddings(embeddings).pc1 if remove else None)
+    preparation = Spectrum.from_embeddings(embeddings).removal() if remove else Preparation()
     scaled = check_embeddings(embeddings.astype(np.float64) * scale)
     np.testing.assert_allclose(preparation(scaled), preparation(embeddings), atol=1e-5)
 
@@ -218,5 +307,7 @@ def test_the_length_of_an_embedding_does_not_matter_where_it_is_normalized(scale
 def test_preparing_changes_no_input():
     embeddings = random_embeddings()
     before = embeddings.copy()
-    Preparation(Spectrum.from_embeddings(embeddings).pc1, mean=embeddings[0])(embeddings)
+    spectrum = Spectrum.from_embeddings(embeddings)
+    Preparation(removed=spectrum.leading(2), shift=embeddings[1], mean=embeddings[0])(embeddings)
+    spectrum.adjust(embeddings, method="shift")
     np.testing.assert_array_equal(embeddings, before)

@@ -479,3 +479,34 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: bytes):
 def test_a_tokenizer_without_readable_tokens_is_refused():
     with pytest.raises(ValueError, match="no features"):
         Vocabulary.from_tokenizer(word_level(",", "!", "<pad>"))
+
+
+def test_without_folding_each_id_is_a_feature_spelled_as_its_characters(byte_level: Tokenizer):
+    vocabulary = Vocabulary.from_tokenizer(byte_level, fold=False)
+    assert len(vocabulary) == byte_level.get_vocab_size()
+    assert len(set(vocabulary.features)) == len(vocabulary)
+    partial = 0
+    for i, feature in enumerate(vocabulary.features):
+        characters = byte_level.decode([i], skip_special_tokens=False)
+        if "\ufffd" in characters:
+            partial += 1
+            assert bytes.fromhex(feature.removeprefix("<0x").removesuffix(">"))
+        else:
+            shown = feature.replace("␣", " ").replace("⏎", "\n").replace("␍", "\r").replace("⇥", "\t")
+            assert shown == characters
+    assert partial, "the test has seen bytes that are no whole character"
+
+
+def test_without_folding_a_text_has_the_tokens_that_the_tokenizer_gives_it(byte_level: Tokenizer):
+    vocabulary = Vocabulary.from_tokenizer(byte_level, fold=False)
+    text = MULTILINGUAL[0]
+    expected = Counter(byte_level.encode(text, add_special_tokens=False).ids)
+    (row,) = vocabulary.literal_counts([text]).toarray()
+    assert {i: int(row[i]) for i in np.flatnonzero(row)} == expected
+
+
+def test_without_folding_pieces_word_pieces_and_missing_ids_are_spelled():
+    vocabulary = Vocabulary.from_tokenizer(sentencepiece_unigram(), fold=False)
+    assert {"␣lift", "␣Lift", "lift"} <= set(vocabulary.features)
+    gaps = Tokenizer(models.WordPiece({"[UNK]": 0, "lift": 2, "##ing": 3, ",": 5}, unk_token="[UNK]"))
+    assert Vocabulary.from_tokenizer(gaps, fold=False).features == ("[UNK]", "<1>", "lift", "##ing", "<4>", ",")

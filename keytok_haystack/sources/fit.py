@@ -32,6 +32,7 @@ def fit(
     regularization: float | Literal["gcv"] = REGULARIZATION,
     min_df: int = 2,
     spectrum: Spectrum | None = None,
+    preparation: Preparation | None = None,
     head: TokenDecoder | None = None,
     weighting: Weighting | None = None,
     embedder: str | None = None,
@@ -59,6 +60,8 @@ def fit(
     :param spectrum: `Spectrum.from_embeddings(embeddings)`: its first principal component is removed before fitting, as
         `keytok fit` does, so that the model reads embeddings adjusted by `PC1Adjuster` as it reads raw ones. Without
         one nothing is removed, and the model's spectrum is that of the unit-length embeddings.
+    :param preparation: What to do with embeddings instead, such as `spectrum.shift()` or `spectrum.removal(2)`; its
+        mean is replaced by the one fitted. Without a `spectrum` the model has none then.
     :param head: A decoder over the first features of the vocabulary (an LM head): its rows serve the features rarer
         than `min_df`, at the mean logit variance of the fitted ones.
     :param weighting: How logits become weights; its `weight_scale` and `literal_scale` are replaced by those fitted.
@@ -70,15 +73,14 @@ def fit(
     if regularization != "gcv" and not (isinstance(regularization, Real) and 0 < regularization < np.inf):
         msg = f"regularization must be a positive number or 'gcv', but it is {regularization!r}."
         raise ValueError(msg)
-    if head is not None and len(head) > len(vocabulary):
-        msg = f"The head has {len(head)} rows, but the vocabulary only {len(vocabulary)} features."
-        raise ValueError(msg)
-    preparation = Preparation(removed=None if spectrum is None else spectrum.pc1)
+    if head is not None:
+        _check_head(head, vocabulary)
+    uncentred = replace(preparation or (spectrum.removal() if spectrum else Preparation()), mean=None)
     sums: _Sums | None = None
     for batch, counts in _paired(embeddings, texts, vocabulary):
         if len(batch) == 0:
             continue
-        prepared = preparation(batch)
+        prepared = uncentred(batch)
         sums = sums or _Sums(prepared.mean(axis=0), len(vocabulary))
         sums.add(prepared, counts, batch)
     if sums is None:
@@ -94,12 +96,17 @@ def fit(
     decoded = frequent
     if head is not None:
         if head.dimension != weight.shape[1]:
-            msg = f"The head has {head.dimension} dimensions, but the embeddings {weight.shape[1]}."
+            msg = (
+                f"The head has {head.dimension} dimensions, but the embeddings {weight.shape[1]}: it is not of their "
+                "model's backbone, or they were projected. Name the embedder's own backbone, or fit without a head."
+            )
             raise ValueError(msg)
         weight, decoded = _with_head(weight, frequent, head, sums.moments)
+    if spectrum is None and preparation is None:
+        spectrum = Spectrum.from_moments(sums.moments)
     mean = sums.moments.mean.astype(np.float32)
     # only the decoder's direction matters, since weights are scaled: the largest entry is set to 1 to suit float16
-    decoder = TokenDecoder(weight / np.abs(weight).max(), replace(preparation, mean=mean))
+    decoder = TokenDecoder(weight / np.abs(weight).max(), replace(uncentred, mean=mean))
     order = vocabulary.led_by(decoded)
     model = KeyTokenModel(
         vocabulary=vocabulary.reordered(order),
@@ -107,9 +114,19 @@ def fit(
         weighting=weighting or Weighting(),
         embedder=embedder,
         idf=idf[order],
-        spectrum=spectrum or Spectrum.from_moments(sums.moments),
+        spectrum=spectrum,
     )
     return model.scaled_to(sums.sample.rows, sums.sample.counts(len(vocabulary))[:, order])
+
+
+def _check_head(head: TokenDecoder, vocabulary: Vocabulary) -> None:
+    """Refuse a head whose rows cannot serve features of the vocabulary."""
+    if head.preparation.transform is not None:
+        msg = "A masked-language-model head transforms embeddings, so its rows cannot serve a fitted decoder."
+        raise ValueError(msg)
+    if len(head) > len(vocabulary):
+        msg = f"The head has {len(head)} rows, but the vocabulary only {len(vocabulary)} features."
+        raise ValueError(msg)
 
 
 def _paired(

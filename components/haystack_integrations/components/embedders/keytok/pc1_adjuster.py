@@ -4,13 +4,16 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 from haystack import Document, component, default_to_dict, logging
+from numpy.typing import ArrayLike, NDArray
 
 from haystack_integrations.components.embedders.keytok.conversion import check_documents, document_embeddings
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from keytok_haystack import KeyTokenModel, Spectrum
+from keytok_haystack.spectrum import Method
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +21,7 @@ logger = logging.getLogger(__name__)
 @component
 class PC1Adjuster:
     """
-    Takes the first principal component out of embeddings.
+    Takes the first principal components out of embeddings, by default one.
 
     The first principal component of a language model's embedding space is what all texts share; it decodes to stop
     words and punctuation and makes all cosine similarities alike. Use this component where the dense index should
@@ -36,7 +39,14 @@ class PC1Adjuster:
     ```
     """
 
-    def __init__(self, model: str | Path, *, strength: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        strength: float = 1.0,
+        n_components: int = 1,
+        method: Method = "remove",
+    ) -> None:
         """
         Creates a PC1Adjuster component.
 
@@ -44,15 +54,28 @@ class PC1Adjuster:
             The folder of a key-token model, as `keytok fit` writes it. Only its spectrum is used.
         :param strength:
             The share of the first principal component that is taken out: 1.0 removes it, 0.0 changes nothing.
+        :param n_components:
+            How many principal components to take out, strongest first.
+        :param method:
+            "remove" takes out of each embedding what lies on the component. "shift" moves all embeddings alike, by what
+            lies there in the mean (section 4 of the paper).
 
         :raises ValueError:
-            If `strength` is negative or not finite.
+            If `strength` is negative or not finite, `n_components` is not positive, or there is no such method.
         """
         if not (strength >= 0 and math.isfinite(strength)):
             msg = f"strength must be a finite number and not negative, but got {strength}."
             raise ValueError(msg)
+        if n_components < 1:
+            msg = f"n_components must be greater than 0, but got {n_components}."
+            raise ValueError(msg)
+        if method not in get_args(Method):
+            msg = f"method must be one of {', '.join(map(repr, get_args(Method)))}, but got {method!r}."
+            raise ValueError(msg)
         self.model = str(model)
         self.strength = strength
+        self.n_components = n_components
+        self.method = method
         self._model: KeyTokenModel | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +85,9 @@ class PC1Adjuster:
         :returns:
             Dictionary with serialized data.
         """
-        return default_to_dict(self, model=self.model, strength=self.strength)
+        return default_to_dict(
+            self, model=self.model, strength=self.strength, n_components=self.n_components, method=self.method
+        )
 
     def warm_up(self) -> None:
         """
@@ -80,19 +105,22 @@ class PC1Adjuster:
         self._model = None
 
     def _loaded_spectrum(self) -> Spectrum:
-        if self._model is None:
-            model = load_model(self.model)
-            if model.spectrum is not None and model.decoder.preparation.removed is None:
-                logger.warning(
-                    "The key-token model '{model}' was fitted without removing the first principal component, so "
-                    "adjusted embeddings have other key tokens than raw ones. Fit it with a spectrum.",
-                    model=self.model,
-                )
-            self._model = model
-        if self._model.spectrum is None:
+        model = self._model or load_model(self.model)
+        spectrum = model.spectrum
+        if spectrum is None:
             msg = f"The key-token model '{self.model}' has no spectrum: calibrate it with embeddings of your corpus."
             raise ValueError(msg)
-        return self._model.spectrum
+        if self._model is None and not model.decoder.preparation.removes(spectrum.leading(self.n_components)):
+            logger.warning(
+                "The key-token model '{model}' was fitted without removing all of the components that are taken out "
+                "here, so adjusted embeddings have other key tokens than raw ones.",
+                model=self.model,
+            )
+        self._model = model
+        return spectrum
+
+    def _adjusted(self, spectrum: Spectrum, embeddings: ArrayLike) -> NDArray[np.float32]:
+        return spectrum.adjust(embeddings, self.strength, self.n_components, self.method)
 
     @component.output_types(documents=list[Document], embedding=list[float])
     def run(
@@ -116,7 +144,7 @@ class PC1Adjuster:
             If `documents` is not a list of Documents.
         """
         if embedding is not None and documents is None:
-            return {"embedding": self._loaded_spectrum().adjust([embedding], self.strength)[0].tolist()}
+            return {"embedding": self._adjusted(self._loaded_spectrum(), [embedding])[0].tolist()}
         if documents is None or embedding is not None:
             msg = "PC1Adjuster needs exactly one of `documents` and `embedding`."
             raise ValueError(msg)
@@ -124,5 +152,5 @@ class PC1Adjuster:
         if not documents:
             return {"documents": []}
         spectrum = self._loaded_spectrum()
-        adjusted = spectrum.adjust(document_embeddings(documents, spectrum.dimension), self.strength)
+        adjusted = self._adjusted(spectrum, document_embeddings(documents, spectrum.dimension))
         return {"documents": [replace(d, embedding=e) for d, e in zip(documents, adjusted.tolist(), strict=True)]}
