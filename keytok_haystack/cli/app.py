@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, NoReturn
 
@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from keytok_haystack.cli.fitting import Changes, timed_fit
-from keytok_haystack.encoders import Embedded, embed
+from keytok_haystack.cli.fitting import Changes, timed_calibration, timed_fit
+from keytok_haystack.encoders import PRESETS, Embedded, embed, head_of, head_source
 from keytok_haystack.engines import Engine, index_definition
 from keytok_haystack.evaluation import Collection, read_texts
 from keytok_haystack.model import KeyTokenModel, check_replaceable
@@ -36,7 +36,15 @@ _USAGE_ERROR: type[Exception] = next(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException" and issubclass(base, Exception)
 )
 
-EmbedderOption = Annotated[str | None, typer.Option(help="A sentence-transformers model: hub id or path.")]
+EmbedderOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A sentence-transformers model, hub id or path; or a preset, NAME or NAME:CHECKPOINT (keytok presets)."
+    ),
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option(help="How long a preset's input may be, prompt included.", min=1, show_default=False)
+]
 EngineOption = Annotated[Engine, typer.Option(help="The search engine.")]
 UrlOption = Annotated[str, typer.Option(help="The server's address.")]
 IndexOption = Annotated[str, typer.Option(help="The name of an index that exists, or of an alias.")]
@@ -108,6 +116,7 @@ def fit_command(
         Path | None, typer.Argument(help="Texts: a folder in BEIR's layout, or a JSONL file.", show_default=False)
     ] = None,
     embedder: EmbedderOption = None,
+    max_tokens: MaxTokensOption = None,
     embeddings: Annotated[Path | None, typer.Option(help="Ready-made embeddings of the texts, (n, d), .npy.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Whose tokenizer to use: hub id or path. Default: the embedder's.")
@@ -132,6 +141,18 @@ def fit_command(
         float,
         typer.Option(help="How much a document's own tokens count beside what its embedding says: from 0 to below 1."),
     ] = Weighting.literal_share,
+    head: Annotated[
+        bool,
+        typer.Option("--head", help="Fit no decoder: read the language model head that belongs to the embedder."),
+    ] = False,
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            help="With --head: keep this share of the head's spectrum, its bulk (EmbedFilter). 0.9 helps language "
+            "models that are not trained to embed.",
+            show_default=False,
+        ),
+    ] = None,
     refine: Annotated[
         bool, typer.Option("--refine", help="Refine the model by self-distillation; needs torch. Can be resumed.")
     ] = False,
@@ -147,27 +168,37 @@ def fit_command(
     weighting = Weighting(k_document=k, m_query=m, literal_share=literal_share)
     check_replaceable(output)
     if refine:
-        from keytok_haystack.refinement import usable_device  # noqa: PLC0415  # needs torch
+        from keytok_haystack.device import usable_device  # noqa: PLC0415  # needs torch
 
         usable_device(device)
-    vocabulary = _vocabulary_of(vocabulary_source)
+    if keep is not None and not head:
+        msg = "--keep is for --head: what is fitted to texts has no spectrum of its own."
+        raise ValueError(msg)
+    decoder = _head(embedder, tokenizer) if head else None
+    vocabulary = decoder.vocabulary if decoder else _vocabulary_of(vocabulary_source)
     if isinstance(source, _Index):
         texts, embedded = _of_index(source, embedding_field, content_field, sample)
     else:
         texts = read_texts(source)
         embedded = (
-            embed(texts, embedder, progress_bar=_is_interactive()) if embedder else _ready_made(embeddings, len(texts))
+            embed(texts, embedder, max_tokens=max_tokens, progress_bar=_is_interactive())
+            if embedder
+            else _ready_made(embeddings, len(texts))
         )
-    model = timed_fit(
-        embedded.embeddings,
-        texts,
-        vocabulary,
-        progress_bar=_is_interactive(),
-        regularization=penalty,
-        min_df=min_df,
-        weighting=weighting,
-        embedder=embedder,
-    )
+    if decoder is not None:
+        head_model = replace(decoder, weighting=weighting)
+        model = timed_calibration(head_model, embedded.embeddings, texts, keep, embedder=embedder)
+    else:
+        model = timed_fit(
+            embedded.embeddings,
+            texts,
+            vocabulary,
+            progress_bar=_is_interactive(),
+            regularization=penalty,
+            min_df=min_df,
+            weighting=weighting,
+            embedder=embedder,
+        )
     changes = None
     if refine:
         fitted, unfinished = model, output.with_name(f".{output.name}.refining")
@@ -225,6 +256,21 @@ def tokens_command(
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
     Console(highlight=False).print(_token_table(loaded, texts, embedded.embeddings, top))
+
+
+@app.command("presets")
+def presets_command() -> None:
+    """List the language models that are known by name, and how each of them is run."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("name", no_wrap=True, style="bold")
+    for column in ("checkpoint", "pooling", "attention", "head of"):
+        table.add_column(column, overflow="fold")
+    for name, preset in PRESETS.items():
+        checkpoint = (preset.checkpoint or f"{name}:CHECKPOINT", *preset.adapters)[-1]
+        attention = "both ways" if preset.bidirectional else ""
+        head = preset.backbone or (preset.checkpoint if preset.adapters else None)
+        table.add_row(name, checkpoint, preset.pooling, attention, head or "")
+    Console(highlight=False).print(table)
 
 
 @app.command("mapping")
@@ -339,6 +385,7 @@ def evaluate_command(
         Path | None, typer.Option(help="The key-token model. Without one, it is fitted to the collection's documents.")
     ] = None,
     embedder: EmbedderOption = None,
+    max_tokens: MaxTokensOption = None,
     embeddings: Annotated[Path | None, typer.Option(help="Ready-made embeddings of the documents, .npy.")] = None,
     query_embeddings: Annotated[
         Path | None, typer.Option(help="Ready-made embeddings of the judged queries, in the order of the file, .npy.")
@@ -367,7 +414,7 @@ def evaluate_command(
     given = None if model is None else KeyTokenModel.load(model)
     vocabulary = _vocabulary_to_fit(tokenizer or embedder) if given is None else given.vocabulary
     collection = Collection.load(data, split)
-    documents, queries = _embedded(collection, embeddings, query_embeddings, given, embedder)
+    documents, queries = _embedded(collection, embeddings, query_embeddings, given, embedder, max_tokens)
     from keytok_haystack.cli.evaluation import Evaluation, write  # noqa: PLC0415  # needs the extra eval
     from keytok_haystack.evaluation.report import tables  # noqa: PLC0415
 
@@ -378,6 +425,55 @@ def evaluate_command(
         report = evaluation.of_fitted_models(vocabulary, other or [], seed, refine=refine)
     Console(highlight=False).print(tables(report))
     write(report, json_path, markdown_path, png_path)
+
+
+@app.command("align")
+def align_command(
+    model: Annotated[str, typer.Option(help="The embedder to look into, as for --embedder of the other commands.")],
+    data: Annotated[Path, typer.Option(help="Texts: a folder in BEIR's layout, or a JSONL file.")],
+    split: Annotated[
+        str | None, typer.Option(help="The judgements to measure retrieval with. Default: test, if the folder has it.")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="What decodes the embeddings: a checkpoint or key-token model. Default: its own.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="The embedder that it was trained from, to see what training has changed.")
+    ] = None,
+    instruction: Annotated[
+        list[str] | None, typer.Option(help="Compare texts without and with this instruction. Can be repeated.")
+    ] = None,
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Explain the similarity of these two texts. Default: texts of the data that are near."),
+    ] = None,
+    max_texts: Annotated[
+        int, typer.Option(help="Of more texts draw as many, and do not measure retrieval.", min=2)
+    ] = 2000,
+    max_tokens: MaxTokensOption = None,
+    html_path: Annotated[Path | None, typer.Option("--html", help="Write the report here as a page.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the report here as JSON.")] = None,
+) -> None:
+    """
+    Show what is inside embeddings: their alignment with tokens, the principal components, and what removing them does.
+    """
+    from keytok_haystack.cli.aligning import align, write  # noqa: PLC0415  # needs the extras eval and plots
+    from keytok_haystack.evaluation.alignment_page import table  # noqa: PLC0415
+
+    report = align(
+        model,
+        data,
+        split=split,
+        head=head,
+        backbone=backbone,
+        instructions=instruction or [],
+        pair=pair,
+        max_texts=max_texts,
+        max_tokens=max_tokens,
+        progress_bar=_is_interactive(),
+    )
+    Console(highlight=False).print(table(report))
+    write(report, html_path, json_path)
 
 
 class _Index(NamedTuple):
@@ -440,6 +536,7 @@ def _embedded(
     queries: Path | None,
     model: KeyTokenModel | None,
     embedder: str | None,
+    max_tokens: int | None,
 ) -> tuple[Embedded, Embedded]:
     """Return the embeddings of a collection's documents and queries: those in files, or else new ones."""
     texts, query_texts = list(collection.documents.values()), list(collection.queries.values())
@@ -450,8 +547,8 @@ def _embedded(
         raise ValueError(msg)
     name, interactive = _embedder_of(model, embedder), _is_interactive()
     return (
-        embed(texts, name, progress_bar=interactive),
-        embed(query_texts, name, role="query", progress_bar=interactive),
+        embed(texts, name, max_tokens=max_tokens, progress_bar=interactive),
+        embed(query_texts, name, role="query", max_tokens=max_tokens, progress_bar=interactive),
     )
 
 
@@ -466,7 +563,14 @@ def _embedder_of(model: KeyTokenModel | None, embedder: str | None) -> str:
 def _vocabulary_of(source: str) -> Vocabulary:
     """Return the vocabulary of a `tokenizer.json`, of the model in a folder, or of one on the hub."""
     path = Path(source)
-    return Vocabulary.from_tokenizer(path if path.exists() else Checkpoint.open(source).file("tokenizer.json"))
+    return Vocabulary.from_tokenizer(path if path.exists() else Checkpoint.open(head_source(source)).tokenizer())
+
+
+def _head(embedder: str | None, tokenizer: str | None) -> KeyTokenModel:
+    if embedder is None or tokenizer is not None:
+        msg = "--head reads the head and the tokenizer of the --embedder: name it, and leave --tokenizer out."
+        raise ValueError(msg)
+    return head_of(embedder)
 
 
 def _positive_number(value: str) -> float:

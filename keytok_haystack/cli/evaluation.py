@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keytok_haystack.cli.fitting import timed_fit
-from keytok_haystack.encoders import Embedded, embed
+from keytok_haystack.encoders import Embedded, embed, head_of
 from keytok_haystack.evaluation import Collection, read_texts
 from keytok_haystack.evaluation.experiment import Report, evaluate
 from keytok_haystack.evaluation.report import draw, markdown
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.sources import CheckpointError, calibrate, from_language_model, from_word_embeddings
-from keytok_haystack.sources.checkpoint import Checkpoint
+from keytok_haystack.sources import CheckpointError, calibrate
 from keytok_haystack.vocabulary import Vocabulary
 
 
@@ -88,17 +87,11 @@ class Evaluation:
         )
 
     def _raw_head(self, embedder: str | None) -> Iterator[KeyTokenModel]:
-        """
-        Read the decoder that an embedder's own checkpoint carries, if one can be read.
-
-        Of a causal language model that is the LM head (the paper's decoding), of an encoder its word embeddings.
-        """
+        """Read the head that decodes an embedder's embeddings (`head_of`), if there is one that can be read."""
         if embedder is None:
             return
         try:
-            architectures = Checkpoint.open(embedder, local_files_only=True).config.get("architectures") or []
-            causal = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
-            head = (from_language_model if causal else from_word_embeddings)(embedder, local_files_only=True)
+            head = head_of(embedder, local_files_only=True)
         except CheckpointError:
             return  # an embedder without a checkpoint that can be read
         if head.dimension == self.documents.embeddings.shape[1]:  # others project token embeddings, or their mean

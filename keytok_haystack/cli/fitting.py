@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from keytok_haystack.alignment import Alignment, alignment, tokens_kept
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.sources import fit
-from keytok_haystack.spectrum import BATCH_SIZE, Spectrum
+from keytok_haystack.sources import calibrate, fit
+from keytok_haystack.spectrum import BATCH_SIZE, Spectrum, embed_filter
 from keytok_haystack.vocabulary import Vocabulary
 
 
@@ -38,6 +38,34 @@ def timed_fit(
     started = time.perf_counter()
     spectrum = Spectrum.from_embeddings(embeddings)
     model = fit(_batches(embeddings, progress_bar), texts, vocabulary, spectrum=spectrum, **options)
+    return replace(model, fit_seconds=time.perf_counter() - started)
+
+
+def timed_calibration(
+    head: KeyTokenModel,
+    embeddings: NDArray[np.float32],
+    texts: list[str],
+    keep: float | None = None,
+    *,
+    embedder: str | None,
+) -> KeyTokenModel:
+    """
+    Complete a model that was read from a checkpoint (`calibrate`), and keep the time that took in the model.
+
+    :param embeddings: Shape `(n, d)`.
+    :param texts: The `n` texts.
+    :param keep: The share of the head's spectrum that is kept (`embed_filter`); None keeps it whole.
+    :param embedder: The name of the embedding model.
+    :raises ValueError: `keep` is not between 0 and 1, or the head is not linear.
+    """
+    started = time.perf_counter()
+    preparation = Spectrum.from_embeddings(embeddings).removal()
+    if keep is not None:
+        if head.decoder.preparation.transform is not None:
+            msg = "A masked-language-model head transforms embeddings before its matrix: its spectrum is not theirs."
+            raise ValueError(msg)
+        preparation = embed_filter(head.decoder.weight, keep, preparation)
+    model = calibrate(head, embeddings, texts, preparation=preparation, embedder=embedder)
     return replace(model, fit_seconds=time.perf_counter() - started)
 
 

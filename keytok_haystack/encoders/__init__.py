@@ -1,8 +1,14 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Running embedders, with a cache."""
+"""
+Running embedders, with a cache.
 
-from keytok_haystack.encoders.sentence_transformer import Embedded, embed
+`LanguageModelEncoder` is in `keytok_haystack.encoders.language_model`, which imports torch and transformers.
+"""
 
-__all__ = ["Embedded", "embed"]
+from keytok_haystack.encoders.embedding import Embedded, embed
+from keytok_haystack.encoders.heads import head_of, head_source
+from keytok_haystack.encoders.presets import PRESETS, Preset, find_preset
+
+__all__ = ["PRESETS", "Embedded", "Preset", "embed", "find_preset", "head_of", "head_source"]

@@ -1,0 +1,210 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from haystack import Document, component, default_from_dict, default_to_dict
+from haystack.utils import ComponentDevice, Secret, deserialize_secrets_inplace
+
+from haystack_integrations.components.embedders.keytok.conversion import check_documents
+from keytok_haystack.encoders import PRESETS, find_preset
+
+if TYPE_CHECKING:
+    from keytok_haystack.encoders.language_model import LanguageModelEncoder
+
+
+@component
+class LanguageModelEmbedder:
+    """
+    Embeds documents or queries with a language model, as its authors do: prompts, attention, pooling.
+
+    It is for embedders that sentence-transformers cannot run as they are: PromptEOL (a prompt that goes on behind the
+    text), GritLM and LLM2Vec (attention in both directions, pooling without the instruction), SGPT, adapters, GGUF
+    files. In an indexing pipeline give it `documents`, in a query pipeline `text`.
+
+    ### Usage example
+    ```python
+    from haystack import Document
+    from haystack_integrations.components.embedders.keytok import LanguageModelEmbedder
+
+    embedder = LanguageModelEmbedder(model="prompt-eol:HuggingFaceTB/SmolLM2-135M-Instruct")
+
+    print(embedder.run(documents=[Document(content="shock waves")])["documents"][0].embedding[:3])
+    print(embedder.run(text="hypersonic flow")["embedding"][:3])
+    ```
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        instruction: str | None = None,
+        device: ComponentDevice | None = None,
+        dtype: str | None = None,
+        token: Secret | None = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False),  # noqa: B008
+        max_tokens: int | None = None,
+        batch_tokens: int | None = None,
+        meta_fields_to_embed: list[str] | None = None,
+        embedding_separator: str = "\n",
+        progress_bar: bool = True,
+    ) -> None:
+        """
+        Creates a LanguageModelEmbedder component.
+
+        :param model:
+            The name of a preset, such as "gritlm-7b" or "qwen3-embedding-0.6b" (`keytok_haystack.encoders.PRESETS` has
+            all), or `NAME:CHECKPOINT` for another checkpoint that is run like it: a hub id, a folder, a PEFT adapter or
+            a GGUF file.
+        :param instruction:
+            What queries are embedded with in place of the preset's own instruction; an empty one embeds them as
+            documents are.
+        :param device:
+            Where to run the model. By default, Haystack's default device.
+        :param dtype:
+            The type of the model's weights, such as "bfloat16". By default float32 on a CPU, bfloat16 or float16 on a
+            GPU.
+        :param token:
+            The API token to download models from Hugging Face that are not open to all.
+        :param max_tokens:
+            How long the whole input may be, prompt included. Of a longer text the end is cut off, never the prompt's.
+            By default, what the preset says.
+        :param batch_tokens:
+            How many tokens go through the model at once. By default, 4,096 on a CPU, 32,768 on a GPU.
+        :param meta_fields_to_embed:
+            Fields of `meta` to embed before a document's `content`.
+        :param embedding_separator:
+            What to put between them.
+        :param progress_bar:
+            Whether to show a progress bar when embedding documents.
+
+        :raises ValueError:
+            If the model is not known by name, it takes no instruction, or a number is not positive.
+        """
+        preset = find_preset(model)
+        if preset is None:
+            msg = (
+                f"'{model}' is not the name of a preset: {', '.join(PRESETS)}. Models that sentence-transformers can "
+                "run are for SentenceTransformersDocumentEmbedder and SentenceTransformersTextEmbedder."
+            )
+            raise ValueError(msg)
+        preset.prompt("query", instruction)  # refuses an instruction where there is no place for one
+        for name, value in (("max_tokens", max_tokens), ("batch_tokens", batch_tokens)):
+            if value is not None and value <= 0:
+                msg = f"{name} must be greater than 0, but got {value}."
+                raise ValueError(msg)
+        self.model = model
+        self.instruction = instruction
+        self.device = ComponentDevice.resolve_device(device)
+        self.dtype = dtype
+        self.token = token
+        self.max_tokens = max_tokens
+        self.batch_tokens = batch_tokens
+        self.meta_fields_to_embed = meta_fields_to_embed or []
+        self.embedding_separator = embedding_separator
+        self.progress_bar = progress_bar
+        self._encoder: LanguageModelEncoder | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serializes the component to a dictionary.
+
+        :returns:
+            Dictionary with serialized data.
+        """
+        return default_to_dict(
+            self,
+            model=self.model,
+            instruction=self.instruction,
+            device=self.device.to_dict(),
+            dtype=self.dtype,
+            token=self.token.to_dict() if self.token else None,
+            max_tokens=self.max_tokens,
+            batch_tokens=self.batch_tokens,
+            meta_fields_to_embed=self.meta_fields_to_embed,
+            embedding_separator=self.embedding_separator,
+            progress_bar=self.progress_bar,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "LanguageModelEmbedder":
+        """
+        Deserializes the component from a dictionary.
+
+        :param data:
+            The dictionary to deserialize from.
+        :returns:
+            The deserialized component.
+        """
+        parameters = dict(data["init_parameters"])
+        if parameters.get("device") is not None:
+            parameters["device"] = ComponentDevice.from_dict(parameters["device"])
+        deserialize_secrets_inplace(parameters, keys=["token"])
+        return default_from_dict(cls, {**data, "init_parameters": parameters})
+
+    def warm_up(self) -> None:
+        """
+        Loads the language model, downloading it if need be.
+
+        :raises ValueError:
+            If it cannot be loaded or run as the preset says.
+        """
+        self._loaded_encoder()
+
+    def close(self) -> None:
+        """
+        Frees the language model; a later run loads it again.
+        """
+        self._encoder = None
+
+    def _loaded_encoder(self) -> "LanguageModelEncoder":
+        if self._encoder is None:
+            from keytok_haystack.encoders.language_model import LanguageModelEncoder  # noqa: PLC0415  # imports torch
+
+            self._encoder = LanguageModelEncoder(
+                self.model,
+                max_tokens=self.max_tokens,
+                device=self.device.to_torch_str(),
+                dtype=self.dtype,
+                batch_tokens=self.batch_tokens,
+                token=self.token.resolve_value() if self.token else None,
+            )
+        return self._encoder
+
+    @component.output_types(documents=list[Document], embedding=list[float])
+    def run(
+        self, documents: list[Document] | None = None, text: str | None = None
+    ) -> dict[str, list[Document] | list[float]]:
+        """
+        Embeds documents, or one query.
+
+        :param documents:
+            Documents to embed. One without `content` is embedded as an empty text.
+        :param text:
+            The query to embed.
+        :returns:
+            A dictionary with one of the following keys, according to the input:
+            - `documents`: Copies of the documents with embeddings.
+            - `embedding`: The embedding of the query.
+
+        :raises ValueError:
+            If not exactly one of `documents` and `text` is given, or a text cannot be embedded: it is not of whole
+            characters, or it is empty where only its own tokens are pooled.
+        :raises TypeError:
+            If `documents` is not a list of Documents, or `text` is not a string.
+        """
+        if text is not None and documents is None:
+            return {"embedding": self._loaded_encoder().encode([text], "query", self.instruction)[0].tolist()}
+        if documents is None or text is not None:
+            msg = "LanguageModelEmbedder needs exactly one of `documents` and `text`."
+            raise ValueError(msg)
+        check_documents(documents, "LanguageModelEmbedder")
+        if not documents:
+            return {"documents": []}
+        texts = [self._text(document) for document in documents]
+        embeddings = self._loaded_encoder().encode(texts, "document", progress_bar=self.progress_bar)
+        return {"documents": [replace(d, embedding=e) for d, e in zip(documents, embeddings.tolist(), strict=True)]}
+
+    def _text(self, document: Document) -> str:
+        fields = [str(document.meta[field]) for field in self.meta_fields_to_embed if document.meta.get(field)]
+        return self.embedding_separator.join([*fields, document.content or ""])

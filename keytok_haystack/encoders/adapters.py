@@ -1,0 +1,76 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""PEFT adapters: small changes of a language model's weights, kept beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+from transformers.utils.peft_utils import find_adapter_config_file
+
+_PREFIX = "base_model.model."
+
+
+def base_of(checkpoint: str, token: str | None = None) -> str | None:
+    """
+    Return the model that an adapter was made for; None of a checkpoint that is no adapter.
+
+    :raises ValueError: The adapter does not say so.
+    """
+    config = find_adapter_config_file(checkpoint, token=token)
+    if config is None:
+        return None
+    base = json.loads(Path(config).read_text("utf-8")).get("base_model_name_or_path")
+    if not isinstance(base, str):
+        msg = "it is an adapter that does not name the model that it adapts: add it to adapter_config.json."
+        raise ValueError(msg)  # noqa: TRY004  # bad input, not a bug
+    return base
+
+
+def with_adapter(model: PreTrainedModel, adapter: str, token: str | None = None) -> PreTrainedModel:
+    """
+    Merge an adapter into a model without a head.
+
+    An adapter may have been made for the model with its head. What it changes of the head does not matter here.
+
+    :raises ValueError: The adapter cannot be read, or is not for this model.
+    :raises ModuleNotFoundError: peft is not installed.
+    """
+    try:
+        from peft import PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_dict  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        msg = f"'{adapter}' is a PEFT adapter, which needs an extra: pip install \"keytok-haystack[transformers]\""
+        raise ModuleNotFoundError(msg, name=error.name) from error
+
+    part = model.base_model_prefix
+    try:
+        weights = load_peft_weights(adapter, device="cpu", token=token)
+        weights = {name: tensor for name, tensor in weights.items() if ".lm_head." not in name}
+        headed = any(name.startswith(f"{_PREFIX}{part}.") for name in weights)
+        whole: Any = _Headless(part, model) if headed else model
+        adapted = PeftModel(whole, PeftConfig.from_pretrained(adapter, token=token))
+        result: Any = set_peft_model_state_dict(adapted, weights)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        msg = f"The adapter '{adapter}' cannot be merged into its model: {error}"
+        raise ValueError(msg) from error
+    missing = [name for name in result.missing_keys if "lora_" in name and ".lm_head." not in name]
+    if result.unexpected_keys or missing:
+        msg = (
+            f"The adapter '{adapter}' does not fit its model: {(result.unexpected_keys or missing)[0]} is not in both."
+        )
+        raise ValueError(msg)
+    merged: Any = adapted.merge_and_unload()
+    return getattr(merged, part) if headed else merged  # type: ignore[no-any-return]
+
+
+class _Headless(torch.nn.Module):
+    """A model as part of the one with a head, where its parameters have other names."""
+
+    def __init__(self, part: str, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.config = model.config
+        self.add_module(part, model)

@@ -1,0 +1,29 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Where what takes long is kept for the next run."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+_MODEL_FILES = (".json", ".safetensors", ".bin", ".txt", ".model", ".gguf")
+
+
+def cache_folder() -> Path:
+    """Return the folder of the cache: `$KEYTOK_CACHE`, by default `~/.cache/keytok-haystack`."""
+    return Path(os.environ.get("KEYTOK_CACHE") or Path.home() / ".cache" / "keytok-haystack")
+
+
+def update_with_model(digest: Any, path_or_id: str) -> None:
+    """Let a digest of hashlib go by a model: by the content of its files, or of one on the hub by its id."""
+    path = Path(path_or_id)
+    if not path.exists():
+        digest.update(path_or_id.encode())
+        return
+    files = sorted(each for each in path.rglob("*") if each.suffix in _MODEL_FILES) if path.is_dir() else [path]
+    for file in files:
+        digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())

@@ -1,0 +1,55 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Language models that are GGUF files, as llama.cpp has them."""
+
+import hashlib
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from keytok_haystack.encoders.cache import cache_folder
+
+
+def unpacked(checkpoint: str) -> str:
+    """
+    Return a checkpoint as it is, or of a GGUF file the path of a folder with the same model.
+
+    Its weights, which are quantized as a rule, are written as float32 in safetensors format, once: the folder is in the
+    cache, under a digest of the file.
+
+    :raises ValueError: The file cannot be read as a model.
+    :raises ModuleNotFoundError: What reads such files is not installed.
+    """
+    file = Path(checkpoint)
+    if file.suffix != ".gguf" or not file.is_file():
+        return checkpoint
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()[:16]
+    folder = cache_folder() / "checkpoints" / f"{file.stem}-{digest}"
+    if folder.is_dir():
+        return str(folder)
+    import torch  # noqa: PLC0415  # seconds to import; not needed when cached
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except ImportError as error:
+        msg = 'Reading GGUF files needs an extra: pip install "keytok-haystack[transformers]"'
+        raise ModuleNotFoundError(msg) from error
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        msg = f"'{file}' cannot be read as a language model: {error}"
+        raise ValueError(msg) from error
+    # what has been read is no longer quantized, which its configuration does not know
+    model.hf_quantizer, model.is_quantized = None, False
+    model.config.__dict__.pop("quantization_config", None)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        new = Path(temporary) / "new"
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        if not folder.is_dir():  # another process may have been quicker
+            new.replace(folder)
+    return str(folder)

@@ -1,0 +1,41 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The head that decodes an embedder's embeddings."""
+
+from keytok_haystack.encoders.gguf import unpacked
+from keytok_haystack.encoders.presets import find_preset
+from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.sources import CheckpointError, from_language_model, from_masked_lm, from_word_embeddings
+from keytok_haystack.sources.checkpoint import Checkpoint
+
+
+def head_of(embedder: str, *, local_files_only: bool = False, fold: bool = True) -> KeyTokenModel:
+    """
+    Read the head that decodes an embedder's embeddings.
+
+    It is the LM head of the embedder or its backbone, the masked-language-model head of an encoder, or of one without a
+    head its word embeddings, which heads are tied to.
+
+    :param embedder: As for `embed`.
+    :param local_files_only: Take files of a model on the hub from the local cache only.
+    :param fold: Whether ids share features (`Vocabulary.from_tokenizer`).
+    :returns: A model without idf and spectrum; give it to `calibrate` with some of your embeddings.
+    :raises CheckpointError: There is no such head, or it cannot be read.
+    """
+    source = head_source(embedder)
+    tied = Checkpoint.open(source, local_files_only=local_files_only).config.get("tie_word_embeddings", True)
+    readers = [from_language_model, from_masked_lm, from_word_embeddings]
+    errors = []
+    for read in readers if tied else readers[:2]:
+        try:
+            return read(source, local_files_only=local_files_only, fold=fold)
+        except CheckpointError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def head_source(embedder: str) -> str:
+    """Return the checkpoint that has an embedder's head: that of a preset's backbone, or its own."""
+    preset = find_preset(embedder)
+    return embedder if preset is None else unpacked(str(preset.backbone or preset.checkpoint))

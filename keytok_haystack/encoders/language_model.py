@@ -1,0 +1,272 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Run a language model as an embedder: batches, attention, and the pooling of its hidden states."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from tqdm import tqdm
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from keytok_haystack.device import usable_device
+from keytok_haystack.encoders.adapters import base_of, with_adapter
+from keytok_haystack.encoders.gguf import unpacked
+from keytok_haystack.encoders.inputs import Input, InputBuilder
+from keytok_haystack.encoders.presets import PRESETS, Preset, Role, find_preset
+from keytok_haystack.spectrum import Preparation
+from keytok_haystack.vocabulary import check_texts
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_BATCH_TOKENS = {"cpu": 4096}
+_BATCH_TOKENS_ON_GPU = 32_768
+
+
+class LanguageModelEncoder:
+    """
+    A language model in memory, with the recipe by which it embeds texts (`PRESETS`).
+
+    Texts are sorted by their lengths in tokens and go through the model in batches of about equal work. They are padded
+    on the right, where a causal model does not see the padding and positions count from the first token. Hidden states
+    are pooled in float32.
+
+    :param embedder: The name of a preset, or `NAME:CHECKPOINT` for another checkpoint of the preset's kind: a hub id, a
+        folder, a PEFT adapter or a GGUF file.
+    :param max_tokens: How long the whole input may be, prompt and special tokens included; by default what the preset
+        says, at most the model's window. Of a longer text the end is cut off; the prompt stays whole.
+    :param device: Where to run, as torch names it; by default a GPU if there is one.
+    :param dtype: The type of the weights, as torch names it; by default float32 on a CPU, and elsewhere bfloat16, or
+        float16 where the GPU does not know that.
+    :param batch_tokens: How many tokens a batch has at most, padding included.
+    :param token: Opens checkpoints on the Hugging Face hub that are not open to all.
+    :raises ValueError: The embedder is not known, its checkpoint cannot be loaded or run so, or `max_tokens` is beyond
+        its window.
+    """
+
+    def __init__(
+        self,
+        embedder: str,
+        *,
+        max_tokens: int | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        batch_tokens: int | None = None,
+        token: str | None = None,
+    ) -> None:
+        preset = find_preset(embedder)
+        if preset is None or preset.checkpoint is None:
+            msg = f"'{embedder}' is not an embedder that is known by name: {', '.join(PRESETS)}."
+            raise ValueError(msg)
+        self.preset = preset
+        self._device = usable_device(device)
+        self._batch_tokens = batch_tokens or _BATCH_TOKENS.get(self._device.type, _BATCH_TOKENS_ON_GPU)
+        model, tokenizer = _load(preset, preset.checkpoint, _dtype(dtype, self._device), token)
+        self._model: Any = model.to(self._device).eval()
+        self._pad = _first(tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self._mask = tokenizer.mask_token_id
+        if preset.pooling == "mask" and self._mask is None:
+            msg = f"'{embedder}' pools the mask token, but the tokenizer of '{preset.checkpoint}' has none."
+            raise ValueError(msg)
+        if preset.pooling == "pooler" and getattr(model, "pooler", None) is None:
+            msg = f"'{embedder}' uses the pooler of an encoder, which '{preset.checkpoint}' does not have."
+            raise ValueError(msg)
+        self.max_tokens = _length(max_tokens, preset, self._model, tokenizer)
+        self._inputs = InputBuilder(_fast(tokenizer, preset), self.max_tokens, _ending(preset, tokenizer))
+        if preset.bidirectional:
+            self._open_attention()
+
+    @property
+    def dimension(self) -> int:
+        """The dimension `d` of the embeddings."""
+        config = self._model.config
+        return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        role: Role = "document",
+        instruction: str | None = None,
+        *,
+        progress_bar: bool = False,
+    ) -> NDArray[np.float32]:
+        """
+        Embed texts.
+
+        :param texts: The `n` texts. Quotes or other parts of the prompt in a text are passed on as they are.
+        :param role: Whether they are documents or queries.
+        :param instruction: What to embed them with in place of the preset's instruction for queries; an empty one
+            embeds queries as documents are.
+        :param progress_bar: Whether to show a progress bar.
+        :returns: Shape `(n, d)`.
+        :raises ValueError: The preset takes no instruction, the instruction leaves no room for a text, a text is not of
+            whole characters, or it is empty where only its own tokens are pooled.
+        :raises TypeError: A text is not a string.
+        """
+        check_texts(texts)
+        inputs = self._inputs(list(texts), self.preset.prompt(role, instruction))
+        weights = [self._pooling_weights(position, each) for position, each in enumerate(inputs)]
+        embeddings = np.zeros((len(inputs), self.dimension), dtype=np.float32)
+        with tqdm(total=len(inputs), desc="Embedding", unit=" texts", disable=not progress_bar) as progress:
+            for rows in self._batches([len(each.ids) for each in inputs]):
+                embeddings[rows] = self._pooled([inputs[row].ids for row in rows], [weights[row] for row in rows])
+                progress.update(len(rows))
+        return Preparation(normalize=self.preset.normalize)(embeddings)
+
+    def _pooling_weights(self, position: int, each: Input) -> NDArray[np.float32]:
+        """Return the share that each of an input's tokens has in the embedding."""
+        start = 0 if self.preset.pools_prompt else each.text_start
+        length = len(each.ids)
+        if start >= length:
+            msg = f"Text {position} is empty, so there are no hidden states of it to pool: leave it out."
+            raise ValueError(msg)
+        weights = np.zeros(length, dtype=np.float32)
+        match self.preset.pooling:
+            case "last":
+                weights[-1] = 1
+            case "cls" | "pooler":
+                weights[0] = 1
+            case "mask":  # that of the prompt: a text may have its own
+                weights[length - 1 - each.ids[::-1].index(self._mask)] = 1
+            case "mean":
+                weights[start:] = 1
+            case "weighted-mean":
+                weights[start:] = np.arange(start, length) + 1
+        shares: NDArray[np.float32] = weights / weights.sum()
+        return shares
+
+    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Go through the rows, longest first, as many at a time as make no more tokens than a batch may have."""
+        order = np.argsort(lengths, kind="stable")[::-1].tolist()
+        start = 0
+        while start < len(order):
+            size = max(1, self._batch_tokens // max(lengths[order[start]], 1))
+            yield order[start : start + size]
+            start += size
+
+    @torch.inference_mode()
+    def _pooled(self, ids: list[list[int]], weights: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        longest = max(map(len, ids))
+        tokens = torch.full((len(ids), longest), self._pad)
+        mask = torch.zeros((len(ids), longest), dtype=torch.long)
+        shares = torch.zeros((len(ids), 1, longest))
+        for row, (own, share) in enumerate(zip(ids, weights, strict=True)):
+            tokens[row, : len(own)] = torch.tensor(own)
+            mask[row, : len(own)] = 1
+            shares[row, 0, : len(own)] = torch.from_numpy(share)
+        states = self._hidden_states(tokens, mask)
+        if self.preset.pooling == "pooler":
+            pooled = self._model.pooler(states).float()
+        else:
+            pooled = (shares.to(self._device) @ states.float()).squeeze(1)
+        embeddings: NDArray[np.float32] = pooled.cpu().numpy()
+        return embeddings
+
+    def _hidden_states(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the hidden states behind the final norm, shape `(batch, length, d)`: what the head reads."""
+        output = self._model(input_ids=tokens.to(self._device), attention_mask=mask.to(self._device))
+        states: torch.Tensor = output.last_hidden_state
+        return states
+
+    def _open_attention(self) -> None:
+        """
+        Let all tokens see each other.
+
+        :raises ValueError: The model still does not: a change of the last token leaves the first one's state alone.
+        """
+        self._model.config.is_causal = False
+        with torch.inference_mode():
+            states = self._hidden_states(torch.tensor([[0, 1, 2], [0, 1, 3]]), torch.ones((2, 3), dtype=torch.long))
+        if torch.equal(states[0, 0], states[1, 0]):
+            msg = (
+                f"'{self.preset.checkpoint}' needs attention in both directions, which this version of transformers "
+                f"cannot give a model of the type '{self._model.config.model_type}'."
+            )
+            raise ValueError(msg)
+
+
+def _load(
+    preset: Preset, checkpoint: str, dtype: torch.dtype, token: str | None
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Load a model without its head, adapters merged, and its tokenizer; no code of the checkpoint is run."""
+    checkpoint = unpacked(checkpoint)
+    try:
+        base = base_of(checkpoint, token)
+        adapters = (*preset.adapters, *(() if base is None else (checkpoint,)))
+        model, loading = AutoModel.from_pretrained(
+            base or checkpoint,
+            dtype=dtype,
+            token=token,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below
+        )
+        tokenizer = AutoTokenizer.from_pretrained(base or checkpoint, token=token, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        msg = f"'{checkpoint}' is no language model that can be loaded: {error}"
+        raise ValueError(msg) from error
+    # many encoders are saved without their pooler, which only some embedders use
+    if missing := [name for name in loading["missing_keys"] if preset.pooling == "pooler" or "pooler" not in name]:
+        msg = f"The checkpoint '{checkpoint}' lacks weights of its model: {', '.join(sorted(missing)[:3])}."
+        raise ValueError(msg)
+    if others := sorted(name for name, *_ in loading["mismatched_keys"]):
+        msg = f"The weights of '{checkpoint}' have other shapes than its config.json says: {', '.join(others[:3])}."
+        raise ValueError(msg)
+    if model.config.is_encoder_decoder:
+        msg = f"'{checkpoint}' is an encoder with a decoder; only models that are one of them can be run here."
+        raise ValueError(msg)
+    for adapter in adapters:
+        model = with_adapter(model, adapter, token)
+    model.config.use_cache = False
+    return model, tokenizer
+
+
+def _dtype(name: str | None, device: torch.device) -> torch.dtype:
+    if name is None:
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
+    if name not in _DTYPES:
+        msg = f"'{name}' is not a type of weights that models can be run with: use {', '.join(_DTYPES)}."
+        raise ValueError(msg)
+    return _DTYPES[name]
+
+
+def _length(asked: int | None, preset: Preset, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how long inputs may be: what is asked for, or what the preset says, within the model's window."""
+    positions = next((each for name, each in model.named_modules() if name.endswith("position_embeddings")), None)
+    padding = getattr(positions, "padding_idx", None)  # RoBERTa and MPNet count positions from behind it
+    window = int(getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length)
+    window = min(window - (0 if padding is None else padding + 1), tokenizer.model_max_length)
+    if asked is not None and not 0 < asked <= window:
+        msg = f"max_tokens must be between 1 and {window}, the window of '{preset.checkpoint}', but it is {asked}."
+        raise ValueError(msg)
+    return asked or min(preset.max_tokens or window, window)
+
+
+def _fast(tokenizer: PreTrainedTokenizerBase, preset: Preset) -> Tokenizer:
+    """Return the tokenizer that does the work."""
+    if not tokenizer.is_fast:
+        msg = f"The tokenizer of '{preset.checkpoint}', {type(tokenizer).__name__}, has no tokenizer.json."
+        raise ValueError(msg)
+    fast: Tokenizer = tokenizer.backend_tokenizer
+    return fast
+
+
+def _ending(preset: Preset, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the id of the token that inputs end with, if the preset says so."""
+    if preset.ending is None:
+        return None
+    ending = tokenizer.get_vocab().get(preset.ending)
+    if ending is None:
+        msg = f"Inputs of '{preset.checkpoint}' end with '{preset.ending}', a token that its tokenizer does not have."
+        raise ValueError(msg)
+    return int(ending)
+
+
+def _first(*ids: int | None) -> int:
+    return next(each for each in ids if each is not None)
