@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well embeddings align with the tokens of their own texts: the measures of section 3 of the paper."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.vocabulary import Vocabulary
@@ -42,42 +43,81 @@ def alignment(
     :param k: The `k` of Hit@K.
     :raises ValueError: There are not as many texts as embeddings, or no text has a feature.
     """
-    from scipy.stats import rankdata  # noqa: PLC0415  # most of a second to import
+    (among_all,) = alignments_among(decoder, vocabulary, embeddings, texts, [np.arange(len(decoder))], k)
+    return among_all
 
+
+def alignments_among(
+    decoder: TokenDecoder,
+    vocabulary: Vocabulary,
+    embeddings: ArrayLike,
+    texts: Iterable[str],
+    subsets: Sequence[NDArray[np.integer[Any]]],
+    k: int = 10,
+) -> list[Alignment]:
+    """
+    Measure the alignment of embeddings with their texts among some of the features, as if there were no others.
+
+    :param embeddings: Shape `(n, d)`.
+    :param texts: The `n` texts; those without one of the features are left out.
+    :param subsets: Features that the decoder knows; for each subset there is an alignment.
+    :param k: The `k` of Hit@K.
+    :raises ValueError: There are not as many texts as embeddings, or no text has one of the features.
+    """
     counts = vocabulary.literal_counts(texts)
     if counts.shape[0] != len(np.asarray(embeddings)):
         msg = f"There are {len(np.asarray(embeddings))} embeddings, but {counts.shape[0]} texts."
         raise ValueError(msg)
-    counts = counts[:, : len(decoder)]
-    hits, local, areas = [], [], []
-    existing = np.zeros(len(decoder), dtype=bool)
-    matched = np.zeros(len(decoder), dtype=bool)
+    tallies = [(subset, counts[:, subset], _Tally(len(subset), k)) for subset in subsets]
     row = 0
     for logits in decoder.chunks(embeddings):
         for values in logits:
-            literals = counts.indices[counts.indptr[row] : counts.indptr[row + 1]]
+            for subset, own, tally in tallies:
+                tally.add(values[subset], own.indices[own.indptr[row] : own.indptr[row + 1]])
             row += 1
-            if len(literals) == 0:
-                continue
-            ranking = np.argsort(-values, kind="stable")
-            found = np.intersect1d(ranking[: len(literals)], literals)
-            hits.append(np.isin(ranking[:k], literals).any())
-            local.append(len(found) / len(literals))
-            others = len(values) - len(literals)
-            if others:
-                beaten = rankdata(values)[literals].sum() - len(literals) * (len(literals) + 1) / 2
-                areas.append(beaten / (len(literals) * others))
-            existing[literals] = True
-            matched[found] = True
-    if not hits:
-        msg = "None of the texts has a feature of the vocabulary, so there is nothing to align with."
-        raise ValueError(msg)
-    return Alignment(
-        float(np.mean(hits)),
-        float(np.mean(local)),
-        float(matched.sum() / existing.sum()),
-        float(np.mean(areas)) if areas else 1.0,
-    )
+    return [tally.alignment for _, _, tally in tallies]
+
+
+class _Tally:
+    """What has been counted over texts; `size` features."""
+
+    def __init__(self, size: int, k: int) -> None:
+        self._k = k
+        self._hits: list[bool] = []
+        self._local: list[float] = []
+        self._areas: list[float] = []
+        self._existing, self._matched = np.zeros((2, size), dtype=bool)
+
+    def add(self, logits: NDArray[np.float32], literals: NDArray[np.integer[Any]]) -> None:
+        """Add a text: its logits, shape `(size,)`, and its own features, distinct."""
+        own = len(literals)
+        if own == 0:
+            return
+        ascending = np.sort(logits)
+        # sorting all positions takes ten times as long as sorting the values, and only the strongest are asked for
+        strong = np.flatnonzero(logits >= ascending[-min(max(self._k, own), len(logits))])
+        ranking = strong[np.argsort(-logits[strong], kind="stable")]
+        found = np.intersect1d(ranking[:own], literals)
+        self._hits.append(bool(np.isin(ranking[: self._k], literals).any()))
+        self._local.append(len(found) / own)
+        if others := len(logits) - own:
+            below, up_to = (np.searchsorted(ascending, logits[literals], side) for side in ("left", "right"))
+            ranks = (below + 1 + up_to) / 2  # from 1, equal logits share the mean of theirs
+            self._areas.append(float(ranks.sum() - own * (own + 1) / 2) / (own * others))
+        self._existing[literals] = True
+        self._matched[found] = True
+
+    @property
+    def alignment(self) -> Alignment:
+        if not self._hits:
+            msg = "None of the texts has a feature of the vocabulary, so there is nothing to align with."
+            raise ValueError(msg)
+        return Alignment(
+            float(np.mean(self._hits)),
+            float(np.mean(self._local)),
+            float(self._matched.sum() / self._existing.sum()),
+            float(np.mean(self._areas)) if self._areas else 1.0,
+        )
 
 
 def tokens_kept(before: TokenDecoder, after: TokenDecoder, embeddings: ArrayLike, k: int = 10) -> float:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from keytok_haystack import Alignment, EmbeddingError, Preparation, TokenDecoder, Vocabulary, alignment, tokens_kept
 from keytok_haystack import decoder as decoder_module
+from keytok_haystack.alignment import alignments_among
 
 READ_OFF = TokenDecoder(np.eye(12), Preparation(normalize=False))  # the embedding is the logits
 
@@ -66,6 +67,19 @@ def test_measures_are_those_of_a_plain_loop_over_sets(
     assert measured.local_alignment_rate == pytest.approx(local / 60)
     assert measured.global_alignment_rate == pytest.approx(len(matched) / len(existing))
     assert measured.literal_auc == pytest.approx(area / 60)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.sets(st.integers(0, 11), min_size=1))
+def test_among_some_features_the_measures_are_those_of_a_decoder_without_the_others(
+    small_vocabulary: Vocabulary, small_texts: list[str], seed: int, k: int, subset: set[int]
+):
+    embeddings = np.random.default_rng(seed).integers(1, 9, size=(60, 12)).astype(float)  # with equal logits
+    some = np.array(sorted(subset))
+    everything, among = alignments_among(READ_OFF, small_vocabulary, embeddings, small_texts, [np.arange(12), some], k)
+    assert everything == alignment(READ_OFF, small_vocabulary, embeddings, small_texts, k)
+    decoder = TokenDecoder(np.eye(12)[some], Preparation(normalize=False))
+    vocabulary = small_vocabulary.reordered(small_vocabulary.led_by(some))
+    assert among == alignment(decoder, vocabulary, embeddings, small_texts, k)
 
 
 def test_equal_logits_count_half_in_the_area(small_vocabulary: Vocabulary):

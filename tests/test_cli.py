@@ -390,18 +390,17 @@ def test_evaluate_fits_to_other_collections(keytok, place, embedder, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("architecture", "decoder"), [("TinyForCausalLM", "LM head"), ("TinyModel", "word embeddings"), (None, None)]
+    ("name", "decoder", "dimension"),
+    [
+        ("lm_head.weight", "LM head", 8),
+        ("embeddings.word_embeddings.weight", "word embeddings", 8),
+        ("lm_head.weight", None, 5),
+    ],
 )
-def test_evaluate_reads_the_head_that_the_embedder_has(architecture, decoder, keytok, place):
-    """Of a causal language model the LM head, of others the word embeddings; none of another dimension."""
-    random, ids = np.random.default_rng(4), 13
-    dimension = 5 if architecture is None else 8
-    tensors = {
-        "lm_head.weight": random.normal(size=(ids, dimension)).astype(np.float32),
-        "embed_tokens.weight": random.normal(size=(ids, dimension)).astype(np.float32),
-    }
-    save_file(tensors, "model.safetensors")
-    Path("config.json").write_text(json.dumps({"architectures": [architecture] if architecture else None}))
+def test_evaluate_reads_the_head_that_the_embedder_has(name, decoder, dimension, keytok, place):
+    """Of a language model the LM head, of an encoder without a head its word embeddings; none of another dimension."""
+    save_file({name: np.random.default_rng(4).normal(size=(13, dimension)).astype(np.float32)}, "model.safetensors")
+    Path("config.json").write_text("{}")
     decoders = evaluated(keytok, "--embedder", ".")["decoders"]
     assert [entry["decoder"] for entry in decoders] == [decoder] * (2 if decoder else 0) + ["fitted"] * 2
     assert {entry["fitted_on"] for entry in decoders if entry["decoder"] == decoder} == (

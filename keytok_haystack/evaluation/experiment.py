@@ -32,7 +32,12 @@ from keytok_haystack.model import KeyTokenModel
 DECODER_SIZES = (128, 64)
 SWEEP_K = (16, 32, 48, 64, 96, 128, 192, 256)
 SWEEP_M = (0, 4, 8, 16, 32, 64)
-_DECODERS = {"language-model": "LM head", "word-embeddings": "word embeddings", "fit": "fitted"}
+_DECODERS = {
+    "language-model": "LM head",
+    "masked-language-model": "MLM head",
+    "word-embeddings": "word embeddings",
+    "fit": "fitted",
+}
 _COMPARED_WITH = {
     "dense": (),
     "dense_bm25_key_tokens": ("dense", "dense_bm25"),
@@ -98,8 +103,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON data, numbers rounded to 6 significant digits."""
-        rounded: dict[str, Any] = _rounded(asdict(self))
-        return rounded
+        data: dict[str, Any] = rounded(asdict(self))
+        return data
 
 
 def evaluate(
@@ -143,11 +148,11 @@ def evaluate(
         return Report(
             data=collection.name,
             split=split,
-            embedder=_label(model.embedder),
+            embedder=None if model.embedder is None else embedder_name(model.embedder),
             dimension=model.dimension,
             documents=len(collection.documents),
             queries=len(collection.queries),
-            decoder=_decoder(model),
+            decoder=decoder_name(model),
             fitted_on=fitted_on,
             k_document=model.weighting.k_document,
             m_query=model.weighting.m_query,
@@ -161,7 +166,7 @@ def evaluate(
             systems={name: bench.measure(system, name) for name, system in bench.systems(model)},
             decoders=[
                 {
-                    "decoder": _decoder(decoder),
+                    "decoder": decoder_name(decoder),
                     "fitted_on": fitted_on if decoder.source == "fit" else "nothing",
                     "k_document": k,
                     **bench.measure(
@@ -284,20 +289,23 @@ def _sweep(model: KeyTokenModel) -> list[tuple[int, int]]:
     return sorted({(other, m) for other in SWEEP_K} | {(k, other) for other in SWEEP_M})
 
 
-def _decoder(model: KeyTokenModel) -> str:
+def decoder_name(model: KeyTokenModel) -> str:
+    """Return what to call a model's decoder."""
     if model.refine_seconds is not None:
         return "refined"
     return _DECODERS.get(model.source, model.source)
 
 
-def _label(embedder: str | None) -> str | None:
-    """Return the end of a path, which means the same on every machine; a hub id as it is."""
-    return "/".join(Path(embedder).parts[-2:]) if embedder is not None else None
+def embedder_name(embedder: str) -> str:
+    """Return what to call an embedder: of a path its end, which means the same on every machine; a hub id as it is."""
+    preset, colon, checkpoint = embedder.rpartition(":")
+    return preset + colon + "/".join(Path(checkpoint).parts[-2:])
 
 
-def _rounded(data: Any) -> Any:
+def rounded(data: Any) -> Any:
+    """Return JSON data with its numbers rounded to 6 significant digits."""
     if isinstance(data, Mapping):
-        return {key: _rounded(value) for key, value in data.items()}
+        return {key: rounded(value) for key, value in data.items()}
     if isinstance(data, list):
-        return [_rounded(value) for value in data]
+        return [rounded(value) for value in data]
     return float(f"{data:.6g}") if isinstance(data, float) else data

@@ -36,7 +36,7 @@ _NOT_FITTED = {
 SIGNIFICANT = 0.05
 LEGEND = "† differs from dense, ‡ from dense + BM25, by more than chance: p < .05 in a paired permutation test"
 _COLUMNS = ("fitted on", "nDCG@10", "of dense", "R@100", "bytes/doc", "ms")
-_OURS, _OTHERS, _INK = "#d9822b", "#8a9ba8", "#30404d"
+OURS, OTHERS, INK = "#d9822b", "#8a9ba8", "#30404d"
 
 
 def marks(p_values: Mapping[str, float]) -> str:
@@ -110,14 +110,14 @@ def draw(report: Report, path: str | Path) -> None:
 def _draw_systems(axes: Any, report: Report) -> None:
     quality = {name: values["nDCG@10"] for name, values in report.systems.items()}
     dense = quality["dense"]
-    colors = [_OURS if "key_tokens" in name else _OTHERS for name in quality]
+    colors = [OURS if "key_tokens" in name else OTHERS for name in quality]
     bars = axes.barh([LABELS[name] for name in quality], list(quality.values()), color=colors, height=0.7)
     notes = [
         f"{values['nDCG@10']:.3f}{marks(values['p_values'])}   {values['bytes_per_document']:,.0f} B/doc"
         for values in report.systems.values()
     ]
     axes.bar_label(bars, notes, padding=4, fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
-    axes.axvline(dense, color=_INK, linewidth=1, linestyle="--")
+    axes.axvline(dense, color=INK, linewidth=1, linestyle="--")
     axes.invert_yaxis()
     axes.set_xlim(0, (max(quality.values()) or 1) * 1.32)
     axes.set_xlabel(f"nDCG@10 (dashed: dense, {dense:.3f})")
@@ -128,13 +128,13 @@ def _draw_curve(axes: Any, report: Report, fixed: tuple[str, int], varied: str, 
     """Draw the quality of key tokens against a cost, one setting fixed and one varied, next to dense and BM25."""
     points = sorted((p for p in report.sweep if p[fixed[0]] == fixed[1]), key=itemgetter(varied))
     costs, quality = [point[cost] for point in points], [point["nDCG@10"] for point in points]
-    axes.plot(costs, quality, color=_OURS, marker="o", markersize=4, linewidth=1.5)
+    axes.plot(costs, quality, color=OURS, marker="o", markersize=4, linewidth=1.5)
     # times lie close together, so that there is room for the first and the last
     marked = points if cost == "bytes_per_document" else [points[0], points[-1]]
-    notes = [(str(point[varied]), point, _OURS) for point in marked]
+    notes = [(str(point[varied]), point, OURS) for point in marked]
     for name, label in (("dense", "dense"), ("bm25", "BM25")):
-        axes.plot(report.systems[name][cost], report.systems[name]["nDCG@10"], marker="D", color=_INK)
-        notes.append((label, report.systems[name], _INK))
+        axes.plot(report.systems[name][cost], report.systems[name]["nDCG@10"], marker="D", color=INK)
+        notes.append((label, report.systems[name], INK))
     for text, point, color in notes:
         place = {"xy": (point[cost], point["nDCG@10"]), "xytext": (0, 6), "textcoords": "offset points"}
         axes.annotate(text, **place, fontsize=8, color=color, horizontalalignment="center")
