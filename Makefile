@@ -18,7 +18,8 @@ test: $(VENV)/.installed ## Run all tests
 # without tests that ask how engines behave, whatever the client, and those of the pages
 test-lowest: $(LOWEST)/.installed ## Run the tests on the lowest versions of the direct dependencies
 	@$(LOWEST)/bin/python -m pytest \
-		$(addprefix --ignore=tests/,test_backfill.py test_backfill_faults.py test_cluster.py test_docs.py test_engine_faults.py)
+		$(addprefix --ignore=tests/test_,backfill.py backfill_faults.py cluster.py docs.py engine_failures.py \
+			engine_faults.py engine_truth.py)
 
 lint: $(VENV)/.installed ## Check style, types and the direction of imports
 	@$(VENV)/bin/ruff check .

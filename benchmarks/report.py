@@ -7,8 +7,8 @@ Write the tables of README.md and docs/results.md anew from the results that are
     python benchmarks/report.py [--check]
 
 A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. Those of quality and cost come from
-docs/results/*.json, which `keytok evaluate --json` writes. With --check nothing is written, and the exit code is 1 if
-a page differs from the results.
+docs/results/*.json, which `keytok evaluate --json` writes, others from benchmarks/results, that of presets from the
+library. With --check nothing is written, and the exit code is 1 if a page differs from the results.
 """
 
 import argparse
@@ -20,10 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from keytok_haystack.encoders import PRESETS
 from keytok_haystack.evaluation.report import LABELS, markdown_table, marks
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/language-models.md")
+FILES = {"speed": "embedded.cranfield.md", "language-models": "language_models.md"}
+"""Tables that are files in benchmarks/results."""
 BLOCK = re.compile(r"^<!-- table: ([\w-]+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
 TITLES = {"cranfield": "Cranfield", "cisi": "CISI", "scifact": "SciFact"}
@@ -173,10 +176,29 @@ TABLES: dict[str, Callable[[dict[str, Report]], list[str]]] = {
 }
 
 
+def presets() -> list[str]:
+    """Return a table of the language models that are known by name."""
+    rows = []
+    for name, preset in PRESETS.items():
+        pooling = preset.pooling if preset.pools_prompt else f"{preset.pooling}, no instruction"
+        rows.append(
+            (
+                f"`{name}`",
+                " + ".join(part for part in (preset.checkpoint, *preset.adapters) if part) or f"`{name}:CHECKPOINT`",
+                pooling,
+                "both ways" if preset.bidirectional else "",
+                preset.backbone or "",
+            )
+        )
+    return markdown_table(("preset", "checkpoint", "pooling", "attention", "head of"), rows)
+
+
 def table(name: str, root: Path) -> str:
     """Return a table as it stands on a page."""
-    if name == "speed":
-        return (root / "benchmarks/results/embedded.cranfield.md").read_text(encoding="utf-8")
+    if name in FILES:
+        return (root / "benchmarks/results" / FILES[name]).read_text(encoding="utf-8")
+    if name == "presets":
+        return "\n".join(presets()) + "\n"
     prefix = next(prefix for prefix in sorted(EMBEDDERS, reverse=True) if name.startswith(prefix))
     files = {key: root / "docs/results" / f"{prefix}{key}.json" for key in EMBEDDERS[prefix]}
     reports = {key: json.loads(file.read_text(encoding="utf-8")) for key, file in files.items()}

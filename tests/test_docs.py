@@ -23,7 +23,8 @@ from keytok_haystack.evaluation.report import LABELS
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTIONS = ("cranfield", "cisi", "scifact")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"  # hubs are out of reach of tests; a package carries the same model
+# hubs are out of reach of tests: a package carries the same model, and a small random one takes the other's place
+HUB_ID, LANGUAGE_MODEL = "sentence-transformers/all-MiniLM-L6-v2", "HuggingFaceTB/SmolLM2-135M-Instruct"
 ADDRESS, ENGINE = "http://localhost:9200", "opensearch-knn"
 INDEX = re.compile(r"""(index[=:"'\s]+)(articles|reports|splade)\b""")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -45,7 +46,7 @@ def workplace(tmp_path, monkeypatch, cranfield, cranfield_model):
 
 
 @pytest.fixture
-def adapted(embedder, make_store):
+def adapted(embedder, tiny, make_store):
     """Make code of a page run here: another embedder, and on an engine indices of their own."""
     prefix = f"test-{uuid4().hex[:8]}"
     indices = set()
@@ -54,7 +55,10 @@ def adapted(embedder, make_store):
         if ADDRESS in code:
             code = code.replace(ADDRESS, make_store.url(ENGINE))
             indices.update(INDEX.findall(code))
-        return INDEX.sub(rf"\1{prefix}-\2", code).replace(HUB_ID, embedder)
+        code = code.replace(HUB_ID, embedder)
+        if LANGUAGE_MODEL in code:
+            code = code.replace(LANGUAGE_MODEL, str(tiny("llama")))
+        return INDEX.sub(rf"\1{prefix}-\2", code)
 
     yield adapt
     for _, index in indices:
@@ -138,7 +142,7 @@ def test_the_pages_are_what_make_report_writes(make_report, capsys):
 
 @pytest.fixture
 def copied_pages(tmp_path) -> Path:
-    for name in ("README.md", "docs/results.md", "docs/results", "benchmarks/results"):
+    for name in ("README.md", "docs/results.md", "docs/language-models.md", "docs/results", "benchmarks/results"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)

@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""
+How fast `LanguageModelEncoder` embeds, next to a plain run of sentence-transformers with the same model and texts.
+
+    python benchmarks/encoders.py
+
+SmolLM2-135M-Instruct with PromptEOL embeds documents of Cranfield, drawn anew for each pair of runs; which one goes
+first changes. sentence-transformers is given the prompts as parts of the texts and pools the last token. The ratio of
+the two times is reported with its 95 % confidence interval (t, of its logarithm), and written to
+benchmarks/results/encoders.json.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from language_models import smollm2
+from scipy import stats
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Pooling, Transformer
+from tqdm import tqdm
+
+from keytok_haystack.encoders import find_preset, head_source
+from keytok_haystack.encoders.language_model import LanguageModelEncoder
+from keytok_haystack.evaluation import Collection
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_TOKENS = 120
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--texts", type=int, default=96, help="How many texts each run embeds.")
+    arguments = parser.parse_args()
+    embedder = smollm2()
+    preset = find_preset(embedder)
+    assert preset is not None
+    ours = LanguageModelEncoder(embedder, max_tokens=MAX_TOKENS)
+    transformer = Transformer(head_source(embedder), max_seq_length=MAX_TOKENS)
+    transformer.tokenizer.pad_token = transformer.tokenizer.pad_token or transformer.tokenizer.eos_token
+    theirs = SentenceTransformer(modules=[transformer, Pooling(ours.dimension, pooling_mode="lasttoken")], device="cpu")
+    documents = list(Collection.load(ROOT / "examples/cranfield", "test").documents.values())
+    # cut beforehand, since sentence-transformers would cut the prompt's ending off
+    bodies = [" ".join(text.split()[:60]) for text in documents]
+    random, prompt = np.random.default_rng(0), preset.document
+    ratios, rates = [], []
+    for pair in tqdm(range(arguments.pairs + 1), desc="Pairs"):
+        texts = [bodies[i] for i in random.choice(len(bodies), arguments.texts, replace=False)]
+        whole = [f"{prompt.before}{text}{prompt.after}" for text in texts]
+        runs = {
+            "ours": lambda texts=texts: ours.encode(texts),
+            "theirs": lambda whole=whole: theirs.encode(whole, batch_size=32, show_progress_bar=False),
+        }
+        if pair == 0:  # warms up, and shows that both do the same
+            difference = np.abs(runs["ours"]() - runs["theirs"]()).max()
+            continue
+        order = list(runs) if pair % 2 else list(runs)[::-1]
+        took = {name: seconds(runs[name]) for name in order}
+        ratios.append(took["ours"] / took["theirs"])
+        rates.append(arguments.texts / took["ours"])
+    logs = np.log(ratios)
+    low, high = stats.t.interval(0.95, len(logs) - 1, loc=logs.mean(), scale=stats.sem(logs))
+    report = {
+        "model": Path(embedder).name,
+        "pairs": arguments.pairs,
+        "texts": arguments.texts,
+        "largest_difference": float(difference),
+        "texts_per_second": round(float(np.median(rates)), 1),
+        "time_ratio": round(float(np.exp(logs.mean())), 3),
+        "interval": [round(float(np.exp(bound)), 3) for bound in (low, high)],
+    }
+    (ROOT / "benchmarks/results/encoders.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
