@@ -24,7 +24,7 @@ from keytok_haystack.encoders import PRESETS
 from keytok_haystack.evaluation.report import LABELS, markdown_table, marks
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/results.md", "docs/language-models.md")
+PAGES = ("README.md", "docs/results.md", "docs/language-models.md", "docs/alignment-report.md")
 FILES = {"speed": "embedded.cranfield.md", "language-models": "language_models.md"}
 """Tables that are files in benchmarks/results."""
 BLOCK = re.compile(r"^<!-- table: ([\w-]+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
@@ -193,10 +193,30 @@ def presets() -> list[str]:
     return markdown_table(("preset", "checkpoint", "pooling", "attention", "head of"), rows)
 
 
+def alignment(report: Report) -> list[str]:
+    """Return a table of ways to adjust embeddings, from what `keytok align --json` writes."""
+    half = next(measured for measured in report["strengths"] if measured["name"] == "0.5")
+    ways = [*report["methods"][:2], {**half, "name": "half of PC1 taken out"}, *report["methods"][2:]]
+    rates = ("global_alignment_rate", "local_alignment_rate")
+    rows = [
+        [
+            way["name"],
+            *(decimal(way[among][rate]) for rate in rates for among in ("alignment", "content_alignment")),
+            decimal(way["dense"]),
+            decimal(way["key_tokens"]),
+        ]
+        for way in ways
+    ]
+    return markdown_table(("", "GAR", "of content", "LAR", "of content", "dense nDCG@10", "key tokens nDCG@10"), rows)
+
+
 def table(name: str, root: Path) -> str:
     """Return a table as it stands on a page."""
     if name in FILES:
         return (root / "benchmarks/results" / FILES[name]).read_text(encoding="utf-8")
+    if name == "alignment":
+        file = root / "benchmarks/results/alignment.smollm2.json"
+        return "\n".join(alignment(json.loads(file.read_text(encoding="utf-8")))) + "\n"
     if name == "presets":
         return "\n".join(presets()) + "\n"
     prefix = next(prefix for prefix in sorted(EMBEDDERS, reverse=True) if name.startswith(prefix))

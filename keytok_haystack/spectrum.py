@@ -284,8 +284,8 @@ def embed_filter(head: NDArray[np.floating], kept: float = 0.5, preparation: Pre
     :raises ValueError: No direction would be kept, or all.
     """
     dimension = head.shape[1]
-    remaining = int(kept * dimension)
-    if not 0 < remaining < dimension:
+    remaining = int(kept * dimension) if 0 < kept < 1 else 0
+    if remaining == 0:
         msg = f"kept must be between 0 and 1 and leave some of the {dimension} directions, but it is {kept}."
         raise ValueError(msg)
     moments = Moments(dimension)

@@ -22,6 +22,7 @@ from keytok_haystack import (
     TokenDecoder,
     Vocabulary,
     alignment,
+    calibrate,
     from_language_model,
     from_masked_lm,
 )
@@ -506,3 +507,17 @@ def test_bad_input_is_told_in_one_line(
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_head_that_was_calibrated_is_compared_as_it_is(
+    small_vocabulary: Vocabulary, small_texts: list[str], small_embeddings: np.ndarray
+):
+    """Its own removal and mean would make all ways to adjust embeddings alike."""
+    head = random_head(small_vocabulary)
+    calibrated = calibrate(head, small_embeddings, small_texts)
+    reports = [
+        report_alignment(Subject("e", "d", small_texts, small_embeddings, model)) for model in (head, calibrated)
+    ]
+    assert reports[0].methods == reports[1].methods
+    assert reports[0].strengths == reports[1].strengths
+    assert reports[0].methods[0].alignment != reports[0].methods[1].alignment

@@ -142,7 +142,14 @@ def test_the_pages_are_what_make_report_writes(make_report, capsys):
 
 @pytest.fixture
 def copied_pages(tmp_path) -> Path:
-    for name in ("README.md", "docs/results.md", "docs/language-models.md", "docs/results", "benchmarks/results"):
+    for name in (
+        "README.md",
+        "docs/results.md",
+        "docs/language-models.md",
+        "docs/alignment-report.md",
+        "docs/results",
+        "benchmarks/results",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)

@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import peft
 import pytest
+import transformers
 from tiny_models import TEXTS, save_tiny
 
 from keytok_haystack import KeyTokenModel, Spectrum
@@ -84,6 +86,19 @@ def test_the_cache_goes_by_the_checkpoints_content_not_its_name(
     assert not embed(TEXTS, f"contriever:{tiny('llama')}", progress_bar=False).cached
     monkeypatch.setitem(PRESETS, "prompt-eol", replace(PRESETS["prompt-eol"], normalize=True))
     assert not embed(TEXTS, embedder, progress_bar=False).cached
+
+
+def test_an_adapter_is_embedded_anew_where_its_base_has_changed(tmp_path: Path):
+    base, adapter = save_tiny(tmp_path / "base", "llama"), tmp_path / "adapter"
+    network = transformers.AutoModel.from_pretrained(base)
+    peft.get_peft_model(network, peft.LoraConfig(r=4, target_modules="all-linear")).save_pretrained(adapter)
+    first = embed(TEXTS, f"prompt-eol:{adapter}", progress_bar=False)
+    assert embed(TEXTS, f"prompt-eol:{adapter}", progress_bar=False).cached
+    shutil.rmtree(base)
+    save_tiny(base, "llama", seed=1)
+    second = embed(TEXTS, f"prompt-eol:{adapter}", progress_bar=False)
+    assert not second.cached
+    assert np.abs(second.embeddings - first.embeddings).max() > 0.1
 
 
 def test_entries_of_sentence_transformers_models_stay_valid(embedder: str, cache: Path):

@@ -298,3 +298,55 @@ def test_the_head_of_a_real_language_model_says_what_texts_are_about(smollm2: Pa
     logits = TokenDecoder(head.decoder.weight, Preparation(normalize=False)).logits(real)
     for words, own in zip(REAL.values(), logits, strict=True):
         assert words <= {head.vocabulary.features[i] for i in np.argsort(-own)[:6]}
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt-neo", "llama"])
+def test_a_checkpoint_without_its_tokenizer_is_refused(name: str, tiny: Callable[[str], Path], tmp_path: Path):
+    """Of some architectures transformers makes a tokenizer for which every word is unknown."""
+    folder = shutil.copytree(tiny(name), tmp_path / name)
+    for file in ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model"):
+        (folder / file).unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=r"tokenizer|no language model that can be loaded"):
+        LanguageModelEncoder(f"prompt-eol:{folder}")
+
+
+def test_an_adapters_own_tokenizer_comes_before_its_bases(tiny: Callable[[str], Path], tmp_path: Path):
+    base, folder = tiny("llama"), tmp_path / "adapter"
+    adapted = save_adapter(folder, base, headed=False, **ALL)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(base / file, folder)
+    own = json.loads((folder / "tokenizer.json").read_text())
+    ids = own["model"]["vocab"]
+    ordinary = sorted(ids, key=ids.get)[-2:]
+    ids[ordinary[0]], ids[ordinary[1]] = ids[ordinary[1]], ids[ordinary[0]]
+    (folder / "tokenizer.json").write_text(json.dumps(own))
+    text = " ".join(token.replace("▁", " ").replace("Ġ", " ").strip() for token in ordinary)
+    encoder = LanguageModelEncoder(f"prompt-eol:{folder}")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        states = adapted(**tokenizer(EOL.format(text), return_tensors="pt")).last_hidden_state
+    np.testing.assert_allclose(encoder.encode([text])[0], states[0, -1].numpy(), atol=1e-5)
+    features = head_of(f"prompt-eol:{folder}", fold=False).vocabulary.features
+    plain = head_of(f"prompt-eol:{base}", fold=False).vocabulary.features
+    changed = [i for i, (one, other) in enumerate(zip(features, plain, strict=True)) if one != other]
+    assert changed == sorted(ids[token] for token in ordinary)
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04 cut off"])
+def test_a_damaged_bin_file_is_refused(content: bytes, tiny: Callable[[str], Path], tmp_path: Path):
+    folder = shutil.copytree(tiny("opt"), tmp_path / "opt")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ValueError, match="no language model that can be loaded"):
+        LanguageModelEncoder(f"prompt-eol:{folder}")
+
+
+def test_embeddings_that_overflow_are_refused(tiny: Callable[[str], Path], tmp_path: Path):
+    network = transformers.AutoModelForCausalLM.from_pretrained(tiny("llama"))
+    with torch.no_grad():
+        network.model.norm.weight.fill_(1e38)
+    network.save_pretrained(tmp_path)
+    for file in tiny("llama").glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    with pytest.raises(ValueError, match=r"text 0 is not finite in torch.float16: use the dtype bfloat16"):
+        LanguageModelEncoder(f"prompt-eol:{tmp_path}", dtype="float16").encode(TEXTS)

@@ -26,6 +26,7 @@ TEXTS = (
     "lift",
     "  a space and\na line\n",
     "\nbegun by a line",
+    "a [MASK] of its own",
     'the prompt\'s own quotes: lift" means in one word:"',
     'with "quotes" and {braces} {0} and {instruction}',
 )

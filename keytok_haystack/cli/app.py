@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import logging
+import os
 import sys
 import zipfile
 from dataclasses import asdict, replace
@@ -61,6 +62,7 @@ def about() -> None:
 def run() -> None:
     """Run the command line; bad input ends it with exit code 2 and one line that says what is wrong."""
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it reports that a head is not loaded
     try:
         sys.exit(app(standalone_mode=False))
     except _USAGE_ERROR as error:
@@ -143,13 +145,15 @@ def fit_command(
     ] = Weighting.literal_share,
     head: Annotated[
         bool,
-        typer.Option("--head", help="Fit no decoder: read the language model head that belongs to the embedder."),
+        typer.Option(
+            "--head",
+            help="Fit no decoder: read the head that belongs to the embedder (LM head, MLM head, word embeddings).",
+        ),
     ] = False,
     keep: Annotated[
         float | None,
         typer.Option(
-            help="With --head: keep this share of the head's spectrum, its bulk (EmbedFilter). 0.9 helps language "
-            "models that are not trained to embed.",
+            help="With --head: keep this share of the head's spectrum, its bulk (EmbedFilter), such as 0.9.",
             show_default=False,
         ),
     ] = None,
@@ -218,6 +222,7 @@ def fit_command(
             "fingerprint": model.fingerprint,
             "texts": len(texts),
             "dimension": model.dimension,
+            "decoder": model.source,
             "features": len(model.decoder),
             "seconds": {"embed": embedded.seconds, "fit": model.fit_seconds, "refine": model.refine_seconds},
             "refinement": None if changes is None else asdict(changes),

@@ -7,8 +7,8 @@ Running embedders, with a cache.
 `LanguageModelEncoder` is in `keytok_haystack.encoders.language_model`, which imports torch and transformers.
 """
 
-from keytok_haystack.encoders.embedding import Embedded, embed
+from keytok_haystack.encoders.embedding import Embedded, embed, load_encoder
 from keytok_haystack.encoders.heads import head_of, head_source
 from keytok_haystack.encoders.presets import PRESETS, Preset, find_preset
 
-__all__ = ["PRESETS", "Embedded", "Preset", "embed", "find_preset", "head_of", "head_source"]
+__all__ = ["PRESETS", "Embedded", "Preset", "embed", "find_preset", "head_of", "head_source", "load_encoder"]

@@ -4,6 +4,7 @@
 """Where what takes long is kept for the next run."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,11 @@ def cache_folder() -> Path:
 
 
 def update_with_model(digest: Any, path_or_id: str) -> None:
-    """Let a digest of hashlib go by a model: by the content of its files, or of one on the hub by its id."""
+    """
+    Let a digest of hashlib go by a model: by the content of its files, or of one on the hub by its id.
+
+    An adapter goes by its base, too.
+    """
     path = Path(path_or_id)
     if not path.exists():
         digest.update(path_or_id.encode())
@@ -27,3 +32,6 @@ def update_with_model(digest: Any, path_or_id: str) -> None:
         digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
+    adapter = path / "adapter_config.json"
+    if adapter.is_file() and (base := json.loads(adapter.read_text("utf-8")).get("base_model_name_or_path")):
+        update_with_model(digest, str(base))

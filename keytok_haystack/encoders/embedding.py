@@ -8,12 +8,16 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keytok_haystack.encoders.cache import cache_folder, update_with_model
 from keytok_haystack.encoders.presets import Role, find_preset
+
+if TYPE_CHECKING:
+    from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.vocabulary import check_texts
 
 
@@ -80,6 +84,23 @@ def embed(
     return embedded
 
 
+def load_encoder(embedder: str, **options: Any) -> "LanguageModelEncoder":
+    """
+    Load a language model as an embedder.
+
+    :param embedder: `NAME` or `NAME:CHECKPOINT` (`find_preset`).
+    :param options: Those of `LanguageModelEncoder`.
+    :raises ValueError: As `LanguageModelEncoder`.
+    :raises ModuleNotFoundError: torch or transformers is not installed.
+    """
+    try:
+        from keytok_haystack.encoders.language_model import LanguageModelEncoder  # noqa: PLC0415  # imports torch
+    except ModuleNotFoundError as error:
+        msg = f"'{embedder}' is a language model, which needs an extra: pip install \"keytok-haystack[transformers]\""
+        raise ModuleNotFoundError(msg, name=error.name) from error
+    return LanguageModelEncoder(embedder, **options)
+
+
 def _by_language_model(
     texts: Sequence[str],
     embedder: str,
@@ -89,9 +110,7 @@ def _by_language_model(
     *,
     progress_bar: bool,
 ) -> Embedded:
-    from keytok_haystack.encoders.language_model import LanguageModelEncoder  # noqa: PLC0415  # imports torch
-
-    encoder = LanguageModelEncoder(embedder, max_tokens=max_tokens)
+    encoder = load_encoder(embedder, max_tokens=max_tokens)
     started = time.perf_counter()
     embeddings = encoder.encode(texts, role, instruction, progress_bar=progress_bar)
     return Embedded(embeddings, time.perf_counter() - started)

@@ -9,6 +9,8 @@ from tokenizers import Encoding, Tokenizer
 
 from keytok_haystack.encoders.presets import Prompt
 
+_AT_A_TIME = 1024  # what a tokenizer gives of a text takes up many times the text's memory
+
 
 @dataclass(frozen=True)
 class Input:
@@ -52,10 +54,14 @@ class InputBuilder:
         if room < 1:
             msg = f"The prompt leaves no room for a text within {self._max_tokens} tokens: shorten it, or allow more."
             raise ValueError(msg)
-        return [
-            built if len(built.ids) <= self._max_tokens else self._cut(text, prompt, room)
-            for text, built in zip(texts, self._inputs(texts, prompt), strict=True)
-        ]
+        built = []
+        for start in range(0, len(texts), _AT_A_TIME):
+            some = texts[start : start + _AT_A_TIME]
+            built += [
+                whole if len(whole.ids) <= self._max_tokens else self._cut(text, prompt, room)
+                for text, whole in zip(some, self._inputs(some, prompt), strict=True)
+            ]
+        return built
 
     def _cut(self, text: str, prompt: Prompt, room: int) -> Input:
         """Leave out as many of a text's last tokens as are too many; `room` are left by the prompt alone."""
@@ -71,7 +77,7 @@ class InputBuilder:
     def _inputs(self, texts: list[str], prompt: Prompt) -> list[Input]:
         if not prompt.apart:
             whole = self._tokenizer.encode_batch([f"{prompt.before}{text}{prompt.after}" for text in texts])
-            start = len(prompt.before.rstrip(" "))  # a space before a word is part of it, or of the text as a token
+            start = len(prompt.before.rstrip(" "))  # the space before a text is in its first token, or is that
             return [Input(self._ended(each.ids), _first_behind(each, start)) for each in whole]
         before, after = (
             self._tokenizer.encode(part, add_special_tokens=False).ids for part in (prompt.before, prompt.after)

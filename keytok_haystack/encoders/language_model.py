@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -19,6 +18,7 @@ from keytok_haystack.encoders.adapters import base_of, with_adapter
 from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.encoders.inputs import Input, InputBuilder
 from keytok_haystack.encoders.presets import PRESETS, Preset, Role, find_preset
+from keytok_haystack.sources.checkpoint import Checkpoint
 from keytok_haystack.spectrum import Preparation
 from keytok_haystack.vocabulary import check_texts
 
@@ -64,6 +64,9 @@ class LanguageModelEncoder:
             raise ValueError(msg)
         self.preset = preset
         self._device = usable_device(device)
+        if batch_tokens is not None and batch_tokens <= 0:
+            msg = f"batch_tokens must be greater than 0, but it is {batch_tokens}."
+            raise ValueError(msg)
         self._batch_tokens = batch_tokens or _BATCH_TOKENS.get(self._device.type, _BATCH_TOKENS_ON_GPU)
         model, tokenizer = _load(preset, preset.checkpoint, _dtype(dtype, self._device), token)
         self._model: Any = model.to(self._device).eval()
@@ -83,7 +86,7 @@ class LanguageModelEncoder:
     @property
     def dimension(self) -> int:
         """The dimension `d` of the embeddings."""
-        config = self._model.config
+        config = self._model.config.get_text_config()
         return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
 
     def encode(
@@ -104,9 +107,12 @@ class LanguageModelEncoder:
         :param progress_bar: Whether to show a progress bar.
         :returns: Shape `(n, d)`.
         :raises ValueError: The preset takes no instruction, the instruction leaves no room for a text, a text is not of
-            whole characters, or it is empty where only its own tokens are pooled.
-        :raises TypeError: A text is not a string.
+            whole characters or is empty where only its own tokens are pooled, or an embedding is not finite.
+        :raises TypeError: A text is not a string, or `texts` is one.
         """
+        if isinstance(texts, str):
+            msg = "`texts` must be a sequence of strings, not one string."
+            raise TypeError(msg)
         check_texts(texts)
         inputs = self._inputs(list(texts), self.preset.prompt(role, instruction))
         weights = [self._pooling_weights(position, each) for position, each in enumerate(inputs)]
@@ -115,6 +121,13 @@ class LanguageModelEncoder:
             for rows in self._batches([len(each.ids) for each in inputs]):
                 embeddings[rows] = self._pooled([inputs[row].ids for row in rows], [weights[row] for row in rows])
                 progress.update(len(rows))
+        finite = np.isfinite(embeddings).all(axis=1)
+        if not finite.all():
+            msg = (
+                f"The embedding of text {int(np.argmin(finite))} is not finite in {self._model.dtype}: "
+                "use the dtype bfloat16 or float32."
+            )
+            raise ValueError(msg)
         return Preparation(normalize=self.preset.normalize)(embeddings)
 
     def _pooling_weights(self, position: int, each: Input) -> NDArray[np.float32]:
@@ -196,6 +209,7 @@ def _load(
     checkpoint = unpacked(checkpoint)
     try:
         base = base_of(checkpoint, token)
+        own_tokenizer = base is None or Checkpoint.open(checkpoint).has_tokenizer
         adapters = (*preset.adapters, *(() if base is None else (checkpoint,)))
         model, loading = AutoModel.from_pretrained(
             base or checkpoint,
@@ -205,9 +219,12 @@ def _load(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are told below
         )
-        tokenizer = AutoTokenizer.from_pretrained(base or checkpoint, token=token, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        msg = f"'{checkpoint}' is no language model that can be loaded: {error}"
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint if own_tokenizer else base, token=token, trust_remote_code=False
+        )
+    except Exception as error:  # what is wrong with files is told in a dozen ways
+        lines = str(error).strip().splitlines() or ["a file of it is cut off"]
+        msg = f"'{checkpoint}' is no language model that can be loaded: {type(error).__name__}: {lines[0]}"
         raise ValueError(msg) from error
     # many encoders are saved without their pooler, which only some embedders use
     if missing := [name for name in loading["missing_keys"] if preset.pooling == "pooler" or "pooler" not in name]:
@@ -240,7 +257,8 @@ def _length(asked: int | None, preset: Preset, model: PreTrainedModel, tokenizer
     """Return how long inputs may be: what is asked for, or what the preset says, within the model's window."""
     positions = next((each for name, each in model.named_modules() if name.endswith("position_embeddings")), None)
     padding = getattr(positions, "padding_idx", None)  # RoBERTa and MPNet count positions from behind it
-    window = int(getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length)
+    config = model.config.get_text_config()
+    window = int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
     window = min(window - (0 if padding is None else padding + 1), tokenizer.model_max_length)
     if asked is not None and not 0 < asked <= window:
         msg = f"max_tokens must be between 1 and {window}, the window of '{preset.checkpoint}', but it is {asked}."
@@ -252,6 +270,10 @@ def _fast(tokenizer: PreTrainedTokenizerBase, preset: Preset) -> Tokenizer:
     """Return the tokenizer that does the work."""
     if not tokenizer.is_fast:
         msg = f"The tokenizer of '{preset.checkpoint}', {type(tokenizer).__name__}, has no tokenizer.json."
+        raise ValueError(msg)
+    # where there are no files, transformers makes a tokenizer that knows nothing
+    if not set(tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)) - set(tokenizer.all_special_tokens):
+        msg = f"The checkpoint '{preset.checkpoint}' has no tokenizer: put the files of its tokenizer there."
         raise ValueError(msg)
     fast: Tokenizer = tokenizer.backend_tokenizer
     return fast

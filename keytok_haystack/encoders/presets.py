@@ -4,7 +4,7 @@
 """How embedders are run, one row each: what stands around the text, which hidden states are pooled, and whose head."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 Role = Literal["document", "query"]
 Pooling = Literal["last", "mean", "weighted-mean", "cls", "pooler", "mask"]
@@ -73,9 +73,12 @@ class Preset:
 
         :param role: Whether it is a document or a query.
         :param instruction: What to use in place of the preset's own instruction, then for documents, too; an empty one
-            embeds queries as documents are.
-        :raises ValueError: There is no place for an instruction.
+            embeds queries as documents are, where there is a place for one.
+        :raises ValueError: There is no place for an instruction, or no such role.
         """
+        if role not in get_args(Role):
+            msg = f"role must be 'document' or 'query', but it is {role!r}."
+            raise ValueError(msg)
         if instruction and not self.takes_instruction:
             msg = "This embedder takes no instruction: leave it out."
             raise ValueError(msg)

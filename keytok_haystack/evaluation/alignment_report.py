@@ -249,12 +249,11 @@ def report_alignment(subject: Subject, *, progress_bar: bool = False) -> Alignme
     :raises EmbeddingError: The embeddings are unusable, or of another dimension than the head.
     :raises ValueError: There are not as many texts as embeddings, or no text has a token that the head knows.
     """
+    model = subject.head
+    if model.spectrum is None:
+        model = calibrate(model, subject.embeddings, subject.texts, embedder=subject.embedder)
     subject = replace(subject, head=_scaling(subject.head), ids=None if subject.ids is None else _scaling(subject.ids))
     head, shown = subject.head, subject.ids or subject.head
-    if head.spectrum is None:
-        model = calibrate(head, subject.embeddings, subject.texts, embedder=subject.embedder)
-    else:
-        model = head
     embeddings = check_embeddings(subject.embeddings, head.dimension)
     spectrum = Spectrum.from_embeddings(embeddings)
     measure = _Measure(subject, shown)
@@ -304,8 +303,14 @@ def token_class(token: str) -> str:
 
 
 def _scaling(model: KeyTokenModel) -> KeyTokenModel:
-    """Have embeddings scaled to the length that the head is for, whatever that of the embedder's is."""
-    preparation = replace(model.decoder.preparation, normalize=True)
+    """
+    Have embeddings scaled to the length that the head is for, whatever that of the embedder's is.
+
+    A head that was calibrated is read as it is: what is done to embeddings is what is compared. A decoder that was
+    fitted knows only embeddings prepared as for its fitting.
+    """
+    own = model.decoder.preparation
+    preparation = replace(own, normalize=True) if model.source == "fit" else Preparation(transform=own.transform)
     return replace(model, decoder=TokenDecoder(model.decoder.weight, preparation))
 
 

@@ -8,7 +8,7 @@ from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice, Secret, deserialize_secrets_inplace
 
 from haystack_integrations.components.embedders.keytok.conversion import check_documents
-from keytok_haystack.encoders import PRESETS, find_preset
+from keytok_haystack.encoders import PRESETS, find_preset, load_encoder
 
 if TYPE_CHECKING:
     from keytok_haystack.encoders.language_model import LanguageModelEncoder
@@ -58,7 +58,7 @@ class LanguageModelEmbedder:
             a GGUF file.
         :param instruction:
             What queries are embedded with in place of the preset's own instruction; an empty one embeds them as
-            documents are.
+            documents are, if the preset takes one.
         :param device:
             Where to run the model. By default, Haystack's default device.
         :param dtype:
@@ -148,6 +148,8 @@ class LanguageModelEmbedder:
 
         :raises ValueError:
             If it cannot be loaded or run as the preset says.
+        :raises ModuleNotFoundError:
+            If torch or transformers is not installed.
         """
         self._loaded_encoder()
 
@@ -159,9 +161,7 @@ class LanguageModelEmbedder:
 
     def _loaded_encoder(self) -> "LanguageModelEncoder":
         if self._encoder is None:
-            from keytok_haystack.encoders.language_model import LanguageModelEncoder  # noqa: PLC0415  # imports torch
-
-            self._encoder = LanguageModelEncoder(
+            self._encoder = load_encoder(
                 self.model,
                 max_tokens=self.max_tokens,
                 device=self.device.to_torch_str(),
