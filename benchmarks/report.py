@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from keytok_haystack.encoders import PRESETS
+from keytok_haystack.encoders import overview
 from keytok_haystack.evaluation.report import LABELS, markdown_table, marks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,18 +178,7 @@ TABLES: dict[str, Callable[[dict[str, Report]], list[str]]] = {
 
 def presets() -> list[str]:
     """Return a table of the language models that are known by name."""
-    rows = []
-    for name, preset in PRESETS.items():
-        pooling = preset.pooling if preset.pools_prompt else f"{preset.pooling}, no instruction"
-        rows.append(
-            (
-                f"`{name}`",
-                " + ".join(part for part in (preset.checkpoint, *preset.adapters) if part) or f"`{name}:CHECKPOINT`",
-                pooling,
-                "both ways" if preset.bidirectional else "",
-                preset.backbone or "",
-            )
-        )
+    rows = ((f"`{name}`", *rest) for name, *rest in overview())
     return markdown_table(("preset", "checkpoint", "pooling", "attention", "head of"), rows)
 
 

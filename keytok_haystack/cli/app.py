@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keytok_haystack.cli.fitting import Changes, timed_calibration, timed_fit
-from keytok_haystack.encoders import PRESETS, Embedded, embed, head_of, head_source
+from keytok_haystack.encoders import Embedded, embed, head_of, head_source, overview
 from keytok_haystack.engines import Engine, index_definition
 from keytok_haystack.evaluation import Collection, read_texts
 from keytok_haystack.model import KeyTokenModel, check_replaceable
@@ -270,11 +270,8 @@ def presets_command() -> None:
     table.add_column("name", no_wrap=True, style="bold")
     for column in ("checkpoint", "pooling", "attention", "head of"):
         table.add_column(column, overflow="fold")
-    for name, preset in PRESETS.items():
-        checkpoint = (preset.checkpoint or f"{name}:CHECKPOINT", *preset.adapters)[-1]
-        attention = "both ways" if preset.bidirectional else ""
-        head = preset.backbone or (preset.checkpoint if preset.adapters else None)
-        table.add_row(name, checkpoint, preset.pooling, attention, head or "")
+    for row in overview():
+        table.add_row(*row)
     Console(highlight=False).print(table)
 
 

@@ -9,6 +9,16 @@ Running embedders, with a cache.
 
 from keytok_haystack.encoders.embedding import Embedded, embed, load_encoder
 from keytok_haystack.encoders.heads import head_of, head_source
-from keytok_haystack.encoders.presets import PRESETS, Preset, find_preset
+from keytok_haystack.encoders.presets import PRESETS, Preset, find_preset, overview
 
-__all__ = ["PRESETS", "Embedded", "Preset", "embed", "find_preset", "head_of", "head_source", "load_encoder"]
+__all__ = [
+    "PRESETS",
+    "Embedded",
+    "Preset",
+    "embed",
+    "find_preset",
+    "head_of",
+    "head_source",
+    "load_encoder",
+    "overview",
+]

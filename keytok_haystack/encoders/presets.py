@@ -213,3 +213,14 @@ def find_preset(embedder: str) -> Preset | None:
         msg = f"'{name}' says how to run a language model, but not which one: name it, as in '{name}:PATH'."
         raise ValueError(msg)
     return preset
+
+
+def overview() -> list[tuple[str, str, str, str, str]]:
+    """Return each preset's name, checkpoint with adapters, pooling, attention, and where its head comes from."""
+    rows = []
+    for name, preset in PRESETS.items():
+        checkpoint = preset.checkpoint or f"{name}:CHECKPOINT"
+        pooling = preset.pooling if preset.pools_prompt else f"{preset.pooling}, no instruction"
+        attention = "both ways" if preset.bidirectional else ""
+        rows.append((name, " + ".join((checkpoint, *preset.adapters)), pooling, attention, preset.backbone or ""))
+    return rows
