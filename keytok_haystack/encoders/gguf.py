@@ -50,6 +50,9 @@ def unpacked(checkpoint: str) -> str:
         new = Path(temporary) / "new"
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
-        if not folder.is_dir():  # another process may have been quicker
+        try:
             new.replace(folder)
+        except OSError:
+            if not folder.is_dir():  # another process was quicker
+                raise
     return str(folder)
