@@ -228,6 +228,7 @@ def test_fit_prints_json(keytok, place, small_texts, small_embeddings, small_voc
         "fingerprint": expected.fingerprint,
         "texts": 60,
         "dimension": 8,
+        "decoder": "fit",
         "features": 12,
         "refinement": None,
     }
