@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,19 +46,12 @@ WORDS = tuple(f"w{i}" for i in range(200))
 N, D, K, M = 600, 24, 16, 8
 TEMPERATURE = 0.05
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Texts(NamedTuple):
     texts: list[str]
     embeddings: np.ndarray
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """For products this small several threads are no help, and spin where a machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def about_topics(random: np.random.Generator, n: int, focus: float, shortest: int) -> tuple[list[str], np.ndarray]:

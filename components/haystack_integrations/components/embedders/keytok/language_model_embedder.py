@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from haystack import Document, component, default_from_dict, default_to_dict
-from haystack.utils import ComponentDevice, Secret, deserialize_secrets_inplace
+from haystack.utils import ComponentDevice, Secret
 
 from haystack_integrations.components.embedders.keytok.conversion import check_documents
 from keytok_haystack.encoders import PRESETS, find_preset, load_encoder
@@ -116,9 +116,9 @@ class LanguageModelEmbedder:
             self,
             model=self.model,
             instruction=self.instruction,
-            device=self.device.to_dict(),
+            device=self.device,
             dtype=self.dtype,
-            token=self.token.to_dict() if self.token else None,
+            token=self.token,
             max_tokens=self.max_tokens,
             batch_tokens=self.batch_tokens,
             meta_fields_to_embed=self.meta_fields_to_embed,
@@ -136,11 +136,7 @@ class LanguageModelEmbedder:
         :returns:
             The deserialized component.
         """
-        parameters = dict(data["init_parameters"])
-        if parameters.get("device") is not None:
-            parameters["device"] = ComponentDevice.from_dict(parameters["device"])
-        deserialize_secrets_inplace(parameters, keys=["token"])
-        return default_from_dict(cls, {**data, "init_parameters": parameters})
+        return default_from_dict(cls, data)
 
     def warm_up(self) -> None:
         """
