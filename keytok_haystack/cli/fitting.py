@@ -59,12 +59,13 @@ def timed_calibration(
     :raises ValueError: `keep` is not between 0 and 1, or the head is not linear.
     """
     started = time.perf_counter()
-    preparation = Spectrum.from_embeddings(embeddings).removal()
+    preparation = None
     if keep is not None:
         if head.decoder.preparation.transform is not None:
             msg = "A masked-language-model head transforms embeddings before its matrix: its spectrum is not theirs."
             raise ValueError(msg)
-        preparation = embed_filter(head.decoder.weight, keep, preparation)
+        removal = Spectrum.from_embeddings(embeddings).removal()
+        preparation = embed_filter(head.decoder.weight, keep, removal)
     model = calibrate(head, embeddings, texts, preparation=preparation, embedder=embedder)
     return replace(model, fit_seconds=time.perf_counter() - started)
 
