@@ -170,6 +170,21 @@ def test_fit_reads_the_head_of_a_language_model(keytok, tiny: Callable[[str], Pa
     assert "(embedding them: cached)" in " ".join(out.split())
 
 
+def test_fit_keeps_the_bulk_of_a_heads_spectrum(keytok, tiny: Callable[[str], Path], data: Path, tmp_path: Path):
+    embedder, output = f"prompt-eol:{tiny('llama')}", tmp_path / "model"
+    code, _, _ = keytok("fit", data, "--head", "--keep", 0.5, "--embedder", embedder, "--output", output)
+    assert code == 0
+    model = KeyTokenModel.load(output)
+    _, _, directions = np.linalg.svd(model.decoder.weight.astype(np.float64), full_matrices=False)
+    quarter = len(directions) // 4
+    for removed in (*directions[:quarter], *directions[-quarter:], model.spectrum.pc1):
+        assert model.decoder.preparation.removes(removed[None].astype(np.float32))
+    assert len(model.decoder.preparation.removed) == 2 * quarter + 1
+    code, _, err = keytok("fit", data, "--keep", 0.5, "--embedder", embedder, "--output", output)
+    assert code == 2
+    assert "--keep is for --head" in err
+
+
 def test_fit_embeds_as_much_of_a_text_as_it_is_told(keytok, tiny: Callable[[str], Path], data: Path, tmp_path: Path):
     embedder = f"sgpt-nli:{tiny('gpt-neo')}"
     for name, arguments in (("whole", ()), ("cut", ("--max-tokens", 4))):
