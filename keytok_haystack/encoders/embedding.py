@@ -43,6 +43,7 @@ def embed(
     role: Role = "document",
     instruction: str | None = None,
     max_tokens: int | None = None,
+    dtype: str | None = None,
     progress_bar: bool = True,
 ) -> Embedded:
     """
@@ -57,12 +58,13 @@ def embed(
     :param role: Which of the embedder's prompts to use, if it has any.
     :param instruction: What a language model embeds them with, in place of its preset's instruction for queries.
     :param max_tokens: How long a language model's input may be; by default what its preset says.
+    :param dtype: The type of a language model's weights; by default what suits the device.
     :param progress_bar: Whether to show a progress bar.
     :raises ValueError: The embedder cannot be loaded, or takes no instruction or length, or a text cannot be embedded.
     :raises TypeError: A text is not a string.
     """
     check_texts(texts)
-    file = cache_folder() / "embeddings" / f"{_digest(texts, embedder, role, instruction, max_tokens)}.npz"
+    file = cache_folder() / "embeddings" / f"{_digest(texts, embedder, role, instruction, max_tokens, dtype)}.npz"
     if (entry := _read_entry(file)) is not None:
         return entry
 
@@ -71,9 +73,11 @@ def embed(
     if not progress_bar:
         disable_progress_bar()  # type: ignore[no-untyped-call]  # that of loading weights
     if find_preset(embedder) is not None:
-        embedded = _by_language_model(texts, embedder, role, instruction, max_tokens, progress_bar=progress_bar)
-    elif instruction is not None or max_tokens is not None:
-        msg = f"'{embedder}' is not the preset of a language model, so it takes neither an instruction nor a length."
+        embedded = _by_language_model(
+            texts, embedder, role, instruction, progress_bar=progress_bar, max_tokens=max_tokens, dtype=dtype
+        )
+    elif instruction is not None or max_tokens is not None or dtype is not None:
+        msg = f"'{embedder}' is not the preset of a language model, so it takes no instruction, length or dtype."
         raise ValueError(msg)
     else:
         embedded = _by_sentence_transformers(texts, embedder, role, progress_bar=progress_bar)
@@ -106,11 +110,11 @@ def _by_language_model(
     embedder: str,
     role: Role,
     instruction: str | None,
-    max_tokens: int | None,
     *,
     progress_bar: bool,
+    **options: Any,
 ) -> Embedded:
-    encoder = load_encoder(embedder, max_tokens=max_tokens)
+    encoder = load_encoder(embedder, **options)
     started = time.perf_counter()
     embeddings = encoder.encode(texts, role, instruction, progress_bar=progress_bar)
     return Embedded(embeddings, time.perf_counter() - started)
@@ -139,7 +143,14 @@ def _read_entry(file: Path) -> Embedded | None:
         return None
 
 
-def _digest(texts: Sequence[str], embedder: str, role: Role, instruction: str | None, max_tokens: int | None) -> str:
+def _digest(
+    texts: Sequence[str],
+    embedder: str,
+    role: Role,
+    instruction: str | None,
+    max_tokens: int | None,
+    dtype: str | None,
+) -> str:
     digest = hashlib.sha256()
     preset = find_preset(embedder)
     if preset is None:
@@ -149,6 +160,8 @@ def _digest(texts: Sequence[str], embedder: str, role: Role, instruction: str | 
     else:
         recipe = replace(preset, checkpoint=None, adapters=(), backbone=None)
         digest.update(repr((recipe, preset.prompt(role, instruction), max_tokens)).encode())
+        if dtype is not None:
+            digest.update(dtype.encode())
         for checkpoint in (preset.checkpoint, *preset.adapters):
             update_with_model(digest, str(checkpoint))
     for text in texts:

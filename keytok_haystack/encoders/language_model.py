@@ -4,7 +4,7 @@
 """Run a language model as an embedder: batches, attention, and the pooling of its hidden states."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,20 @@ from keytok_haystack.vocabulary import check_texts
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BATCH_TOKENS = {"cpu": 4096}
 _BATCH_TOKENS_ON_GPU = 32_768
+
+
+class Batch(NamedTuple):
+    """
+    Inputs side by side.
+
+    :param tokens: Shape `(b, length)`.
+    :param mask: Shape `(b, length)`, 0 where there is padding.
+    :param shares: Shape `(b, length)`, the share that each token's hidden state has in the embedding.
+    """
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    shares: torch.Tensor
 
 
 class LanguageModelEncoder:
@@ -63,13 +77,14 @@ class LanguageModelEncoder:
             msg = f"'{embedder}' is not an embedder that is known by name: {', '.join(PRESETS)}."
             raise ValueError(msg)
         self.preset = preset
-        self._device = usable_device(device)
+        self.device = usable_device(device)
         if batch_tokens is not None and batch_tokens <= 0:
             msg = f"batch_tokens must be greater than 0, but it is {batch_tokens}."
             raise ValueError(msg)
-        self._batch_tokens = batch_tokens or _BATCH_TOKENS.get(self._device.type, _BATCH_TOKENS_ON_GPU)
-        model, tokenizer = _load(preset, preset.checkpoint, _dtype(dtype, self._device), token)
-        self._model: Any = model.to(self._device).eval()
+        self._batch_tokens = batch_tokens or _BATCH_TOKENS.get(self.device.type, _BATCH_TOKENS_ON_GPU)
+        model, tokenizer = _load(preset, preset.checkpoint, _dtype(dtype, self.device), token)
+        self.network: Any = model.to(self.device).eval()
+        self.tokenizer = tokenizer
         self._pad = _first(tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self._mask = tokenizer.mask_token_id
         if preset.pooling == "mask" and self._mask is None:
@@ -78,7 +93,7 @@ class LanguageModelEncoder:
         if preset.pooling == "pooler" and getattr(model, "pooler", None) is None:
             msg = f"'{embedder}' uses the pooler of an encoder, which '{preset.checkpoint}' does not have."
             raise ValueError(msg)
-        self.max_tokens = _length(max_tokens, preset, self._model, tokenizer)
+        self.max_tokens = _length(max_tokens, preset, self.network, tokenizer)
         self._inputs = InputBuilder(_fast(tokenizer, preset), self.max_tokens, _ending(preset, tokenizer))
         if preset.bidirectional:
             self._open_attention()
@@ -86,7 +101,7 @@ class LanguageModelEncoder:
     @property
     def dimension(self) -> int:
         """The dimension `d` of the embeddings."""
-        config = self._model.config.get_text_config()
+        config = self.network.config.get_text_config()
         return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
 
     def encode(
@@ -113,30 +128,73 @@ class LanguageModelEncoder:
         if isinstance(texts, str):
             msg = "`texts` must be a sequence of strings, not one string."
             raise TypeError(msg)
-        check_texts(texts)
-        inputs = self._inputs(list(texts), self.preset.prompt(role, instruction))
-        weights = [self._pooling_weights(position, each) for position, each in enumerate(inputs)]
+        inputs = self.inputs(texts, role, instruction)
         embeddings = np.zeros((len(inputs), self.dimension), dtype=np.float32)
-        with tqdm(total=len(inputs), desc="Embedding", unit=" texts", disable=not progress_bar) as progress:
+        with (
+            torch.inference_mode(),
+            tqdm(total=len(inputs), desc="Embedding", unit=" texts", disable=not progress_bar) as progress,
+        ):
             for rows in self._batches([len(each.ids) for each in inputs]):
-                embeddings[rows] = self._pooled([inputs[row].ids for row in rows], [weights[row] for row in rows])
+                embeddings[rows] = self.pooled(self.batch([inputs[row] for row in rows])).cpu().numpy()
                 progress.update(len(rows))
         finite = np.isfinite(embeddings).all(axis=1)
         if not finite.all():
             msg = (
-                f"The embedding of text {int(np.argmin(finite))} is not finite in {self._model.dtype}: "
+                f"The embedding of text {int(np.argmin(finite))} is not finite in {self.network.dtype}: "
                 "use the dtype bfloat16 or float32."
             )
             raise ValueError(msg)
         return Preparation(normalize=self.preset.normalize)(embeddings)
 
-    def _pooling_weights(self, position: int, each: Input) -> NDArray[np.float32]:
+    def inputs(self, texts: Sequence[str], role: Role = "document", instruction: str | None = None) -> list[Input]:
+        """
+        Return texts as the model sees them; parameters and errors are those of `encode`.
+
+        :raises ValueError: Also if nothing of a text is left to be pooled.
+        """
+        check_texts(texts)
+        inputs = self._inputs(list(texts), self.preset.prompt(role, instruction))
+        for position, each in enumerate(inputs):
+            if self._first_pooled(each) >= len(each.ids):
+                msg = f"Text {position} is empty, so there are no hidden states of it to pool: leave it out."
+                raise ValueError(msg)
+        return inputs
+
+    def batch(self, inputs: Sequence[Input]) -> Batch:
+        """Put `b` inputs side by side, padded on the right to the longest."""
+        longest = max(len(each.ids) for each in inputs)
+        tokens = torch.full((len(inputs), longest), self._pad)
+        mask = torch.zeros((len(inputs), longest), dtype=torch.long)
+        shares = torch.zeros((len(inputs), longest))
+        for row, each in enumerate(inputs):
+            length = len(each.ids)
+            tokens[row, :length] = torch.tensor(each.ids)
+            mask[row, :length] = 1
+            shares[row, :length] = torch.from_numpy(self._shares(each))
+        return Batch(tokens, mask, shares)
+
+    def pooled(self, batch: Batch, network: Any = None) -> torch.Tensor:
+        """
+        Run a batch and pool its hidden states, in float32; gradients flow through.
+
+        :param network: What to run in place of the encoder's own network, such as that network in a wrapper.
+        :returns: Shape `(b, d)`, not yet scaled to unit length.
+        """
+        tokens, mask, shares = (part.to(self.device) for part in batch)
+        # behind the final norm: what the head reads
+        states = (network or self.network)(input_ids=tokens, attention_mask=mask).last_hidden_state
+        if self.preset.pooling == "pooler":
+            pooled: torch.Tensor = self.network.pooler(states)
+        else:
+            pooled = (shares.unsqueeze(1) @ states.float()).squeeze(1)
+        return pooled.float()
+
+    def _first_pooled(self, each: Input) -> int:
+        return 0 if self.preset.pools_prompt else each.text_start
+
+    def _shares(self, each: Input) -> NDArray[np.float32]:
         """Return the share that each of an input's tokens has in the embedding."""
-        start = 0 if self.preset.pools_prompt else each.text_start
-        length = len(each.ids)
-        if start >= length:
-            msg = f"Text {position} is empty, so there are no hidden states of it to pool: leave it out."
-            raise ValueError(msg)
+        start, length = self._first_pooled(each), len(each.ids)
         weights = np.zeros(length, dtype=np.float32)
         match self.preset.pooling:
             case "last":
@@ -161,29 +219,12 @@ class LanguageModelEncoder:
             yield order[start : start + size]
             start += size
 
-    @torch.inference_mode()
-    def _pooled(self, ids: list[list[int]], weights: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        longest = max(map(len, ids))
-        tokens = torch.full((len(ids), longest), self._pad)
-        mask = torch.zeros((len(ids), longest), dtype=torch.long)
-        shares = torch.zeros((len(ids), 1, longest))
-        for row, (own, share) in enumerate(zip(ids, weights, strict=True)):
-            tokens[row, : len(own)] = torch.tensor(own)
-            mask[row, : len(own)] = 1
-            shares[row, 0, : len(own)] = torch.from_numpy(share)
-        states = self._hidden_states(tokens, mask)
-        if self.preset.pooling == "pooler":
-            pooled = self._model.pooler(states).float()
-        else:
-            pooled = (shares.to(self._device) @ states.float()).squeeze(1)
-        embeddings: NDArray[np.float32] = pooled.cpu().numpy()
-        return embeddings
-
-    def _hidden_states(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return the hidden states behind the final norm, shape `(batch, length, d)`: what the head reads."""
-        output = self._model(input_ids=tokens.to(self._device), attention_mask=mask.to(self._device))
-        states: torch.Tensor = output.last_hidden_state
-        return states
+    def looks_ahead(self) -> bool:
+        """Whether a token's hidden state depends on those behind it, as in an encoder."""
+        tokens = torch.tensor([[0, 1, 2], [0, 1, 3]], device=self.device)
+        with torch.inference_mode():
+            first = self.network(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state[:, 0]
+        return not torch.equal(first[0], first[1])
 
     def _open_attention(self) -> None:
         """
@@ -191,13 +232,11 @@ class LanguageModelEncoder:
 
         :raises ValueError: The model still does not: a change of the last token leaves the first one's state alone.
         """
-        self._model.config.is_causal = False
-        with torch.inference_mode():
-            states = self._hidden_states(torch.tensor([[0, 1, 2], [0, 1, 3]]), torch.ones((2, 3), dtype=torch.long))
-        if torch.equal(states[0, 0], states[1, 0]):
+        self.network.config.is_causal = False
+        if not self.looks_ahead():
             msg = (
                 f"'{self.preset.checkpoint}' needs attention in both directions, which this version of transformers "
-                f"cannot give a model of the type '{self._model.config.model_type}'."
+                f"cannot give a model of the type '{self.network.config.model_type}'."
             )
             raise ValueError(msg)
 
