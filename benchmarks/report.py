@@ -24,8 +24,8 @@ from keytok_haystack.encoders import overview
 from keytok_haystack.evaluation.report import LABELS, markdown_table, marks
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/results.md", "docs/language-models.md", "docs/alignment-report.md")
-FILES = {"speed": "embedded.cranfield.md", "language-models": "language_models.md"}
+PAGES = ("README.md", "docs/results.md", "docs/language-models.md", "docs/alignment-report.md", "docs/training.md")
+FILES = {"speed": "embedded.cranfield.md", "language-models": "language_models.md", "training": "training.md"}
 """Tables that are files in benchmarks/results."""
 BLOCK = re.compile(r"^<!-- table: ([\w-]+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
