@@ -560,9 +560,10 @@ def train_command(
         seed=seed,
     )
     rule = TargetRule(targets, share, min_df, max_df, training.stop_words(stop_words))
-    texts = [text for file in data for text in read_texts(file) if text.strip()]
-    collections = [training.collection_of(folder) for folder in evaluate_on or ()]
-    task = training.Task(base, texts, rule, max_tokens, "bfloat16" if bf16 else None, _is_interactive())
+    collections = training.collections_of(evaluate_on or ())
+    task = training.Task(
+        base, training.texts_of(data), rule, max_tokens, "bfloat16" if bf16 else None, _is_interactive()
+    )
     console = Console(highlight=False)
     if show_targets is not None:
         console.print(training.targets_table(task, show_targets))

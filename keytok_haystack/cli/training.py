@@ -18,13 +18,17 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+from safetensors import SafetensorError
 from scipy.sparse import csr_array
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from keytok_haystack.encoders import embed, find_preset, head_of
+from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.encoders.presets import Role
 from keytok_haystack.encoders.sentence_transformers_folder import UnsupportedEmbedderError, write_modules
-from keytok_haystack.evaluation import Collection
+from keytok_haystack.evaluation import Collection, read_texts
 from keytok_haystack.evaluation.embedder_quality import EmbedderQuality, comparison, judge
 from keytok_haystack.evaluation.experiment import rounded
 from keytok_haystack.evaluation.report import OTHERS, OURS
@@ -33,10 +37,11 @@ from keytok_haystack.sources import calibrate
 from keytok_haystack.training.settings import Settings, TargetRule
 from keytok_haystack.training.task import described, make_targets, split
 from keytok_haystack.training.trainer import Examples, Trained, train
+from keytok_haystack.weighting import inverse_document_frequency
 
 KEY_TOKENS = "key_tokens"  # the folder of the key-token model, within that of the embedder
 RECORD, _PLOT = "training.json", "training.svg"
-_CALIBRATION_TEXTS = 1024
+_CALIBRATION_TEXTS = 512
 _CAUSAL = "prompt-eol"
 _SHOWN_TOKENS = 12
 
@@ -110,11 +115,20 @@ class Outcome:
 
 def embedder_of(base: str) -> str:
     """
-    Return the embedder that a base is: a preset as it is, and of another checkpoint that with a prompt for one word.
+    Return the embedder that a base is: a preset as it is, of another language model that with a prompt for one word.
 
-    :raises ValueError: The preset has no checkpoint, and none is named.
+    :raises ValueError: It is an encoder, or the preset has no checkpoint and none is named.
     """
-    return base if find_preset(base) is not None else f"{_CAUSAL}:{base}"
+    if find_preset(base) is not None:
+        return base
+    try:
+        kind = AutoConfig.from_pretrained(unpacked(base), trust_remote_code=False).model_type
+    except (OSError, ValueError):  # an adapter, or nothing that can be loaded, which is told where that is tried
+        kind = None
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        msg = f"'{base}' is an encoder: say how it pools, as in 'contriever:{base}' for the mean over its tokens."
+        raise ValueError(msg)
+    return f"{_CAUSAL}:{base}"
 
 
 def stop_words(source: str) -> frozenset[str]:
@@ -127,26 +141,50 @@ def stop_words(source: str) -> frozenset[str]:
     """
     if source == "none":
         return frozenset()
-    name = f"STOPWORDS_{source.upper()}"
-    known = {"ENGLISH": bm25s.stopwords.STOPWORDS_EN_PLUS}
-    words = known.get(source.upper()) or getattr(bm25s.stopwords, name, None)
+    lists = {
+        name.removeprefix("STOPWORDS_").lower(): words
+        for name, words in vars(bm25s.stopwords).items()
+        if name.startswith("STOPWORDS_")
+    }
+    lists["english"] = lists.pop("en_plus")  # the longer one of two
+    words = lists.get(source.lower())
     if words is None:
         if not Path(source).is_file():
-            languages = sorted(each.removeprefix("STOPWORDS_").lower() for each in dir(bm25s.stopwords) if "S_" in each)
-            msg = f"There are no stop words for '{source}': name a file, 'none', or a language: {', '.join(languages)}."
+            languages = ", ".join(sorted(lists))
+            msg = f"There are no stop words for '{source}': name a file, 'none', or a language: {languages}."
             raise ValueError(msg)
         words = Path(source).read_text(encoding="utf-8").split()
     return frozenset(word.casefold() for word in words)
 
 
-def collection_of(folder: Path) -> Collection:
+def texts_of(data: Sequence[Path]) -> list[str]:
     """
-    Read a test collection in BEIR's layout: its judgements are those of "test", or the only ones that it has.
+    Read the texts to train on, without those that are empty.
+
+    :raises ValueError: There are none.
+    """
+    texts = [text for file in data for text in read_texts(file) if text.strip()]
+    if not texts:
+        msg = f"There are no texts to train on: {', '.join(map(str, data))} has none, or only empty ones."
+        raise ValueError(msg)
+    return texts
+
+
+def collections_of(folders: Sequence[Path]) -> list[Collection]:
+    """
+    Read test collections in BEIR's layout: the judgements are those of "test", or the only ones that there are.
 
     :raises CollectionError: A file is missing or malformed.
+    :raises ValueError: Two have the same name.
     """
-    splits = [file.stem for file in sorted((folder / "qrels").glob("*.tsv"))]
-    return Collection.load(folder, splits[0] if len(splits) == 1 else "test")
+    collections: dict[str, Collection] = {}
+    for folder in folders:
+        splits = [file.stem for file in sorted((folder / "qrels").glob("*.tsv"))]
+        collection = Collection.load(folder, splits[0] if len(splits) == 1 else "test")
+        if collections.setdefault(collection.name, collection) is not collection:
+            msg = f"Two collections are called '{collection.name}': rename one of the folders."
+            raise ValueError(msg)
+    return list(collections.values())
 
 
 def check_output(output: Path, base: str) -> None:
@@ -193,8 +231,7 @@ def train_embedder(task: Task, settings: Settings, collections: Sequence[Collect
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
         new = Path(temporary) / "new"
         unsupported = _save(encoder, new)
-        sample = [task.texts[row] for row in rows[:: max(1, len(rows) // _CALIBRATION_TEXTS)]]
-        calibrate(task.head, encoder.encode(sample), sample, embedder=embedder).save(new / KEY_TOKENS)
+        _calibrated(task, encoder, rows, embedder).save(new / KEY_TOKENS)
         del encoder  # it is loaded again
         _draw(trained, new / _PLOT)
         _write_record(new, task, settings, outcome := Outcome(embedder, trained, len(rows), before, None, unsupported))
@@ -244,9 +281,28 @@ def _examples(task: Task, encoder: LanguageModelEncoder, rows: NDArray[np.int64]
     return Examples(encoder.inputs([task.texts[row] for row in rows]), csr_array(task.targets[rows]))
 
 
+def _calibrated(task: Task, encoder: LanguageModelEncoder, rows: NDArray[np.int64], embedder: str) -> KeyTokenModel:
+    """Return the key-token model of the head: scales from some of the texts, the idf from all."""
+    sample = rows[:: max(1, len(rows) // _CALIBRATION_TEXTS)]
+    embeddings = encoder.encode([task.texts[row] for row in sample])
+    model = calibrate(task.head, embeddings, embedder=embedder)
+    counts = model.vocabulary.literal_counts(task.texts)
+    frequency = np.bincount(counts.indices, minlength=len(model.vocabulary))
+    idf = inverse_document_frequency(frequency, len(task.texts))
+    return replace(model, idf=idf).scaled_to(embeddings, csr_array(counts[sample]))
+
+
 def _save(encoder: LanguageModelEncoder, folder: Path) -> str | None:
-    """Write an encoder as a checkpoint; return why sentence-transformers cannot load it, if it cannot."""
-    encoder.network.save_pretrained(folder)
+    """
+    Write an encoder as a checkpoint; return why sentence-transformers cannot load it, if it cannot.
+
+    :raises OSError: It cannot be written.
+    """
+    try:
+        encoder.network.save_pretrained(folder)
+    except SafetensorError as error:
+        msg = f"The trained embedder cannot be written ({error}): make room at '{folder.parent.parent}', and run again."
+        raise OSError(msg) from error
     encoder.tokenizer.model_max_length = encoder.max_tokens  # longer inputs it has not been trained on
     encoder.tokenizer.save_pretrained(folder)
     try:

@@ -90,7 +90,7 @@ def _distributions(weights: csr_array) -> csr_array:
 
 
 def _without_zeros(rows: csr_array) -> csr_array:
-    rows = csr_array(rows)
+    rows = csr_array(rows, copy=True)  # rows of other weights may share the indices
     rows.eliminate_zeros()
     rows.sort_indices()
     return rows

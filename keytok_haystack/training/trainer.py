@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,9 +139,7 @@ def train(
     try:
         with _without_bars():  # of writing each checkpoint
             trainer.train(resume_from_checkpoint=None if last is None else str(last))
-            if trainer.state.global_step % settings.checkpoint_steps:  # else it has been measured
-                trainer.evaluate()
-    except (RuntimeError, OSError, SafetensorError) as error:
+    except (RuntimeError, MemoryError, OSError, SafetensorError) as error:
         _remove_unfinished(checkpoints)
         raise _explained(error, trainer.state.global_step, progress.kept, settings, checkpoints) from error
     finally:
@@ -253,7 +251,8 @@ class _Trainer(Trainer):
         logits = self._head(self._encoder.pooled(batch, model))
         loss = divergence(logits, inputs["target_features"], inputs["target_shares"], self._temperature)
         if not torch.isfinite(loss):
-            msg = f"The loss is not finite in step {self.state.global_step + 1}: use a lower learning rate."
+            step, folder = self.state.global_step + 1, self.args.output_dir
+            msg = f"The loss is not finite in step {step}: use a lower learning rate, and remove '{folder}'."
             raise TrainingError(msg)
         if model.training:
             self._tokens_since += int(batch.mask.sum())
@@ -271,7 +270,7 @@ class _Trainer(Trainer):
 
 
 class _Progress(TrainerCallback):
-    """Shows how far training is, and knows the last whole checkpoint."""
+    """Shows how far training is, knows the last whole checkpoint, and leaves no step out of the history."""
 
     def __init__(self, last: Path | None, *, progress_bar: bool) -> None:
         self.kept = last
@@ -284,6 +283,8 @@ class _Progress(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         self._bar.update(state.global_step - self._bar.n)
+        control.should_evaluate |= state.global_step >= state.max_steps  # older versions of transformers do not
+        control.should_log |= control.should_evaluate  # what is counted since the last entry is in no checkpoint
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:  # noqa: ARG002
         for name, label in (("loss", "loss"), ("eval_loss", "held out")):
@@ -392,8 +393,9 @@ def _remove_unfinished(checkpoints: Path) -> None:
 def _digest(
     encoder: LanguageModelEncoder, head: TokenDecoder, examples: Examples, held_out: Examples, settings: Settings
 ) -> str:
-    """Return a digest of all that the weights depend on."""
-    digest = hashlib.sha256(f"{version('keytok-haystack')} {json.dumps(asdict(settings))} {encoder.preset}".encode())
+    """Return a digest of all that the weights depend on, but for rounding."""
+    chosen = asdict(replace(settings, accumulate=1))  # to use less memory a run may go on in more parts
+    digest = hashlib.sha256(f"{version('keytok-haystack')} {json.dumps(chosen)} {encoder.preset}".encode())
     for checkpoint in (encoder.preset.checkpoint, *encoder.preset.adapters):
         update_with_model(digest, str(checkpoint))
     digest.update(np.ascontiguousarray(head.weight).data)
@@ -407,9 +409,9 @@ def _digest(
 def _explained(error: Exception, step: int, kept: Path | None, settings: Settings, checkpoints: Path) -> Exception:
     """Return an error that says what happened to a training, and what to do."""
     size = settings.batch_size // settings.accumulate
-    if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error):
         happened = f"There is not enough memory for {size} texts at a time in step {step + 1}: accumulate in more parts"
-    elif isinstance(error, OSError | SafetensorError) or "PytorchStreamWriter" in str(error):
+    elif isinstance(error, OSError | SafetensorError) or "inline_container" in str(error):  # where torch.save writes
         happened = f"The checkpoint of step {step} cannot be written ({error}): make room at '{checkpoints.parent}'"
     else:
         return error
