@@ -147,6 +147,7 @@ def copied_pages(tmp_path) -> Path:
         "docs/results.md",
         "docs/language-models.md",
         "docs/alignment-report.md",
+        "docs/training.md",
         "docs/results",
         "benchmarks/results",
     ):

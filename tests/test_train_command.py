@@ -22,7 +22,7 @@ from tiny_models import TEXTS
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.cli import main
 from keytok_haystack.cli import training as command
-from keytok_haystack.encoders import head_of
+from keytok_haystack.encoders import embed, head_of
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.training.settings import Settings, TargetRule
@@ -111,6 +111,15 @@ def test_the_record(trained: tuple[Path, dict[str, Any]], base: Path):
     held_out = [entry for entry in printed["training"]["history"] if "held_out_loss" in entry]
     assert [entry["step"] for entry in held_out] == [0, 6, 12, 18, 24]
     assert held_out[-1]["held_out_loss"] < 0.9 * held_out[0]["held_out_loss"]
+
+
+def test_what_was_embedded_to_judge_it_is_in_the_cache(trained: tuple[Path, dict[str, Any]], data: Path):
+    folder, printed = trained
+    documents = list(Collection.load(data, "dev").documents.values())
+    assert embed(documents, printed["embedder"], progress_bar=False).cached
+    (folder / "generation_config.json").write_text("{}")
+    assert not embed(documents, printed["embedder"], progress_bar=False).cached
+    (folder / "generation_config.json").unlink()
 
 
 def test_before_and_after(trained: tuple[Path, dict[str, Any]]):

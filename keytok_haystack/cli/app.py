@@ -20,6 +20,7 @@ from rich.text import Text
 
 from keytok_haystack.cli.fitting import Changes, timed_calibration, timed_fit
 from keytok_haystack.encoders import Embedded, embed, head_of, head_source, overview
+from keytok_haystack.encoders.cache import RECORD
 from keytok_haystack.engines import Engine, index_definition
 from keytok_haystack.evaluation import Collection, read_texts
 from keytok_haystack.model import KeyTokenModel, check_replaceable
@@ -574,7 +575,7 @@ def train_command(
     training.check_output(output, base)
     outcome = training.train_embedder(task, settings, collections, output)
     if as_json:
-        typer.echo((output / training.RECORD).read_text(encoding="utf-8"))
+        typer.echo((output / RECORD).read_text(encoding="utf-8"))
         return
     console.print(training.summary(outcome, task, output))
 

@@ -24,6 +24,7 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from keytok_haystack.encoders import embed, find_preset, head_of
+from keytok_haystack.encoders.cache import RECORD
 from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.encoders.presets import Role
@@ -40,7 +41,7 @@ from keytok_haystack.training.trainer import Examples, Trained, train
 from keytok_haystack.weighting import inverse_document_frequency
 
 KEY_TOKENS = "key_tokens"  # the folder of the key-token model, within that of the embedder
-RECORD, _PLOT = "training.json", "training.svg"
+_PLOT = "training.svg"
 _CALIBRATION_TEXTS = 512
 _CAUSAL = "prompt-eol"
 _SHOWN_TOKENS = 12
@@ -213,6 +214,7 @@ def train_embedder(task: Task, settings: Settings, collections: Sequence[Collect
     :param output: The folder. Beside it is that of the checkpoints, until the end.
     :raises TrainingError: As `train`.
     """
+    output = output.resolve()
     rows, held_out_rows = split(task.targets, settings.seed)
     held_out = [task.texts[row] for row in held_out_rows]
     before = task.judge(task.base, held_out, collections)
@@ -227,7 +229,7 @@ def train_embedder(task: Task, settings: Settings, collections: Sequence[Collect
         checkpoints=checkpoints,
         progress_bar=task.progress_bar,
     )
-    embedder = f"{task.base.partition(':')[0]}:{output.resolve()}"
+    embedder = f"{task.base.partition(':')[0]}:{output}"
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
         new = Path(temporary) / "new"
         unsupported = _save(encoder, new)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _MODEL_FILES = (".json", ".safetensors", ".bin", ".txt", ".model", ".gguf")
+RECORD = "training.json"  # of how a model was trained and what it is good for: none of its files
 
 
 def cache_folder() -> Path:
@@ -27,7 +28,9 @@ def update_with_model(digest: Any, path_or_id: str) -> None:
     if not path.exists():
         digest.update(path_or_id.encode())
         return
-    files = sorted(each for each in path.rglob("*") if each.suffix in _MODEL_FILES) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(each for each in path.rglob("*") if each.suffix in _MODEL_FILES and each.name != RECORD)
     for file in files:
         digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as content:
