@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tiny_models import TEXTS
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.cli import main
 from keytok_haystack.cli import training as command
-from keytok_haystack.encoders import embed, head_of
+from keytok_haystack.encoders import PRESETS, embed, head_of
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.training.settings import Settings, TargetRule
@@ -36,8 +37,9 @@ Tiny = Callable[[str], Path]
 
 WORDS = " ".join(TEXTS).replace(".", " ").split()
 SETTINGS = {"epochs": 3.0, "batch_size": 8, "checkpoint_steps": 6, "learning_rate": 0.01}
-RULE = {"min_df": 2, "max_df": 0.5}
-OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in (SETTINGS | RULE).items()] + ["--stop-words=none"]
+RULE = {"kind": "both", "min_df": 2, "max_df": 0.5}
+CHOSEN = SETTINGS | {"targets": "both", "min_df": 2, "max_df": 0.5, "stop_words": "none"}
+OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in CHOSEN.items()]
 
 
 def beir(folder: Path, *, documents: int = 60) -> Path:
@@ -106,7 +108,7 @@ def test_the_record(trained: tuple[Path, dict[str, Any]], base: Path):
     assert printed["embedder"] == f"prompt-eol:{folder}"
     assert printed["texts"] == {"trained_on": 57, "given": 60}
     assert printed["settings"] | SETTINGS | {"method": "lora"} == printed["settings"]
-    assert printed["targets"] == {"kind": "both", "share": 0.5, "stop_words": 0} | RULE
+    assert printed["targets"] == {"share": 0.5, "stop_words": 0} | RULE
     assert printed["training"]["steps"] == 24  # three times 8
     held_out = [entry for entry in printed["training"]["history"] if "held_out_loss" in entry]
     assert [entry["step"] for entry in held_out] == [0, 6, 12, 18, 24]
@@ -200,7 +202,12 @@ def test_the_same_command_replaces_the_result(
 ):
     folder, _ = trained
     output = Path(shutil.copytree(folder, tmp_path / "trained"))
-    (output / "of_before").touch()
+    of_another = output / "1_Pooling" / "letter.txt"
+    of_another.touch()
+    code, _, err = keytok("train", data, "--model", base, "--output", output, *OPTIONS)
+    assert (code, of_another.exists()) == (2, True)
+    assert "has what keytok train has not written" in err
+    of_another.unlink()
     code, out, err = keytok("train", data, "--model", base, "--output", output, *OPTIONS)
     assert code == 0, err
     old, new = files(folder), files(output)
@@ -210,6 +217,56 @@ def test_the_same_command_replaces_the_result(
     assert [path.name for path in tmp_path.iterdir()] == ["trained"]
     for said in ("24 steps", "lora", "57 texts", "divergence of held-out texts from their targets", "Spearman"):
         assert said in out
+
+
+def test_an_interruption_while_the_result_is_judged(
+    data: Path, base: Path, tmp_path: Path, keytok: Keytok, monkeypatch: pytest.MonkeyPatch
+):
+    """The result is there, and the same command only judges it."""
+    output = tmp_path / "trained"
+    judge = command.Task.judge
+
+    def interrupted(task: command.Task, embedder: str, *others: Any) -> Any:
+        if str(output) in embedder:
+            raise OSError(embedder)
+        return judge(task, embedder, *others)
+
+    monkeypatch.setattr(command.Task, "judge", interrupted)
+    code, _, err = keytok("train", data, "--model", base, "--output", output, *OPTIONS)
+    assert (code, err) == (2, f"error: prompt-eol:{output}\n")
+    before = json.loads((output / "training.json").read_text())
+    assert before["after"] is None
+    monkeypatch.setattr(command.Task, "judge", judge)
+    code, _, err = keytok("train", data, "--model", base, "--output", output, *OPTIONS)
+    assert code == 0, err
+    after = json.loads((output / "training.json").read_text())
+    assert after["after"]["alignment"]["hit_at_k"] > 0
+    assert [after["training"][name] for name in ("steps", "seconds", "tokens")] == [
+        before["training"][name] for name in ("steps", "seconds", "tokens")
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["trained"]
+
+
+def test_scaled_embeddings_are_taught_as_hidden_states(tiny: Tiny, texts: list[str], monkeypatch: pytest.MonkeyPatch):
+    """The softmax of what a head makes of unit vectors would be flat."""
+    monkeypatch.setitem(PRESETS, "unscaled", replace(PRESETS["qwen3-embedding-0.6b"], normalize=False))
+    rule = TargetRule("model", min_df=2, max_df=0.5)
+    scaled, unscaled = (
+        command.Task(f"{name}:{tiny('qwen3')}", texts, rule, None, None, False).targets
+        for name in ("qwen3-embedding-0.6b", "unscaled")
+    )
+    assert abs(scaled - unscaled).max() < 1e-6
+
+
+def test_the_head_stays_with_the_embedder(trained: tuple[Path, dict[str, Any]], base: Path):
+    folder, printed = trained
+    before, after = head_of(f"prompt-eol:{base}"), head_of(printed["embedder"])
+    assert after.vocabulary.features == before.vocabulary.features
+    np.testing.assert_array_equal(after.decoder.weight, before.decoder.weight)
+    assert vars(after.decoder.preparation) == vars(before.decoder.preparation)
+    assert (after.idf, after.spectrum, after.source) == (None, None, before.source)
+    with pytest.raises(ValueError, match="is what is to be trained"):
+        command.check_output(folder, printed["embedder"])
 
 
 def test_a_full_disk_at_the_end(
@@ -324,7 +381,7 @@ def test_outputs_that_are_something_else(refused: Callable[..., str], base: Path
     occupied = tmp_path / "letters"
     occupied.mkdir()
     (occupied / "letter.txt").write_text("Dear Ada")
-    told = "exists and is not what keytok train has written, so it is not replaced: choose another path."
+    told = "has what keytok train has not written, so it is not replaced: choose another path."
     assert refused(output=occupied) == f"'{occupied}' {told}"
     assert refused(output=occupied / "letter.txt") == f"'{occupied / 'letter.txt'}' {told}"
     assert refused(output=base) == f"'{base}' is what is to be trained: choose another folder for the result."

@@ -562,9 +562,8 @@ def train_command(
     )
     rule = TargetRule(targets, share, min_df, max_df, training.stop_words(stop_words))
     collections = training.collections_of(evaluate_on or ())
-    task = training.Task(
-        base, training.texts_of(data), rule, max_tokens, "bfloat16" if bf16 else None, _is_interactive()
-    )
+    dtype = {True: "bfloat16", False: "float32", None: None}[bf16]
+    task = training.Task(base, training.texts_of(data), rule, max_tokens, dtype, _is_interactive())
     console = Console(highlight=False)
     if show_targets is not None:
         console.print(training.targets_table(task, show_targets))

@@ -5,7 +5,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -26,6 +25,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from keytok_haystack.encoders import embed, find_preset, head_of
 from keytok_haystack.encoders.cache import RECORD
 from keytok_haystack.encoders.gguf import unpacked
+from keytok_haystack.encoders.heads import KEY_TOKENS
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.encoders.presets import Role
 from keytok_haystack.encoders.sentence_transformers_folder import UnsupportedEmbedderError, write_modules
@@ -37,10 +37,9 @@ from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sources import calibrate
 from keytok_haystack.training.settings import Settings, TargetRule
 from keytok_haystack.training.task import described, make_targets, split
-from keytok_haystack.training.trainer import Examples, Trained, train
+from keytok_haystack.training.trainer import Examples, Trained, train, without_bars
 from keytok_haystack.weighting import inverse_document_frequency
 
-KEY_TOKENS = "key_tokens"  # the folder of the key-token model, within that of the embedder
 _PLOT = "training.svg"
 _CALIBRATION_TEXTS = 512
 _CAUSAL = "prompt-eol"
@@ -75,7 +74,7 @@ class Task:
     @cached_property
     def targets(self) -> csr_array:
         """What the embeddings should say, shape `(n, V)`."""
-        return make_targets(self.rule, self.head, self.texts, lambda texts: self.embed(self.base, texts))
+        return make_targets(self.rule, self.head, self.texts, self._pool)
 
     def embed(self, embedder: str, texts: Sequence[str], role: Role = "document") -> NDArray[np.float32]:
         """Embed texts as in training, with the base or what it has become."""
@@ -87,6 +86,14 @@ class Task:
             dtype=self.dtype,
             progress_bar=self.progress_bar,
         ).embeddings
+
+    def _pool(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return what the base pools of texts, which is its embeddings if these are not scaled."""
+        preset = find_preset(self.base)
+        if preset is None or not preset.normalize:
+            return self.embed(self.base, texts)
+        encoder = LanguageModelEncoder(self.base, max_tokens=self.max_tokens, dtype=self.dtype)
+        return encoder.encode(texts, scaled=False, progress_bar=self.progress_bar)
 
     def judge(self, embedder: str, held_out: Sequence[str], collections: Sequence[Collection]) -> EmbedderQuality:
         """Measure the base, or what it has become."""
@@ -160,11 +167,11 @@ def stop_words(source: str) -> frozenset[str]:
 
 def texts_of(data: Sequence[Path]) -> list[str]:
     """
-    Read the texts to train on, without those that are empty.
+    Read the texts to train on, each once, without those that are empty.
 
     :raises ValueError: There are none.
     """
-    texts = [text for file in data for text in read_texts(file) if text.strip()]
+    texts = list(dict.fromkeys(text for file in data for text in read_texts(file) if text.strip()))
     if not texts:
         msg = f"There are no texts to train on: {', '.join(map(str, data))} has none, or only empty ones."
         raise ValueError(msg)
@@ -199,9 +206,21 @@ def check_output(output: Path, base: str) -> None:
     if preset is not None and Path(str(preset.checkpoint)).resolve() == output.resolve():
         msg = f"'{output}' is what is to be trained: choose another folder for the result."
         raise ValueError(msg)
-    if output.exists() and not (output.is_dir() and (not any(output.iterdir()) or (output / RECORD).is_file())):
-        msg = f"'{output}' exists and is not what keytok train has written, so it is not replaced: choose another path."
+    if output.exists() and not _is_replaceable(output):
+        msg = f"'{output}' has what keytok train has not written, so it is not replaced: choose another path."
         raise FileExistsError(msg)
+
+
+def _is_replaceable(output: Path) -> bool:
+    """Whether a path holds nothing but what an earlier training has written, or nothing at all."""
+    if not output.is_dir():
+        return False
+    files = _files(output)
+    try:
+        written = json.loads((output / RECORD).read_text(encoding="utf-8"))["files"] if files else []
+        return files <= set(written)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def train_embedder(task: Task, settings: Settings, collections: Sequence[Collection], output: Path) -> Outcome:
@@ -218,7 +237,7 @@ def train_embedder(task: Task, settings: Settings, collections: Sequence[Collect
     rows, held_out_rows = split(task.targets, settings.seed)
     held_out = [task.texts[row] for row in held_out_rows]
     before = task.judge(task.base, held_out, collections)
-    encoder = LanguageModelEncoder(task.base, max_tokens=task.max_tokens)
+    encoder = LanguageModelEncoder(task.base, max_tokens=task.max_tokens, dtype="float32")
     checkpoints = output.with_name(f".{output.name}.training")
     trained = train(
         encoder,
@@ -230,19 +249,20 @@ def train_embedder(task: Task, settings: Settings, collections: Sequence[Collect
         progress_bar=task.progress_bar,
     )
     embedder = f"{task.base.partition(':')[0]}:{output}"
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-        new = Path(temporary) / "new"
-        unsupported = _save(encoder, new)
-        _calibrated(task, encoder, rows, embedder).save(new / KEY_TOKENS)
-        del encoder  # it is loaded again
-        _draw(trained, new / _PLOT)
-        _write_record(new, task, settings, outcome := Outcome(embedder, trained, len(rows), before, None, unsupported))
-        if output.exists():
-            shutil.rmtree(output)
-        new.replace(output)
-    shutil.rmtree(checkpoints)
+    new = checkpoints / "result"
+    shutil.rmtree(new, ignore_errors=True)  # of an attempt that was interrupted
+    unsupported = _save(encoder, new)
+    _calibrated(task, encoder, rows, embedder).save(new / KEY_TOKENS)
+    del encoder  # it is loaded again
+    _draw(trained, new / _PLOT)
+    outcome = Outcome(embedder, trained, len(rows), before, None, unsupported)
+    _write_record(new, task, outcome)
+    if output.exists():
+        shutil.rmtree(output)
+    new.replace(output)
     outcome = replace(outcome, after=task.judge(embedder, held_out, collections))
-    _write_record(output, task, settings, outcome)
+    _write_record(output, task, outcome)
+    shutil.rmtree(checkpoints)
     return outcome
 
 
@@ -265,7 +285,7 @@ def summary(outcome: Outcome, task: Task, output: Path) -> Group:
     held_out = [entry["held_out_loss"] for entry in trained.history if "held_out_loss" in entry]
     lines = [
         f"[bold]{escape(str(output))}[/bold]: {trained.steps:,} steps in {trained.seconds / 60:.1f} min, {rate}",
-        f"{outcome.texts:,} texts; {trained.parameters:,} numbers trained ({trained.method})",
+        f"{outcome.texts:,} texts; {trained.parameters:,} numbers trained ({trained.settings.method})",
         f"divergence of held-out texts from their targets: {held_out[0]:.3f} -> {held_out[-1]:.3f} nats",
     ]
     if left_out := len(task.texts) - np.count_nonzero(np.diff(task.targets.indptr)):
@@ -301,12 +321,15 @@ def _save(encoder: LanguageModelEncoder, folder: Path) -> str | None:
     :raises OSError: It cannot be written.
     """
     try:
-        encoder.network.save_pretrained(folder)
+        with without_bars():
+            encoder.network.save_pretrained(folder)
     except SafetensorError as error:
         msg = f"The trained embedder cannot be written ({error}): make room at '{folder.parent.parent}', and run again."
         raise OSError(msg) from error
     encoder.tokenizer.model_max_length = encoder.max_tokens  # longer inputs it has not been trained on
     encoder.tokenizer.save_pretrained(folder)
+    for file in folder.glob("*.safetensors"):  # which safetensors lets nobody else read
+        file.chmod((folder / "config.json").stat().st_mode)
     try:
         write_modules(folder, encoder)
     except UnsupportedEmbedderError as error:
@@ -314,21 +337,26 @@ def _save(encoder: LanguageModelEncoder, folder: Path) -> str | None:
     return None
 
 
-def _write_record(folder: Path, task: Task, settings: Settings, outcome: Outcome) -> None:
-    """Write all numbers as JSON."""
-    trained = outcome.trained
+def _write_record(folder: Path, task: Task, outcome: Outcome) -> None:
+    """Write all numbers as JSON, and which files there are."""
+    trained = asdict(outcome.trained)
     record = {
         "base": task.base,
         "embedder": outcome.embedder,
         "targets": asdict(task.rule) | {"stop_words": len(task.rule.stop_words)},
         "max_tokens": task.max_tokens,
-        "settings": asdict(settings) | {"method": trained.method},
+        "settings": trained.pop("settings"),
         "texts": {"trained_on": outcome.texts, "given": len(task.texts)},
-        "training": rounded(asdict(trained)),
+        "training": rounded(trained),
         "before": outcome.before.to_dict(),
         "after": outcome.after and outcome.after.to_dict(),
+        "files": sorted(_files(folder) | {RECORD}),
     }
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _files(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()}
 
 
 def _draw(trained: Trained, file: Path) -> None:

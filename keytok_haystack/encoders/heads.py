@@ -3,11 +3,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The head that decodes an embedder's embeddings."""
 
+from pathlib import Path
+
+from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.encoders.presets import find_preset
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sources import CheckpointError, from_language_model, from_masked_lm, from_word_embeddings
 from keytok_haystack.sources.checkpoint import Checkpoint
+from keytok_haystack.spectrum import Preparation
+
+KEY_TOKENS = "key_tokens"
+"""The folder of the key-token model within that of an embedder that `keytok train` has written."""
 
 
 def head_of(embedder: str, *, local_files_only: bool = False, fold: bool = True) -> KeyTokenModel:
@@ -15,7 +22,8 @@ def head_of(embedder: str, *, local_files_only: bool = False, fold: bool = True)
     Read the head that decodes an embedder's embeddings.
 
     It is the LM head of the embedder or its backbone, the masked-language-model head of an encoder, or of one without a
-    head its word embeddings, which heads are tied to.
+    head its word embeddings, which heads are tied to. Of an embedder that `keytok train` has written it is the head
+    that it was trained with, which is beside it.
 
     :param embedder: As for `embed`.
     :param local_files_only: Take files of a model on the hub from the local cache only.
@@ -24,6 +32,12 @@ def head_of(embedder: str, *, local_files_only: bool = False, fold: bool = True)
     :raises CheckpointError: There is no such head, or it cannot be read.
     """
     source = head_source(embedder)
+    kept = Path(source) / KEY_TOKENS
+    if fold and kept.is_dir():
+        model = KeyTokenModel.load(kept)
+        transform = model.decoder.preparation.transform
+        decoder = TokenDecoder(model.decoder.weight, Preparation(normalize=transform is None, transform=transform))
+        return KeyTokenModel(model.vocabulary, decoder, source=model.source)
     tied = Checkpoint.open(source, local_files_only=local_files_only).config.get("tie_word_embeddings", True)
     readers = [from_language_model, from_masked_lm, from_word_embeddings]
     errors = []

@@ -110,6 +110,7 @@ class LanguageModelEncoder:
         role: Role = "document",
         instruction: str | None = None,
         *,
+        scaled: bool = True,
         progress_bar: bool = False,
     ) -> NDArray[np.float32]:
         """
@@ -119,6 +120,7 @@ class LanguageModelEncoder:
         :param role: Whether they are documents or queries.
         :param instruction: What to embed them with in place of the preset's instruction for queries; an empty one
             embeds queries as documents are.
+        :param scaled: Whether embeddings have unit length where the preset says so.
         :param progress_bar: Whether to show a progress bar.
         :returns: Shape `(n, d)`.
         :raises ValueError: The preset takes no instruction, the instruction leaves no room for a text, a text is not of
@@ -144,7 +146,7 @@ class LanguageModelEncoder:
                 "use the dtype bfloat16 or float32."
             )
             raise ValueError(msg)
-        return Preparation(normalize=self.preset.normalize)(embeddings)
+        return Preparation(normalize=self.preset.normalize and scaled)(embeddings)
 
     def inputs(self, texts: Sequence[str], role: Role = "document", instruction: str | None = None) -> list[Input]:
         """

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from keytok_haystack.alignment import Alignment, alignments_among
 from keytok_haystack.encoders.presets import Role
-from keytok_haystack.evaluation.alignment_report import HIT_AT, ndcg, token_class
+from keytok_haystack.evaluation.alignment_report import HIT_AT, ndcg, token_class, unprepared
 from keytok_haystack.evaluation.collection import Collection
 from keytok_haystack.evaluation.experiment import rounded
 from keytok_haystack.model import KeyTokenModel
@@ -108,7 +108,7 @@ def judge(
     features = head.vocabulary.features[: len(head.decoder)]
     content = np.flatnonzero([token_class(feature) == "content" for feature in features])
     everything, content_alone = alignments_among(
-        head.decoder,
+        unprepared(head),
         head.vocabulary,
         embed(held_out, "document"),
         held_out,

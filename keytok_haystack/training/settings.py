@@ -23,7 +23,7 @@ class TargetRule:
     :param stop_words: Tokens that are left out, in lower case.
     """
 
-    kind: Kind = "both"
+    kind: Kind = "data"
     share: float = 0.5
     min_df: int = 2
     max_df: float = 0.1

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from keytok_haystack.sparse import scale_columns, scale_rows, strongest
+from keytok_haystack.sparse import row_maxima, scale_columns, scale_rows, strongest
 from keytok_haystack.weighting import inverse_document_frequency
 
 _MODEL_TOKENS = 20
@@ -64,10 +64,7 @@ def model_derived(aligned: csr_array, kept: NDArray[np.bool_], k: int = _MODEL_T
     :returns: Shape `(n, V)`; the row of a text of which nothing is left is empty.
     """
     chosen = strongest(_without_zeros(scale_columns(aligned, kept.astype(np.float32))), k)
-    lengths = np.diff(chosen.indptr)
-    largest = np.zeros(len(lengths), dtype=np.float32)
-    largest[lengths > 0] = np.maximum.reduceat(chosen.data, chosen.indptr[:-1][lengths > 0]) if chosen.nnz else 0
-    raised = np.exp(chosen.data - np.repeat(largest, lengths))
+    raised = np.exp(chosen.data - np.repeat(row_maxima(chosen), np.diff(chosen.indptr)))
     return _distributions(csr_array((raised, chosen.indices, chosen.indptr), shape=chosen.shape))
 
 

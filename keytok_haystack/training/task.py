@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From texts and an embedder to what its embeddings should say of them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +29,7 @@ def make_targets(
     rule: TargetRule,
     head: KeyTokenModel,
     texts: Sequence[str],
-    embed: Callable[[Sequence[str]], NDArray[np.float32]],
+    pool: Callable[[Sequence[str]], NDArray[np.float32]],
 ) -> csr_array:
     """
     Return what the embeddings of texts should say.
@@ -37,8 +37,8 @@ def make_targets(
     :param rule: How targets are made.
     :param head: What reads the embeddings, as `head_of` gives it.
     :param texts: The `n` texts.
-    :param embed: The embedder before training, from texts to embeddings, shape `(n, d)`; not called for targets of
-        texts' own tokens.
+    :param pool: The embedder before training, from texts to pooled hidden states, shape `(n, d)`, not scaled, since
+        their length says how sure the head is; not called for targets of texts' own tokens.
     :returns: Shape `(n, V)`, rows of sum 1, but for texts of which filters have left nothing: theirs are empty.
     :raises NoTargetsError: Filters have left targets of fewer than 2 texts.
     """
@@ -52,7 +52,7 @@ def make_targets(
         counts = csr_array(head.vocabulary.literal_counts(texts)[:, : len(features)])
         made.append(data_driven(counts, kept(counts)))
     if rule.kind != "data":
-        aligned = _without_pc1(head.decoder, embeddings := embed(texts)).top_k(embeddings, _ALIGNED)
+        aligned = _without_pc1(head.decoder, states := pool(texts)).top_k(states, _ALIGNED)
         made.append(model_derived(aligned, kept(aligned)))
     targets = made[0] if len(made) == 1 else mixture(made[0], made[1], rule.share)
     if np.count_nonzero(np.diff(targets.indptr)) < 2:
@@ -72,13 +72,13 @@ def split(targets: csr_array, seed: int) -> tuple[NDArray[np.int64], NDArray[np.
     return np.sort(order[size:]), np.sort(order[:size])
 
 
-def described(targets: csr_array, head: KeyTokenModel, rows: Sequence[int]) -> Iterator[dict[str, float]]:
-    """Go through some rows of targets as `{feature: share}`, largest first."""
-    yield from rows_to_dicts(csr_array(targets[list(rows)]), head.vocabulary.features)
+def described(targets: csr_array, head: KeyTokenModel, rows: Sequence[int]) -> list[dict[str, float]]:
+    """Return some rows of targets as `{feature: share}`, largest first."""
+    return rows_to_dicts(csr_array(targets[list(rows)]), head.vocabulary.features)
 
 
-def _without_pc1(decoder: TokenDecoder, embeddings: NDArray[np.float32]) -> TokenDecoder:
-    """Return the decoder that reads hidden states without their first principal component, not scaled."""
-    removal = Spectrum.from_embeddings(embeddings).removal()
+def _without_pc1(decoder: TokenDecoder, states: NDArray[np.float32]) -> TokenDecoder:
+    """Return the decoder that reads hidden states, shape `(n, d)`, without their first principal component."""
+    removal = Spectrum.from_embeddings(states).removal()
     transform = decoder.preparation.transform
     return TokenDecoder(decoder.weight, replace(removal, normalize=False, transform=transform))

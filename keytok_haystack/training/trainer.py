@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import time
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ class Trained:
     """
     What training has come to.
 
-    :param method: How it was trained.
+    :param settings: How it was trained, defaults filled in.
     :param parameters: How many numbers were trained.
     :param steps: How many steps were taken.
     :param tokens: How many tokens went through the model, without padding.
@@ -92,7 +93,7 @@ class Trained:
         `{"step", "held_out_loss"}`, in order.
     """
 
-    method: Method
+    settings: Settings
     parameters: int
     steps: int
     tokens: int
@@ -127,21 +128,23 @@ def train(
         loss is not finite, a step does not fit into memory, or a checkpoint cannot be written. The last checkpoint is
         kept.
     """
-    method = settings.method or _method(encoder)
+    settings = resolved(settings, encoder)
     last = _claim(checkpoints, _digest(encoder, head, examples, held_out, settings))
     torch.manual_seed(settings.seed)  # the first weights of LoRA are random
-    if method == "full":
+    if settings.method == "full":
         encoder.network.float()  # small changes would be lost in a smaller type
-    network = _trainable(encoder.network, method, settings)
+    network = _trainable(encoder.network, settings)
     progress = _Progress(last, progress_bar=progress_bar)
     trainer = _Trainer(encoder, network, head, examples, held_out, settings, checkpoints, resumed=last is not None)
     trainer.add_callback(progress)
     try:
-        with _without_bars():  # of writing each checkpoint
+        with without_bars():  # of writing each checkpoint
             trainer.train(resume_from_checkpoint=None if last is None else str(last))
     except (RuntimeError, MemoryError, OSError, SafetensorError) as error:
         _remove_unfinished(checkpoints)
-        raise _explained(error, trainer.state.global_step, progress.kept, settings, checkpoints) from error
+        if message := _explanation(error, trainer.state.global_step, progress.kept, settings, checkpoints):
+            raise TrainingError(message) from error
+        raise
     finally:
         progress.close()
     if isinstance(network, PeftModel):
@@ -149,7 +152,7 @@ def train(
     encoder.network.requires_grad_(requires_grad=False).eval()
     history = [_readable(entry) for entry in trainer.state.log_history if {"loss", "eval_loss"} & set(entry)]
     return Trained(
-        method,
+        settings,
         sum(parameter.numel() for parameter in trainer.trained),
         trainer.state.global_step,
         int(trainer.tokens),
@@ -173,7 +176,6 @@ class _Trainer(Trainer):
         *,
         resumed: bool,
     ) -> None:
-        method: Method = "lora" if isinstance(network, PeftModel) else "full"
         self._encoder = encoder
         self._head = Head(head).to(encoder.device)
         self._temperature = settings.temperature
@@ -186,11 +188,11 @@ class _Trainer(Trainer):
             per_device_eval_batch_size=settings.batch_size // settings.accumulate,
             gradient_accumulation_steps=settings.accumulate,
             num_train_epochs=settings.epochs,
-            learning_rate=settings.learning_rate or _DEFAULT_RATE[method],
+            learning_rate=cast("float", settings.learning_rate),
             lr_scheduler_type="cosine",
             warmup_steps=_WARM_UP,
             max_grad_norm=1.0,
-            bf16=_mixed(encoder) if settings.bf16 is None else settings.bf16,
+            bf16=bool(settings.bf16),
             seed=settings.seed,
             use_cpu=encoder.device.type == "cpu",
             logging_strategy="steps",
@@ -208,6 +210,10 @@ class _Trainer(Trainer):
             disable_tqdm=True,
             report_to="none",
         )
+        if arguments.world_size > 1:
+            msg = "Training runs in one process: start it without torchrun or accelerate launch."
+            raise TrainingError(msg)
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # steps have the same texts on every machine
         super().__init__(
             model=network,
             args=arguments,
@@ -294,6 +300,7 @@ class _Progress(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         self.kept = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        os.sync()  # all that is in it is on the disk before the mark is
         (self.kept / _COMPLETE).touch()
 
     def close(self) -> None:
@@ -301,7 +308,7 @@ class _Progress(TrainerCallback):
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Show none of transformers' own progress bars."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -312,15 +319,23 @@ def _without_bars() -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _method(encoder: LanguageModelEncoder) -> Method:
-    return "full" if encoder.looks_ahead() and not encoder.preset.bidirectional else "lora"
+def resolved(settings: Settings, encoder: LanguageModelEncoder) -> Settings:
+    """Return settings with the defaults that suit an encoder in the places of None."""
+    is_encoder = encoder.looks_ahead() and not encoder.preset.bidirectional
+    method = settings.method or ("full" if is_encoder else "lora")
+    gpu = encoder.device.type == "cuda"
+    return replace(
+        settings,
+        method=method,
+        layers=settings.layers or _DEFAULT_LAYERS[method],
+        learning_rate=settings.learning_rate or _DEFAULT_RATE[method],
+        bf16=gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        if settings.bf16 is None
+        else settings.bf16,
+    )
 
 
-def _mixed(encoder: LanguageModelEncoder) -> bool:
-    return encoder.device.type == "cuda" and torch.cuda.is_bf16_supported()
-
-
-def _trainable(network: Any, method: Method, settings: Settings) -> Any:
+def _trainable(network: Any, settings: Settings) -> Any:
     """
     Choose what is trained of a network: its last layers.
 
@@ -330,10 +345,9 @@ def _trainable(network: Any, method: Method, settings: Settings) -> Any:
     :returns: The network itself, or LoRA around it.
     """
     count = int(network.config.get_text_config().num_hidden_layers)
-    share = settings.layers or _DEFAULT_LAYERS[method]
-    first = min(count - 1, round(count * (1 - share)))
+    first = min(count - 1, round(count * (1 - cast("float", settings.layers))))
     network.requires_grad_(requires_grad=False)
-    if method == "full":
+    if settings.method == "full":
         chosen = [parameter for name, parameter in network.named_parameters() if _layer(name) >= first]
         for parameter in chosen:
             parameter.requires_grad = True
@@ -348,9 +362,11 @@ def _trainable(network: Any, method: Method, settings: Settings) -> Any:
     if not matrices:
         raise TrainingError(_NO_LAYERS)
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # what peft asks transformers is renamed
-        return get_peft_model(
+        adapted = get_peft_model(
             network, LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules=matrices)
         )
+    adapted.peft_config["default"].base_model_name_or_path = None  # of which peft would ask the hub at each checkpoint
+    return adapted
 
 
 def _layer(name: str) -> int:
@@ -367,15 +383,16 @@ def _claim(checkpoints: Path, digest: str) -> Path | None:
     """
     mark = checkpoints / _DIGEST
     whole = _whole(checkpoints)
-    if whole and mark.is_file() and mark.read_text() != digest:
+    if whole and not (mark.is_file() and mark.read_text() == digest):
         msg = (
             f"'{checkpoints}' has checkpoints of another training, with other texts or settings: finish that with the "
             "same command as before, or remove the folder."
         )
         raise TrainingError(msg)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    mark.write_text(digest)
     _remove_unfinished(checkpoints)
+    if not whole:  # else it is there, and stays even if the disk is full
+        mark.write_text(digest)
     return whole[-1] if whole else None
 
 
@@ -406,18 +423,18 @@ def _digest(
     return digest.hexdigest()
 
 
-def _explained(error: Exception, step: int, kept: Path | None, settings: Settings, checkpoints: Path) -> Exception:
-    """Return an error that says what happened to a training, and what to do."""
+def _explanation(error: Exception, step: int, kept: Path | None, settings: Settings, checkpoints: Path) -> str | None:
+    """Return what happened to a training, and what to do; None if that is not known."""
     size = settings.batch_size // settings.accumulate
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error):
         happened = f"There is not enough memory for {size} texts at a time in step {step + 1}: accumulate in more parts"
     elif isinstance(error, OSError | SafetensorError) or "inline_container" in str(error):  # where torch.save writes
         happened = f"The checkpoint of step {step} cannot be written ({error}): make room at '{checkpoints.parent}'"
     else:
-        return error
+        return None
     if kept is None:
-        return TrainingError(f"{happened}, and start again. There is no checkpoint yet.")
-    return TrainingError(f"{happened}, and run the command again: it goes on from '{kept}'.")
+        return f"{happened}, and start again. There is no checkpoint yet."
+    return f"{happened}, and run the command again: it goes on from '{kept}'."
 
 
 def _readable(entry: dict[str, float]) -> dict[str, float]:
