@@ -222,6 +222,7 @@ class _Trainer(Trainer):
             eval_dataset=held_out,
         )
         self.model_accepts_loss_kwargs = False  # the loss is a mean over a step's part, and so is their mean
+        self.accelerator.gradient_accumulation_steps = 1  # older versions would divide by their number twice
         self.remove_callback(PrinterCallback)
 
     @property
