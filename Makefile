@@ -16,11 +16,12 @@ demo: $(VENV)/.installed ## Run the main job on a real collection
 test: $(VENV)/.installed ## Run all tests
 	@$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-# without tests of pages, of what takes minutes, and of how engines behave, whatever the client
+# without tests of pages, of what takes minutes, of how engines behave, whatever the client, and of training, which goes
+# on exactly where it was in later versions only
 test-lowest: $(LOWEST)/.installed ## Run the tests on the lowest versions of the direct dependencies
 	@$(LOWEST)/bin/python -m pytest \
 		$(addprefix --ignore=tests/test_,backfill.py backfill_faults.py cluster.py docs.py engine_failures.py \
-			engine_faults.py engine_pipelines.py engine_truth.py launcher.py mapping_command.py refine.py)
+			engine_faults.py engine_pipelines.py engine_truth.py launcher.py mapping_command.py refine.py training.py)
 
 lint: $(VENV)/.installed ## Check style, types and the direction of imports
 	@$(VENV)/bin/ruff check .
