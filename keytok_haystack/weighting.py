@@ -99,6 +99,11 @@ def inverse_document_frequency(frequency: NDArray[np.number], count: int) -> NDA
     return idf
 
 
+def idf_of(counts: csr_array) -> NDArray[np.float32]:
+    """Return the `inverse_document_frequency` of features in texts, shape `(V,)`, from their counts, shape `(n, V)`."""
+    return inverse_document_frequency(np.bincount(counts.indices, minlength=counts.shape[1]), counts.shape[0])
+
+
 def root_frequencies(counts: csr_array) -> csr_array:
     """
     Return the square root of each text's unigram distribution, `sqrt(tf / length)`: rows of unit length.

@@ -30,6 +30,7 @@ from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.encoders.presets import Role
 from keytok_haystack.encoders.sentence_transformers_folder import UnsupportedEmbedderError, write_modules
 from keytok_haystack.evaluation import Collection, read_texts
+from keytok_haystack.evaluation.alignment_report import evenly
 from keytok_haystack.evaluation.embedder_quality import EmbedderQuality, comparison, judge
 from keytok_haystack.evaluation.experiment import rounded
 from keytok_haystack.evaluation.report import OTHERS, OURS
@@ -38,7 +39,7 @@ from keytok_haystack.sources import calibrate
 from keytok_haystack.training.settings import Settings, TargetRule
 from keytok_haystack.training.task import described, make_targets, split
 from keytok_haystack.training.trainer import Examples, Trained, train, without_bars
-from keytok_haystack.weighting import inverse_document_frequency
+from keytok_haystack.weighting import idf_of
 
 _PLOT = "training.svg"
 _CALIBRATION_TEXTS = 512
@@ -268,7 +269,7 @@ def train_embedder(task: Task, settings: Settings, collections: Sequence[Collect
 
 def targets_table(task: Task, count: int) -> Table:
     """Return some texts and what their embeddings should say, as a table for the terminal."""
-    rows = np.unique(np.linspace(0, len(task.texts) - 1, count).astype(int)).tolist()
+    rows = evenly(len(task.texts), count).tolist()
     table = Table("text", "target", box=None, header_style="dim", padding=(0, 2, 1, 0))
     for row, target in zip(rows, described(task.targets, task.head, rows), strict=True):
         shares = "  ".join(f"{feature}\u00a0{share:.3f}" for feature, share in list(target.items())[:_SHOWN_TOKENS])
@@ -309,9 +310,7 @@ def _calibrated(task: Task, encoder: LanguageModelEncoder, rows: NDArray[np.int6
     embeddings = encoder.encode([task.texts[row] for row in sample])
     model = calibrate(task.head, embeddings, embedder=embedder)
     counts = model.vocabulary.literal_counts(task.texts)
-    frequency = np.bincount(counts.indices, minlength=len(model.vocabulary))
-    idf = inverse_document_frequency(frequency, len(task.texts))
-    return replace(model, idf=idf).scaled_to(embeddings, csr_array(counts[sample]))
+    return replace(model, idf=idf_of(counts)).scaled_to(embeddings, csr_array(counts[sample]))
 
 
 def _save(encoder: LanguageModelEncoder, folder: Path) -> str | None:
@@ -369,8 +368,10 @@ def _draw(trained: Trained, file: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for name, label, color in (("loss", "training", OTHERS), ("held_out_loss", "held out", OURS)):
         points = [(entry["step"], entry[name]) for entry in trained.history if name in entry]
-        axes.plot(*zip(*points, strict=True), label=label, color=color, marker="o" if name != "loss" else None, ms=4)
-        axes.annotate(f"{points[-1][1]:.2f}", points[-1], xytext=(4, 4), textcoords="offset points", color=color)
+        at_the_end = f"{label}, at the end {points[-1][1]:.2f}"  # beside the lines the two would overlap
+        axes.plot(
+            *zip(*points, strict=True), label=at_the_end, color=color, marker="o" if name != "loss" else None, ms=4
+        )
     axes.set(xlabel="step", ylabel="divergence from the targets, nats", ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

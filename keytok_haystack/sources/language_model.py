@@ -18,7 +18,7 @@ from keytok_haystack.sources.tensors import CheckpointError, Tensor
 from keytok_haystack.spectrum import EmbeddingError, Preparation, Spectrum, check_embeddings
 from keytok_haystack.transform import HeadTransform
 from keytok_haystack.vocabulary import Vocabulary
-from keytok_haystack.weighting import inverse_document_frequency
+from keytok_haystack.weighting import idf_of
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _ENCODER_EMBEDDINGS = (
@@ -217,8 +217,7 @@ def calibrate(
         if counts.shape[0] != len(checked):
             msg = f"There are {len(checked)} embeddings, but {counts.shape[0]} texts."
             raise ValueError(msg)
-        frequency = np.bincount(counts.indices, minlength=len(model.vocabulary))
-        idf = inverse_document_frequency(frequency, counts.shape[0])
+        idf = idf_of(counts)
     calibrated = replace(
         model,
         decoder=TokenDecoder(model.decoder.weight, centred),

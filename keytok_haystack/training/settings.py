@@ -44,9 +44,9 @@ class Settings:
     """
     How to train.
 
-    :param method: "lora" trains low-rank changes of the layers' matrices (Hu et al. 2022), "full" all weights but the
-        word embeddings, which the head may be tied to. None takes LoRA for a causal language model and full training
-        for an encoder.
+    :param method: "lora" trains low-rank changes of the layers' matrices (Hu et al. 2022), "full" all weights of the
+        layers, so not the word embeddings, which the head may be tied to. None takes LoRA for a causal language model
+        and full training for an encoder.
     :param rank: The rank of LoRA's changes.
     :param layers: The share of the layers that is trained, the last ones. The others run forward only: with half of
         them a step takes about 0.6 of the time. None is 0.5 for LoRA and 1 for full training.

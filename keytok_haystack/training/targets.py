@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from keytok_haystack.sparse import row_maxima, scale_columns, scale_rows, strongest
-from keytok_haystack.weighting import inverse_document_frequency
+from keytok_haystack.weighting import idf_of
 
 _MODEL_TOKENS = 20
 
@@ -49,10 +49,8 @@ def data_driven(counts: csr_array, kept: NDArray[np.bool_]) -> csr_array:
     :param kept: Shape `(V,)`, the features that may be targets (`informative`).
     :returns: Shape `(n, V)`; the row of a text of which nothing is left is empty.
     """
-    frequency = np.bincount(counts.indices, minlength=counts.shape[1])
-    idf = inverse_document_frequency(frequency, counts.shape[0])
     damped = csr_array((np.sqrt(counts.data), counts.indices, counts.indptr), shape=counts.shape)
-    return _distributions(scale_columns(damped, idf * kept))
+    return _distributions(scale_columns(damped, idf_of(counts) * kept))
 
 
 def model_derived(aligned: csr_array, kept: NDArray[np.bool_], k: int = _MODEL_TOKENS) -> csr_array:
