@@ -34,7 +34,7 @@ from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack import InvertedIndex, Vocabulary, fit
 from keytok_haystack.encoders import embed
 from keytok_haystack.evaluation import Collection
-from keytok_haystack.resources import resource
+from keytok_haystack.utils.resources import resource
 
 TOP_K = 10
 HERE = Path(__file__).resolve().parent

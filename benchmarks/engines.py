@@ -52,12 +52,12 @@ from keytok_haystack.encoders import embed
 from keytok_haystack.engines import index_definition, search_request
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.measures import measure_run
-from keytok_haystack.indices import backfill
-from keytok_haystack.resources import resource
+from keytok_haystack.live_index import backfill
+from keytok_haystack.utils.resources import resource
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent / "tests" / "engines"))
-from launcher import Node  # noqa: E402
+sys.path.append(str(HERE.parent / "tests"))
+from nodes.launcher import Node  # noqa: E402
 
 TOP_K = 10
 BATCH = 500

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from keytok_haystack import KeyTokenModel, Preparation, Spectrum, TokenDecoder, alignment, calibrate, fit
+from keytok_haystack.embedding_space import embed_filter
 from keytok_haystack.encoders import embed, find_preset, head_of
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.measures import measure_run
 from keytok_haystack.evaluation.report import markdown_table
 from keytok_haystack.evaluation.systems import System, dense, key_tokens, ranking
-from keytok_haystack.spectrum import embed_filter
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "benchmarks/results/language_models.json"

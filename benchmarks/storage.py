@@ -44,12 +44,12 @@ from keytok_haystack.cli.fitting import timed_fit
 from keytok_haystack.encoders import embed
 from keytok_haystack.engines import Engine, index_definition
 from keytok_haystack.evaluation import Collection
-from keytok_haystack.resources import resource
-from keytok_haystack.sparse import rows_to_dicts
+from keytok_haystack.sparse_vectors.rows import rows_to_dicts
+from keytok_haystack.utils.resources import resource
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent / "tests" / "engines"))
-from launcher import Node  # noqa: E402
+sys.path.append(str(HERE.parent / "tests"))
+from nodes.launcher import Node  # noqa: E402
 
 BATCH = 1000
 FEW = 10_000  # enough for `_source` and vectors, where every document costs the same; postings shrink with more

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array, hstack, vstack
 
-from keytok_haystack.sparse import add_rows, strongest, top_k
-from keytok_haystack.spectrum import Preparation, check_embeddings
+from keytok_haystack.embedding_space import Preparation
+from keytok_haystack.sparse_vectors.rows import add_rows, strongest, top_k
+from keytok_haystack.utils.checks import check_embeddings
 from keytok_haystack.weighting import Weighting
 
 MINIMUM_TEXTS = 16
@@ -143,7 +144,7 @@ class TokenDecoder:
         :raises ModuleNotFoundError: torch is not installed.
         """
         try:
-            from keytok_haystack import refinement  # noqa: PLC0415  # torch takes seconds to import
+            from keytok_haystack.decoders import refinement  # noqa: PLC0415  # torch takes seconds to import
         except ModuleNotFoundError as error:
             msg = 'Refining needs torch: pip install "keytok-haystack[refine]"'
             raise ModuleNotFoundError(msg, name=error.name) from error

@@ -22,10 +22,10 @@ from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 
 from keytok_haystack.decoder import TokenDecoder, row_blocks, sample_rows
-from keytok_haystack.rank_features import shortest_decimals
-from keytok_haystack.sparse import row_maxima, rows_to_dicts, scale_columns, scale_rows
-from keytok_haystack.spectrum import Preparation, Spectrum, check_embeddings
-from keytok_haystack.transform import HeadTransform
+from keytok_haystack.embedding_space import HeadTransform, Preparation, Spectrum
+from keytok_haystack.sparse_vectors.rank_features import shortest_decimals
+from keytok_haystack.sparse_vectors.rows import row_maxima, rows_to_dicts, scale_columns, scale_rows
+from keytok_haystack.utils.checks import check_embeddings
 from keytok_haystack.vocabulary import Vocabulary
 from keytok_haystack.weighting import Weighting, add_literals, root_frequencies
 
@@ -115,7 +115,7 @@ class KeyTokenModel:
         Turn documents into the weights of their key tokens.
 
         :param embeddings: Shape `(n, d)`, as the embedder gives them or adjusted by `PC1Adjuster`.
-        :param texts: The `n` texts, whose own tokens join what the embeddings say: each adds `literal_weight * idf *
+        :param texts: The `n` texts, whose own tokens join what the embeddings say: each adds `literal_factor * idf *
             sqrt(tf / length)` to its logit, before the strongest are chosen. None reads the embeddings alone.
         :param top_k: How many tokens to keep; the weighting's `k_document` by default.
         :returns: Shape `(n, V)`, float32. A row is empty where no logit is positive.
@@ -134,9 +134,9 @@ class KeyTokenModel:
         :param counts: Shape `(n, V)`, the literal counts.
         :returns: Shape `(n, V)`, or None where nothing is added: the share is 0, or no idf or scale has been fitted.
         """
-        if self.idf is None or self.weighting.literal_weight == 0:
+        if self.idf is None or self.weighting.literal_factor == 0:
             return None
-        return scale_columns(root_frequencies(counts), self.idf * np.float32(self.weighting.literal_weight))
+        return scale_columns(root_frequencies(counts), self.idf * np.float32(self.weighting.literal_factor))
 
     def encode_queries(
         self, embeddings: ArrayLike, texts: Iterable[str] | None = None, top_k: int | None = None
@@ -276,7 +276,7 @@ class KeyTokenModel:
             progress_bar=progress_bar,
         )
         refined = replace(self, decoder=decoder)
-        if counts is None and self.weighting.literal_weight > 0:  # fitted with texts: scales follow the logits' size
+        if counts is None and self.weighting.literal_factor > 0:  # fitted with texts: scales follow the logits' size
             before, after = (float(row_maxima(each.top_k(checked[rows], 1)).mean()) for each in (self.decoder, decoder))
             ratio = after / before if before > 0 and after > 0 else 1.0
             settings = self.weighting

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from keytok_haystack.resources import resource
+from keytok_haystack.utils.resources import resource
 
 
 def pipeline_yaml(

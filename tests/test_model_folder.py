@@ -73,7 +73,7 @@ def random_model(data: st.DataObject, vocabulary: Vocabulary) -> KeyTokenModel:
         literal_scale=data.draw(st.floats(0, 100)),
     )
     return KeyTokenModel(
-        vocabulary.reordered(vocabulary.led_by(decoded)),
+        vocabulary.reordered(vocabulary.order_with_first(decoded)),
         TokenDecoder(random.normal(size=(len(decoded), d)), preparation),
         weighting,
         source=data.draw(st.sampled_from(["fit", "language-model", "word-embeddings"])),

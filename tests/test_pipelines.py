@@ -13,12 +13,12 @@ import pytest
 import yaml
 from haystack import Document, Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
-from rankings import assert_same_hits
+from helpers.rankings import assert_same_hits
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder, PC1Adjuster
 from haystack_integrations.components.retrievers.keytok import KeyTokenExplainer, SparseRetriever
 from keytok_haystack import pipeline_yaml
-from keytok_haystack.resources import resource
+from keytok_haystack.utils.resources import resource
 
 PIPELINES = sorted(resource("pipelines").glob("*.yml"))
 INDEX = "keytok"

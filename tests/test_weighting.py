@@ -74,8 +74,8 @@ def test_at_full_normalization_all_documents_have_the_same_maximum_and_at_none_t
 
 @pytest.mark.parametrize(("share", "factor"), [(0.0, 0.0), (0.5, 1.0), (0.75, 3.0), (0.2, 0.25)])
 def test_the_weight_of_literals_is_the_odds_of_their_share_times_their_scale(share: float, factor: float):
-    assert Weighting(literal_share=share, literal_scale=3.0).literal_weight == pytest.approx(3 * factor)
-    assert Weighting(literal_share=share).literal_weight == 0
+    assert Weighting(literal_share=share, literal_scale=3.0).literal_factor == pytest.approx(3 * factor)
+    assert Weighting(literal_share=share).literal_factor == 0
 
 
 @given(st.integers(1, 10**6), st.data())

@@ -19,16 +19,16 @@ from rich.table import Table
 from rich.text import Text
 
 from keytok_haystack.cli.fitting import Changes, timed_calibration, timed_fit
+from keytok_haystack.decoders import REGULARIZATION
+from keytok_haystack.decoders.checkpoints import Checkpoint
 from keytok_haystack.encoders import Embedded, embed, head_of, head_source, overview
 from keytok_haystack.encoders.cache import RECORD
 from keytok_haystack.engines import Engine, index_definition
 from keytok_haystack.evaluation import Collection, read_texts
 from keytok_haystack.model import KeyTokenModel, check_replaceable
-from keytok_haystack.rank_features import unescape_feature
-from keytok_haystack.sources import REGULARIZATION
-from keytok_haystack.sources.checkpoint import Checkpoint
-from keytok_haystack.spectrum import check_embeddings
+from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 from keytok_haystack.training.settings import Settings, TargetRule
+from keytok_haystack.utils.checks import check_embeddings
 from keytok_haystack.vocabulary import Vocabulary
 from keytok_haystack.weighting import Weighting
 
@@ -174,7 +174,7 @@ def fit_command(
     weighting = Weighting(k_document=k, m_query=m, literal_share=literal_share)
     check_replaceable(output)
     if refine:
-        from keytok_haystack.device import usable_device  # noqa: PLC0415  # needs torch
+        from keytok_haystack.utils.device import usable_device  # noqa: PLC0415  # needs torch
 
         usable_device(device)
     if keep is not None and not head:
@@ -301,7 +301,8 @@ def mapping_command(
     if not url:
         typer.echo(json.dumps(index_definition(engine, dimension, loaded, field=field), indent=2))
         return
-    from keytok_haystack.indices import connected, create_index, document_store  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.live_index import create_index  # noqa: PLC0415  # needs an extra
 
     with connected(document_store(engine, url, index or "*")) as connection:
         definition = index_definition(engine, dimension, loaded, field=field, version=connection.version)
@@ -348,7 +349,8 @@ def backfill_command(
     again at any time: what is done is not written twice.
     """
     from keytok_haystack.cli.backfilling import show_report, show_trial  # noqa: PLC0415  # needs an extra
-    from keytok_haystack.indices import Fields, backfill, document_store, trial  # noqa: PLC0415
+    from keytok_haystack.engines.connection import document_store  # noqa: PLC0415
+    from keytok_haystack.live_index import Fields, backfill, trial  # noqa: PLC0415
 
     loaded = KeyTokenModel.load(model)
     store, fields = document_store(engine, url, index), Fields(embedding_field, content_field, field)
@@ -372,7 +374,8 @@ def drop_command(
 ) -> None:
     """Take a field of key tokens out of all documents of an index, when another has taken its place."""
     from keytok_haystack.cli.backfilling import show_report  # noqa: PLC0415  # needs an extra
-    from keytok_haystack.indices import document_store, drop  # noqa: PLC0415
+    from keytok_haystack.engines.connection import document_store  # noqa: PLC0415
+    from keytok_haystack.live_index import drop  # noqa: PLC0415
 
     report = drop(document_store(engine, url, index), field, progress_bar=_is_interactive())
     done = f"'{field}' was taken out of {report.written:,} of {report.documents:,} documents"
@@ -619,7 +622,8 @@ def _checked_fit_sources(
 
 def _of_index(index: _Index, embedding_field: str, content_field: str, size: int) -> tuple[list[str], Embedded]:
     """Return the texts and embeddings of documents of an index."""
-    from keytok_haystack.indices import Fields, document_store, sample  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.engines.connection import document_store  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.live_index import Fields, sample  # noqa: PLC0415  # needs an extra
 
     store, fields = document_store(*index), Fields(embedding_field, content_field)
     texts, embeddings = sample(store, size, fields, progress_bar=_is_interactive())

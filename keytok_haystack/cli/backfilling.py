@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from keytok_haystack.indices import Failure, Report, Trial
-from keytok_haystack.rank_features import unescape_feature
+from keytok_haystack.live_index import Failure, Report, Trial
+from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 
 _SHOWN_FAILURES = 10
 _SHOWN_TOKENS = 16

@@ -27,8 +27,8 @@ from keytok_haystack.evaluation.measures import measure_run
 from keytok_haystack.evaluation.report import draw, tables
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.pipelines import pipeline_yaml
-from keytok_haystack.rank_features import unescape_feature
-from keytok_haystack.resources import resource
+from keytok_haystack.sparse_vectors.rank_features import unescape_feature
+from keytok_haystack.utils.resources import resource
 from keytok_haystack.vocabulary import Vocabulary
 
 _INDEX = "keytok-demo"
@@ -143,7 +143,7 @@ class _Cached:
 
 def _check_reachable(engine: Engine, url: str) -> None:
     """Connect to the engine, so that one that is not there is noticed before the work begins."""
-    from keytok_haystack.indices import connected, document_store  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
 
     with connected(document_store(engine, url, _INDEX)):
         pass
@@ -154,7 +154,8 @@ def _empty_index(engine: Engine | None, url: str | None, model: KeyTokenModel) -
     if engine is None or url is None:
         InMemoryDocumentStore(index="keytok").delete_all_documents()
         return {}
-    from keytok_haystack.indices import connected, create_index, document_store  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.live_index import create_index  # noqa: PLC0415  # needs an extra
 
     with connected(document_store(engine, url, _INDEX)) as connection:
         definition = index_definition(engine, model.dimension, model, version=connection.version)

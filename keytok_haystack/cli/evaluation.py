@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keytok_haystack.cli.fitting import timed_fit
+from keytok_haystack.decoders import calibrate
+from keytok_haystack.decoders.checkpoints import CheckpointError
 from keytok_haystack.encoders import Embedded, embed, head_of
 from keytok_haystack.evaluation import Collection, read_texts
 from keytok_haystack.evaluation.experiment import Report, evaluate
 from keytok_haystack.evaluation.report import draw, markdown
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.sources import CheckpointError, calibrate
 from keytok_haystack.vocabulary import Vocabulary
 
 

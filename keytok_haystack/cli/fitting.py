@@ -12,9 +12,9 @@ from rich.table import Table
 from tqdm import tqdm
 
 from keytok_haystack.alignment import Alignment, alignment, tokens_kept
+from keytok_haystack.decoders import calibrate, fit
+from keytok_haystack.embedding_space import BATCH_SIZE, Spectrum, embed_filter
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.sources import calibrate, fit
-from keytok_haystack.spectrum import BATCH_SIZE, Spectrum, embed_filter
 from keytok_haystack.vocabulary import Vocabulary
 
 

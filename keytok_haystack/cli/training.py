@@ -22,6 +22,7 @@ from scipy.sparse import csr_array
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from keytok_haystack.decoders import calibrate
 from keytok_haystack.encoders import embed, find_preset, head_of
 from keytok_haystack.encoders.cache import RECORD
 from keytok_haystack.encoders.gguf import unpacked
@@ -35,7 +36,6 @@ from keytok_haystack.evaluation.embedder_quality import EmbedderQuality, compari
 from keytok_haystack.evaluation.experiment import rounded
 from keytok_haystack.evaluation.report import OTHERS, OURS
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.sources import calibrate
 from keytok_haystack.training.settings import Settings, TargetRule
 from keytok_haystack.training.task import described, make_targets, split
 from keytok_haystack.training.trainer import Examples, Trained, train, without_bars

@@ -18,7 +18,7 @@ from keytok_haystack.encoders.presets import Role, find_preset
 
 if TYPE_CHECKING:
     from keytok_haystack.encoders.language_model import LanguageModelEncoder
-from keytok_haystack.vocabulary import check_texts
+from keytok_haystack.utils.checks import check_texts
 
 
 @dataclass(frozen=True, eq=False)

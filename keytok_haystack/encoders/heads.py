@@ -6,12 +6,12 @@
 from pathlib import Path
 
 from keytok_haystack.decoder import TokenDecoder
+from keytok_haystack.decoders import from_language_model, from_masked_lm, from_word_embeddings
+from keytok_haystack.decoders.checkpoints import Checkpoint, CheckpointError
+from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.encoders.presets import find_preset
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.sources import CheckpointError, from_language_model, from_masked_lm, from_word_embeddings
-from keytok_haystack.sources.checkpoint import Checkpoint
-from keytok_haystack.spectrum import Preparation
 
 KEY_TOKENS = "key_tokens"
 """The folder of the key-token model within that of an embedder that `keytok train` has written."""

@@ -13,14 +13,14 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from keytok_haystack.device import usable_device
+from keytok_haystack.decoders.checkpoints import Checkpoint
+from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.encoders.adapters import base_of, with_adapter
 from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.encoders.inputs import Input, InputBuilder
 from keytok_haystack.encoders.presets import PRESETS, Preset, Role, find_preset
-from keytok_haystack.sources.checkpoint import Checkpoint
-from keytok_haystack.spectrum import Preparation
-from keytok_haystack.vocabulary import check_texts
+from keytok_haystack.utils.checks import check_texts
+from keytok_haystack.utils.device import usable_device
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BATCH_TOKENS = {"cpu": 4096}

@@ -17,14 +17,15 @@ from tqdm import tqdm
 
 from keytok_haystack.alignment import Alignment, alignments_among
 from keytok_haystack.decoder import TokenDecoder
+from keytok_haystack.decoders import calibrate
+from keytok_haystack.embedding_space import Moments, Preparation, Spectrum, embed_filter
 from keytok_haystack.evaluation.collection import Collection
 from keytok_haystack.evaluation.experiment import decoder_name, rounded
 from keytok_haystack.evaluation.measures import measure_run
 from keytok_haystack.evaluation.systems import ranking
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.sources import calibrate
-from keytok_haystack.sparse import top_k
-from keytok_haystack.spectrum import Moments, Preparation, Spectrum, check_embeddings, embed_filter
+from keytok_haystack.sparse_vectors.rows import top_k
+from keytok_haystack.utils.checks import check_embeddings
 from keytok_haystack.vocabulary import WHITE_SPACE, is_readable
 
 CLASSES = ("stop words", "punctuation", "content", "special")

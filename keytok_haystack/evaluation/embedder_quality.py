@@ -14,13 +14,14 @@ from rich.text import Text
 from scipy.stats import spearmanr
 
 from keytok_haystack.alignment import Alignment, alignments_among
+from keytok_haystack.decoders import calibrate
+from keytok_haystack.embedding_space import Preparation, Spectrum
 from keytok_haystack.encoders.presets import Role
 from keytok_haystack.evaluation.alignment_report import HIT_AT, ndcg, token_class, unprepared
 from keytok_haystack.evaluation.collection import Collection
 from keytok_haystack.evaluation.experiment import rounded
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.sources import calibrate
-from keytok_haystack.spectrum import Preparation, Spectrum, check_embeddings
+from keytok_haystack.utils.checks import check_embeddings
 
 _MINIMUM_WORDS, _MINIMUM_TEXTS = 16, 16
 _HALVES = "halves of held-out texts"

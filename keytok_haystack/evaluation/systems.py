@@ -13,12 +13,12 @@ import Stemmer
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.evaluation.measures import DEPTH
-from keytok_haystack.index import BM25_B, BM25_K1, Bm25, Postings
+from keytok_haystack.inverted_index import BM25_B, BM25_K1, Bm25, Postings
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.rank_features import truncate_weights
-from keytok_haystack.sparse import scale_columns, strongest
-from keytok_haystack.spectrum import Preparation
+from keytok_haystack.sparse_vectors.rank_features import truncate_weights
+from keytok_haystack.sparse_vectors.rows import scale_columns, strongest
 from keytok_haystack.vocabulary import Vocabulary
 
 BM25_SHARE = 0.1

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from keytok_haystack.sparse import row_maxima, scale_columns, scale_rows, strongest
+from keytok_haystack.sparse_vectors.rows import row_maxima, scale_columns, scale_rows, strongest
 from keytok_haystack.weighting import idf_of
 
 _MODEL_TOKENS = 20

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from keytok_haystack.decoder import TokenDecoder
+from keytok_haystack.embedding_space import Spectrum
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.sparse import rows_to_dicts
-from keytok_haystack.spectrum import Spectrum
+from keytok_haystack.sparse_vectors.rows import rows_to_dicts
 from keytok_haystack.training.settings import TargetRule
 from keytok_haystack.training.targets import data_driven, informative, mixture, model_derived
 

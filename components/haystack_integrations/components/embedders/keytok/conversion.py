@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from keytok_haystack import EmbeddingError
-from keytok_haystack.spectrum import check_embeddings
-from keytok_haystack.vocabulary import check_texts
+from keytok_haystack.utils.checks import check_embeddings, check_texts
 
 
 def check_documents(documents: object, component: str) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from haystack_integrations.components.embedders.keytok.conversion import check_documents, document_embeddings
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from keytok_haystack import KeyTokenModel, Spectrum
-from keytok_haystack.spectrum import Method
+from keytok_haystack.embedding_space import Method
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class PC1Adjuster:
         if spectrum is None:
             msg = f"The key-token model '{self.model}' has no spectrum: calibrate it with embeddings of your corpus."
             raise ValueError(msg)
-        if self._model is None and not model.decoder.preparation.removes(spectrum.leading(self.n_components)):
+        if self._model is None and not model.decoder.preparation.has_removed(spectrum.leading(self.n_components)):
             logger.warning(
                 "The key-token model '{model}' was fitted without removing all of the components that are taken out "
                 "here, so adjusted embeddings have other key tokens than raw ones.",

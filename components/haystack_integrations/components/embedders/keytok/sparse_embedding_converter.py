@@ -8,7 +8,7 @@ from haystack import Document, component, default_to_dict
 
 from haystack_integrations.components.embedders.keytok.conversion import check_documents, stringified
 from keytok_haystack.engines import check_field_name
-from keytok_haystack.rank_features import check_weights, shortest_decimals
+from keytok_haystack.sparse_vectors.rank_features import check_weights, shortest_decimals
 
 
 @component

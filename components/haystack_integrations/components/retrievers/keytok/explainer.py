@@ -7,8 +7,8 @@ from typing import Any
 from haystack import Document, component, default_to_dict
 
 from haystack_integrations.components.embedders.keytok.conversion import check_documents, stored_key_tokens
-from keytok_haystack.index import contributions
-from keytok_haystack.rank_features import unescape_feature
+from keytok_haystack.inverted_index import contributions
+from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 
 
 @component

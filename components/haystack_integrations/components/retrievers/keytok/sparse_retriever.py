@@ -14,7 +14,7 @@ from haystack_integrations.components.embedders.keytok.conversion import stringi
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from haystack_integrations.components.retrievers.keytok.adapters import SparseQuery, adapter_for
 from keytok_haystack import KeyTokenModel
-from keytok_haystack.rank_features import LARGEST_WEIGHT, SMALLEST_WEIGHT
+from keytok_haystack.sparse_vectors.rank_features import LARGEST_WEIGHT, SMALLEST_WEIGHT
 
 
 @component

@@ -11,7 +11,7 @@ from haystack_integrations.document_stores.elasticsearch.filters import _normali
 
 from haystack_integrations.components.retrievers.keytok.adapters.engine import TIMEOUT, EngineAdapter
 from keytok_haystack.engines import KeyTokenField
-from keytok_haystack.index import BM25_K1
+from keytok_haystack.inverted_index import BM25_K1
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class ElasticsearchAdapter(EngineAdapter):
         ]
         return "true" in values
 
-    def _look_at(self, client: Elasticsearch) -> None:
+    def _warn_about_mapping(self, client: Elasticsearch) -> None:
         if self.leaves_vectors_out(client, self._store._index):
             logger.warning(
                 "The index '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors): key tokens "

@@ -13,16 +13,16 @@ from typing import Any, ClassVar
 from haystack import Document, logging
 from haystack.document_stores.errors import DocumentStoreError
 
-from haystack_integrations.components.retrievers.keytok.adapters.failures import (
+from haystack_integrations.components.retrievers.keytok.adapters.store import SparseQuery, StoreAdapter
+from keytok_haystack import KeyTokenModel
+from keytok_haystack.engines import FieldType, KeyTokenField, MappingError, key_token_field, search_request
+from keytok_haystack.engines.failures import (
     ClauseLimitError,
     addresses,
     clear_errors,
     failure,
     missing_index,
 )
-from haystack_integrations.components.retrievers.keytok.adapters.store import SparseQuery, StoreAdapter
-from keytok_haystack import KeyTokenModel
-from keytok_haystack.engines import FieldType, KeyTokenField, MappingError, key_token_field, search_request
 
 logger = logging.getLogger(__name__)
 
@@ -122,9 +122,9 @@ class EngineAdapter(StoreAdapter):
         with self.connected(self._store) as client:
             indices = client.indices.get_mapping(index=self._store._index)
             self._check(indices, model)
-            self._look_at(client)
+            self._warn_about_mapping(client)
 
-    def _look_at(self, client: Any) -> None:
+    def _warn_about_mapping(self, client: Any) -> None:
         """Warn of what else in the index is unfit for key tokens."""
 
     def _check(self, indices: Mapping[str, Any], model: KeyTokenModel | None) -> None:
@@ -172,7 +172,7 @@ class EngineAdapter(StoreAdapter):
                     answer = client.search(index=self._store._index, body=request, **_WHOLE)
                     documents = self._documents(answer)
             except ClauseLimitError as error:
-                tokens = self._fewer(tokens, query, filters, error)
+                tokens = self._within_clause_limit(tokens, query, filters, error)
             else:
                 if not _may_lack_some(documents, request):
                     return documents
@@ -190,7 +190,7 @@ class EngineAdapter(StoreAdapter):
                     answer = await client.search(index=self._store._index, body=request, **_WHOLE)
                     documents = self._documents(answer)
             except ClauseLimitError as error:
-                tokens = self._fewer(tokens, query, filters, error)
+                tokens = self._within_clause_limit(tokens, query, filters, error)
             else:
                 if not _may_lack_some(documents, request):
                     return documents
@@ -249,7 +249,7 @@ class EngineAdapter(StoreAdapter):
             raise failure(response["status"], response, self.engine, self._store._hosts, self._store._index)
         return [self._document(hit) for hit in response["hits"]["hits"]]
 
-    def _fewer(
+    def _within_clause_limit(
         self, tokens: Mapping[str, float], query: SparseQuery, filters: dict[str, Any] | None, error: ClauseLimitError
     ) -> Mapping[str, float]:
         """

@@ -1,0 +1,76 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to an embedding before it is decoded."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keytok_haystack.embedding_space.head_transform import HeadTransform
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """
+    What happens to an embedding before it is decoded: directions are removed, the norm set to 1, a mean subtracted.
+
+    In this order, an embedding from which `PC1Adjuster` has already removed the directions is prepared to the same
+    vector as the raw one, so a model that removes them can be given either. A shift is not of that kind.
+
+    :param removed: Shape `(k, d)`, orthonormal rows (usually `Spectrum.pc1` alone); None removes nothing.
+    :param shift: Shape `(d,)`, added first; None adds nothing.
+    :param normalize: Scale to unit length, or, if there is a transform, to the norm that it expects.
+    :param mean: Shape `(d,)`, the mean of the embeddings so far prepared; None subtracts nothing. If there is a
+        transform, of its results.
+    :param transform: The part of a masked-language-model head that comes before its matrix, applied before the mean is
+        subtracted; None applies nothing.
+    """
+
+    removed: NDArray[np.float32] | None = None
+    shift: NDArray[np.float32] | None = None
+    normalize: bool = True
+    mean: NDArray[np.float32] | None = None
+    transform: HeadTransform | None = None
+
+    def adjusted(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Shift checked embeddings, shape `(n, d)`, and remove the directions, but do not scale or centre."""
+        adjusted = embeddings if self.shift is None else embeddings + self.shift
+        return adjusted if self.removed is None else adjusted - project(adjusted, self.removed)
+
+    def has_removed(self, directions: NDArray[np.float32]) -> bool:
+        """Whether nothing is left of some directions, shape `(k, d)`, orthonormal rows."""
+        if self.removed is None:
+            return False
+        return bool(np.allclose(project(directions, self.removed), directions, atol=1e-4))
+
+    def with_removed(self, directions: NDArray[np.floating]) -> "Preparation":
+        """Return this preparation with further directions removed, shape `(k, d)`, independent of those it removes."""
+        both = directions if self.removed is None else np.concatenate([self.removed, directions])
+        return replace(self, removed=np.linalg.qr(both.T.astype(np.float64))[0].T.astype(np.float32))
+
+    def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Prepare checked embeddings, shape `(n, d)`."""
+        prepared = self.adjusted(embeddings)
+        if self.normalize:
+            norms, remaining = _norms(embeddings), _norms(prepared)
+            # what lies on the removed directions has no content: only rounding is left of it, which stays near zero
+            prepared = (prepared / np.where(remaining > 1e-5 * norms, remaining, norms)).astype(np.float32)
+        if self.transform is not None:
+            prepared = self.transform(prepared * np.float32(self.transform.norm) if self.normalize else prepared)
+        if self.mean is not None:
+            prepared = prepared - self.mean
+        return prepared
+
+
+def project(vectors: NDArray[np.float32], directions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what of vectors, shape `(n, d)`, lies on directions, shape `(k, d)`, orthonormal rows."""
+    coefficients: NDArray[np.float32] = vectors @ directions.T
+    projected: NDArray[np.float32] = coefficients @ directions
+    return projected
+
+
+def _norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the Euclidean norms, shape `(n, 1)`, in float64: squares of float32 overflow from 1e19 on."""
+    return np.asarray(np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True))

@@ -1,0 +1,31 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""
+What OpenSearch and Elasticsearch are asked, and what they answer.
+
+`mapping` and `request` are pure data; the other modules talk to engines and need the extra `opensearch` or
+`elasticsearch`.
+"""
+
+from keytok_haystack.engines.mapping import (
+    Engine,
+    FieldType,
+    KeyTokenField,
+    MappingError,
+    check_field_name,
+    index_definition,
+    key_token_field,
+)
+from keytok_haystack.engines.request import search_request
+
+__all__ = [
+    "Engine",
+    "FieldType",
+    "KeyTokenField",
+    "MappingError",
+    "check_field_name",
+    "index_definition",
+    "key_token_field",
+    "search_request",
+]

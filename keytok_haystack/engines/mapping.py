@@ -1,0 +1,187 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""How an index maps key tokens: its definition, and what a live mapping says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from keytok_haystack.model import KeyTokenModel
+
+Engine = Literal["opensearch", "elasticsearch"]
+FieldType = Literal["rank_features", "sparse_vector"]
+_META = "keytok"
+_OTHER_FIELDS = ("id", "content", "dataframe", "blob", "meta", "score", "embedding", "sparse_embedding")
+_DENSE_TYPES = ("knn_vector", "dense_vector")
+_ELASTICSEARCH_TODAY = (9, 5)
+
+
+class MappingError(ValueError):
+    """An index whose mapping does not fit the key tokens that are looked for."""
+
+
+@dataclass(frozen=True)
+class KeyTokenField:
+    """
+    A field of key tokens as an index maps it.
+
+    :param type: How it is indexed, and so how it is searched.
+    :param fingerprint: The fingerprint of the model that its documents are written with, if the mapping says so.
+    """
+
+    type: FieldType
+    fingerprint: str | None
+
+
+def index_definition(
+    engine: Engine,
+    embedding_dimension: int | None,
+    model: KeyTokenModel | None,
+    *,
+    field: str = "key_tokens",
+    version: tuple[int, ...] | None = None,
+) -> dict[str, Any]:
+    """
+    Return all that an index for Haystack's documents with key tokens needs: `{"settings": ..., "mappings": ...}`.
+
+    It holds the text, the dense vectors, the key tokens, and strings of `meta` as keywords, as Haystack's document
+    stores map them. The mappings go into `OpenSearchDocumentStore(mappings=..., settings=...)` or
+    `ElasticsearchDocumentStore(custom_mapping=...)`; the latter takes no settings, so create the index beforehand
+    (`keytok mapping --create`) for Elasticsearch 9.2 or later.
+
+    :param engine: "opensearch" or "elasticsearch".
+    :param embedding_dimension: The dimension of the dense vectors; None for an index without dense vectors, which
+        needs no k-NN plugin.
+    :param model: The model that documents are written with; its fingerprint is kept in the mapping's `_meta`. None
+        for the vectors of another sparse embedder.
+    :param field: The field of the key tokens, a key of `meta`.
+    :param version: The version of the Elasticsearch server, such as `(8, 19)`; today's by default. Before 8.15 there
+        is no `sparse_vector` query, so key tokens are `rank_features` there; from 9.2 on, vectors are kept in
+        `_source` only if a setting says so, without which hits could not be explained.
+    :raises ValueError: The engine is unknown, the field is one that documents have anyway, the dimension is not
+        positive or differs from the model's, or dense vectors are asked of Elasticsearch 7, which cannot search them.
+    """
+    if engine not in get_args(Engine):
+        msg = f"Unknown engine '{engine}': use {' or '.join(get_args(Engine))}."
+        raise ValueError(msg)
+    check_field_name(field)
+    if embedding_dimension is not None:
+        _check_dimension(embedding_dimension, model)
+    if engine == "opensearch":
+        settings: dict[str, Any] = {}
+        dense = None
+        if embedding_dimension is not None:
+            settings["index.knn"] = True
+            # not the default engine, faiss: it needs native libraries, and writes hang where they are missing
+            method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
+            dense = {"type": "knn_vector", "dimension": embedding_dimension, "method": method}
+        return {"settings": settings, "mappings": _mappings("rank_features", dense, field, model)}
+    version = version or _ELASTICSEARCH_TODAY
+    if version < (8,) and embedding_dimension is not None:
+        msg = "Elasticsearch 7 cannot search dense vectors: leave the embedding dimension out (--no-dense)."
+        raise ValueError(msg)
+    settings = {"index.mapping.exclude_source_vectors": False} if version >= (9, 2) else {}
+    field_type: FieldType = "sparse_vector" if version >= (8, 15) else "rank_features"
+    dense = None
+    if embedding_dimension is not None:
+        dense = {"type": "dense_vector", "dims": embedding_dimension, "index": True, "similarity": "cosine"}
+    return {"settings": settings, "mappings": _mappings(field_type, dense, field, model)}
+
+
+def check_field_name(field: str) -> None:
+    """
+    Refuse a name for the field of key tokens that documents have another use for.
+
+    :raises ValueError: The field is one of a Haystack document's own, or has no name.
+    """
+    if field in _OTHER_FIELDS or not field:
+        msg = f"The field of the key tokens cannot be '{field}': give it a name of its own, such as 'key_tokens'."
+        raise ValueError(msg)
+
+
+def _check_dimension(embedding_dimension: int, model: KeyTokenModel | None) -> None:
+    if embedding_dimension <= 0:
+        msg = f"The embedding dimension must be positive, but it is {embedding_dimension}."
+        raise ValueError(msg)
+    if model is not None and model.dimension != embedding_dimension:
+        msg = f"The model reads embeddings of {model.dimension} dimensions, but the index is for {embedding_dimension}."
+        raise ValueError(msg)
+
+
+def _mappings(
+    field_type: FieldType, dense: dict[str, Any] | None, field: str, model: KeyTokenModel | None
+) -> dict[str, Any]:
+    properties: dict[str, Any] = {"content": {"type": "text"}}
+    if dense is not None:
+        properties["embedding"] = dense
+    properties[field] = {"type": field_type}
+    mappings: dict[str, Any] = {
+        "properties": properties,
+        "dynamic_templates": [{"strings": {"match_mapping_type": "string", "mapping": {"type": "keyword"}}}],
+    }
+    if model is not None:
+        mappings["_meta"] = {_META: {field: {"fingerprint": model.fingerprint, "embedder": model.embedder}}}
+    return mappings
+
+
+def key_token_field(
+    mappings: Mapping[str, Any], field: str, index: str, types: Sequence[FieldType] = get_args(FieldType)
+) -> KeyTokenField:
+    """
+    Find the field of key tokens in the live mapping of an index.
+
+    :param mappings: The index's `mappings`, as the engine returns them.
+    :param field: The name of the field.
+    :param index: The name of the index, for messages.
+    :param types: The types that it may have.
+    :raises MappingError: The field is missing, or of a type that cannot be searched with key tokens.
+    """
+    found = _find(mappings, field)
+    remedy = (
+        "`keytok mapping --create` makes an index that has it, or adds it to one; documents must be written after that."
+    )
+    if not found:
+        msg = f"The index '{index}' has no field '{field}' for key tokens. {remedy}"
+        raise MappingError(msg)
+    field_type = found.get("type", "object")
+    if field_type not in types:
+        msg = f"The field '{field}' of the index '{index}' is of type '{field_type}', not {' or '.join(types)}."
+        if field_type == "object":
+            msg += " So it is if documents were written before the field was mapped."
+        msg += f" Use another index or another `field`. {remedy}"
+        raise MappingError(msg)
+    if str(found.get("positive_score_impact", True)).lower() == "false":
+        msg = f"The field '{field}' of the index '{index}' has positive_score_impact false, which reverses the weights."
+        raise MappingError(msg)
+    fingerprint = mappings.get("_meta", {}).get(_META, {}).get(field, {}).get("fingerprint")
+    return KeyTokenField(field_type, fingerprint)
+
+
+def has_field(mappings: Mapping[str, Any], field: str) -> bool:
+    """Whether a live mapping has a field, of whatever type."""
+    return bool(_find(mappings, field))
+
+
+def dense_fields(mappings: Mapping[str, Any]) -> list[str]:
+    """Return the fields of dense vectors at the root of a live mapping."""
+    properties = mappings.get("properties", {})
+    return [name for name, about in properties.items() if about.get("type") in _DENSE_TYPES]
+
+
+def _find(mappings: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    found = mappings
+    for part in field.split("."):
+        found = found.get("properties", {}).get(part, {})
+    return found
+
+
+def merged_meta(existing: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `_meta` of a mapping with what is known of further fields: engines replace it as a whole."""
+    return {**existing, _META: {**existing.get(_META, {}), **added.get(_META, {})}}
+
+
+def without_meta(existing: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """Return the `_meta` of a mapping without what is known of one field."""
+    known = {name: about for name, about in existing.get(_META, {}).items() if name != field}
+    return {**existing, _META: known}

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""BM25 by Lucene's formula."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
+
+from keytok_haystack.inverted_index.postings import Postings
+from keytok_haystack.vocabulary import Vocabulary
+from keytok_haystack.weighting import inverse_document_frequency
+
+BM25_K1 = 1.2
+BM25_B = 0.75
+
+
+class Bm25:
+    """
+    BM25 over a vocabulary's features by the formula of Lucene's BM25Similarity: `idf * tf / (tf + k1 * norm)`.
+
+    As in Lucene since version 8 there is no factor of `k1 + 1`, and documents without a feature count neither for the
+    idf nor for the mean length. Lucene's rounding of lengths to a byte is left out.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._batches: list[csr_array] = []
+        self._postings: Postings | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that counts and postings take up."""
+        counts = self.counts
+        own = counts.data.nbytes + counts.indices.nbytes + counts.indptr.nbytes
+        return int(own + (0 if self._postings is None else self._postings.nbytes))
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Add documents."""
+        self._batches.append(self._vocabulary.literal_counts(texts))
+        self._postings = None
+
+    def keep(self, documents: NDArray[np.bool_]) -> None:
+        """Drop documents; the remaining ones are renumbered in the same order."""
+        self._batches = [csr_array(self.counts[documents])]
+        self._postings = None
+
+    def score(self, text: str) -> NDArray[np.float32]:
+        """Return each document's BM25 score, shape `(documents,)`; a token that the query repeats counts repeatedly."""
+        query = self._vocabulary.literal_counts([text])
+        if self._postings is None:
+            self._postings = self._weigh()
+        n = np.count_nonzero(np.diff(self.counts.indptr))
+        frequency = self._postings.document_frequency(query.indices)
+        idf = inverse_document_frequency(frequency, int(n))
+        return self._postings.score(query.indices, query.data * idf)
+
+    @property
+    def counts(self) -> csr_array:
+        """How often each document has each feature, shape `(documents, V)`."""
+        if len(self._batches) != 1:
+            empty = csr_array((0, len(self._vocabulary)), dtype=np.float32)
+            self._batches = [csr_array(vstack([empty, *self._batches], format="csr"))]
+        return self._batches[0]
+
+    def _weigh(self) -> Postings:
+        """Weigh the counts anew: the mean document length changes with every document."""
+        counts = self.counts
+        lengths = np.asarray(counts.sum(axis=1)).ravel()
+        mean_length = lengths.sum() / max(np.count_nonzero(lengths), 1)
+        norms = BM25_K1 * (1 - BM25_B + BM25_B * lengths / max(mean_length, 1.0))
+        data = counts.data / (counts.data + np.repeat(norms, np.diff(counts.indptr)))
+        postings = Postings()
+        postings.add(csr_array((data, counts.indices, counts.indptr), shape=counts.shape))
+        return postings

@@ -1,0 +1,90 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of shapes and types: what public functions ask of embeddings and texts."""
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class EmbeddingError(ValueError):
+    """Embeddings that cannot be used: wrong shape, not finite, or zero."""
+
+
+def check_embeddings(embeddings: ArrayLike, dimension: int | None = None) -> NDArray[np.float32]:
+    """
+    Return embeddings as a float32 array of shape `(n, d)`.
+
+    :param embeddings: `n` embeddings of dimension `d`.
+    :param dimension: Expected dimension `d`, if known.
+    :raises EmbeddingError: The array is not two-dimensional, has another `d`, or a row is zero or not finite.
+    """
+    try:
+        array = np.asarray(embeddings, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        msg = f"Embeddings must be n vectors of one length, made of numbers: {error}"
+        raise EmbeddingError(msg) from error
+    if array.ndim != 2:
+        msg = f"Embeddings must have the shape (n, d), but this one is {array.shape}."
+        raise EmbeddingError(msg)
+    if dimension is not None and array.shape[1] != dimension:
+        msg = (
+            f"The embeddings have {array.shape[1]} dimensions, but {dimension} are expected: "
+            "use the embedder that the key-token model was made for."
+        )
+        raise EmbeddingError(msg)
+    squared_norms = np.einsum("nd,nd->n", array, array, dtype=np.float64)
+    if not np.isfinite(squared_norms).all():
+        msg = f"Embedding {int(np.argmin(np.isfinite(squared_norms)))} contains NaN or infinity."
+        raise EmbeddingError(msg)
+    if not squared_norms.all():
+        msg = f"Embedding {int(np.argmin(squared_norms))} is the zero vector, which has no direction to decode."
+        raise EmbeddingError(msg)
+    return array
+
+
+def check_not_one_string(texts: object) -> None:
+    """
+    Refuse one string where several texts are expected: its characters would be taken for texts.
+
+    :raises TypeError: `texts` is a string.
+    """
+    if isinstance(texts, str):
+        msg = "`texts` must be an iterable of strings, not one string."
+        raise TypeError(msg)
+
+
+def check_texts(texts: Iterable[str], first: int = 0) -> None:
+    """
+    Refuse texts that no tokenizer can take.
+
+    :param first: Position of the first text in the stream that it comes from, for messages.
+    :raises TypeError: A text is not a string, or `texts` is one.
+    :raises ValueError: A text has half a surrogate pair, as JSON gives for an emoji that was cut in two.
+    """
+    check_not_one_string(texts)
+    for position, text in enumerate(texts, start=first):
+        if not isinstance(text, str):
+            msg = f"Texts must be strings, but text {position} is of type {type(text).__name__}."
+            raise TypeError(msg)
+        if not text.isascii() and _SURROGATE.search(text):
+            msg = f"Texts must be of whole characters, but text {position} has half a surrogate pair: replace it."
+            raise ValueError(msg)
+
+
+def check_same_number(embeddings: int, texts: int) -> None:
+    """
+    Require a text for each embedding.
+
+    :param embeddings: Number of embeddings.
+    :param texts: Number of texts.
+    :raises ValueError: The numbers differ.
+    """
+    if embeddings != texts:
+        msg = f"There are {embeddings} embeddings, but {texts} texts."
+        raise ValueError(msg)

@@ -1,0 +1,439 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from keytok_haystack import KeyTokenModel, fit
+from keytok_haystack.utils.resources import resource
+
+KEYTOK = Path(sys.executable).parent / "keytok"
+SYSTEMS = {
+    "dense",
+    "bm25",
+    "dense_bm25",
+    "dense_bm25_rrf",
+    "key_tokens",
+    "key_tokens_bm25",
+    "key_tokens_bm25_rrf",
+    "dense_bm25_key_tokens",
+    "dense_bm25_key_tokens_rrf",
+}
+Keytok = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, small_texts, small_embeddings, small_vocabulary, small_model, cranfield_model) -> Path:
+    """A folder with all that commands can read, right and wrong; it is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    lines = [json.dumps({"text": text}) for text in small_texts]
+    Path("texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    Path("bad.jsonl").write_text("\n".join([*lines[:2], "no JSON"]), encoding="utf-8")
+    Path("empty.jsonl").write_text("")
+    Path("tokenizer.json").write_text(small_vocabulary.tokenizer_json, encoding="utf-8")
+    np.save("good.npy", small_embeddings)
+    np.save("short.npy", small_embeddings[:-1])
+    np.save("nan.npy", np.where(np.arange(8) == 3, np.nan, small_embeddings))
+    np.save("zero.npy", small_embeddings * (np.arange(60) != 7)[:, None])
+    np.save("flat.npy", small_embeddings.ravel())
+    np.save("words.npy", np.array(small_texts))
+    np.save("pickled.npy", np.array([{"not": "numbers"}] * 60, dtype=object), allow_pickle=True)
+    np.savez("archive.npz", small_embeddings)
+    Path("cut-off.npy").write_bytes(Path("good.npy").read_bytes()[:500])
+    Path("cut-off.npz").write_bytes(Path("archive.npz").read_bytes()[:500])
+    Path("nothing.npy").write_bytes(b"")
+    Path("text.npy").write_text("no array")
+    small_model.save("model")
+    Path("corrupt").mkdir()
+    for file in Path("model").iterdir():
+        (Path("corrupt") / file.name).write_bytes(file.read_bytes()[:100])
+    cranfield_model.save("cranfield-model")
+    Path("occupied").mkdir()
+    Path("occupied/thesis.txt").write_text("ten years of work")
+    queries = ["wing lift", "shock wave", "heat"]
+    for folder, relevance in (("beir", "1"), ("bad-qrels", "high")):
+        Path(folder, "qrels").mkdir(parents=True)
+        corpus = [json.dumps({"_id": str(i), "title": "", "text": text}) for i, text in enumerate(small_texts)]
+        Path(folder, "corpus.jsonl").write_text("\n".join(corpus), encoding="utf-8")
+        asked = [json.dumps({"_id": f"q{i}", "text": text}) for i, text in enumerate(queries)]
+        Path(folder, "queries.jsonl").write_text("\n".join(asked), encoding="utf-8")
+        judged = [f"q{i}\t{i}\t{relevance}" for i in range(len(queries))]
+        Path(folder, "qrels", "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]))
+    np.save("queries.npy", small_embeddings[:3])
+    return tmp_path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+EVALUATE = "evaluate beir --embeddings good.npy --query-embeddings queries.npy"
+READY_MADE = "--embeddings good.npy --tokenizer tokenizer.json"
+BAD_INPUT = {
+    "fit nothing.jsonl --output out " + READY_MADE: "nothing.jsonl",
+    "fit bad.jsonl --output out " + READY_MADE: "Line 3",
+    "fit empty.jsonl --output out " + READY_MADE: "no texts",
+    "fit corrupt --output out " + READY_MADE: "corpus.jsonl",
+    "fit texts.jsonl --output out": "--embedder",
+    "fit texts.jsonl --output out --embedder x " + READY_MADE: "--embedder",
+    "fit texts.jsonl --output out --embeddings good.npy": "--tokenizer",
+    "fit texts.jsonl --output out --embeddings good.npy --tokenizer texts.jsonl": "texts.jsonl",
+    "fit texts.jsonl --output out --embeddings good.npy --tokenizer no/such": "no/such",
+    "fit texts.jsonl --output out --embeddings good.npy --tokenizer /no/such": "/no/such",
+    "fit texts.jsonl --output out --embedder no/such": "no/such",
+    "fit texts.jsonl --output out --embedder occupied --tokenizer tokenizer.json": "occupied",
+    **{
+        f"fit texts.jsonl --output out --embeddings {name} --tokenizer tokenizer.json": message
+        for name, message in {
+            "short.npy": "59 embeddings for 60 texts",
+            "nan.npy": "NaN",
+            "zero.npy": "Embedding 7 is the zero vector",
+            "flat.npy": "(n, d)",
+            "words.npy": "numbers",
+            "pickled.npy": "pickled.npy",
+            "archive.npz": "archive.npz",
+            "cut-off.npy": "cut-off.npy",
+            "cut-off.npz": "cut-off.npz",
+            "nothing.npy": "nothing.npy",
+            "text.npy": "text.npy",
+            "missing.npy": "missing.npy",
+            "occupied": "occupied",
+        }.items()
+    },
+    **{
+        f"fit texts.jsonl --output out {READY_MADE} --regularization {value}": "--regularization"
+        for value in ("0", "-1", "nan", "inf", "much")
+    },
+    f"fit texts.jsonl --output out {READY_MADE} --k 0": "0",
+    f"fit texts.jsonl --output out {READY_MADE} --m -1": "-1",
+    f"fit texts.jsonl --output out {READY_MADE} --min-df 100": "min_df=100",
+    f"fit texts.jsonl --output occupied {READY_MADE}": "occupied",
+    f"fit texts.jsonl --output texts.jsonl {READY_MADE}": "texts.jsonl",
+    f"fit texts.jsonl --output texts.jsonl/model {READY_MADE}": "texts.jsonl",
+    f"fit texts.jsonl {READY_MADE}": "--output",
+    "tokens nothing shock": "nothing",
+    "tokens occupied shock": "not a key-token model",
+    "tokens corrupt shock": "corrupt",
+    "tokens model shock --embedder /no/such": "/no/such",
+    "tokens model shock --embedder no/such": "no/such",
+    "evaluate beir --model model --embedder no/such --json out.json": "no/such",
+    "tokens model": "texts",
+    "tokens model shock --top 0": "--top",
+    "evaluate nothing --model model": "corpus.jsonl",
+    "evaluate beir --model nothing": "nothing",
+    "evaluate beir --model corrupt --json out.json": "corrupt",
+    "evaluate beir --split dev --model model": "dev.tsv",
+    "evaluate bad-qrels --model model --json out.json": "Line 2",
+    "evaluate beir --model model --embeddings good.npy": "--query-embeddings",
+    "evaluate beir --query-embeddings queries.npy --model model": "--embeddings",
+    "evaluate beir": "--embedder",
+    EVALUATE: "--tokenizer",
+    f"{EVALUATE} --tokenizer no/such": "no/such",
+    f"{EVALUATE} --tokenizer tokenizer.json --other texts.jsonl": "--embedder",
+    f"{EVALUATE} --tokenizer tokenizer.json --embedder x --other texts.jsonl --other ./texts.jsonl": "'texts'",
+    f"{EVALUATE} --tokenizer tokenizer.json --embedder x --other bad.jsonl": "Line 3",
+    f"{EVALUATE} --tokenizer tokenizer.json --seed -1": "--seed",
+    f"{EVALUATE} --model model --tokenizer tokenizer.json": "--tokenizer",
+    f"{EVALUATE} --model model --refine": "--refine",
+    f"{EVALUATE} --model model --other texts.jsonl": "--other",
+    "evaluate beir --model model --embeddings good.npy --query-embeddings good.npy --json out.json": "3 texts",
+    "evaluate beir --model cranfield-model --embeddings good.npy --query-embeddings queries.npy --json out.json": "384",
+    "evaporate": "evaporate",
+    "fit texts.jsonl --frobnicate": "--frobnicate",
+}
+
+
+@pytest.mark.parametrize("line", BAD_INPUT)
+def test_bad_input_is_one_line_and_leaves_nothing_behind(line, keytok, place):
+    before = tree(place)
+    code, out, err = keytok(*line.split())
+    assert code == 2
+    assert err.count("\n") == 1, err
+    assert err.startswith("error: ")
+    assert BAD_INPUT[line].lower() in err.lower()
+    assert out == ""
+    assert tree(place) == before
+
+
+def test_a_model_that_names_no_embedder_needs_one(keytok, place):
+    assert keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split())[0] == 0
+    code, _, err = keytok("tokens", "out", "shock")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--embedder" in err
+
+
+def test_brackets_in_a_name_are_not_markup(keytok, place):
+    code, _, err = keytok("fit", "texts[/b][red].jsonl", "--output", "out", *READY_MADE.split())
+    assert code == 2
+    assert "texts[/b][red].jsonl" in err
+
+
+def run_installed(*arguments: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [str(argument) for argument in (KEYTOK, *arguments)]
+    environment = {**os.environ, "COLUMNS": "120", "HF_HUB_OFFLINE": "1", "OPENBLAS_NUM_THREADS": "1", **variables}
+    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def test_the_installed_command_ends_with_the_same_code_and_line(keytok, place):
+    line = "tokens occupied shock"
+    done = run_installed(*line.split(), cwd=place)
+    assert (done.returncode, done.stdout, done.stderr) == keytok(*line.split())
+
+
+def test_a_model_of_another_embedder_is_refused(place, embedder):
+    done = run_installed("tokens", "model", "shock", "--embedder", embedder, cwd=place, KEYTOK_CACHE="cache")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "384" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["tokens", "--help"], ["demo", "--help"]])
+def test_help(arguments, keytok):
+    code, out, err = keytok(*arguments)
+    assert (code, err) == (0, "")
+    assert "Usage" in out
+
+
+def test_fit_ready_made_embeddings(keytok, place, small_texts, small_embeddings, small_vocabulary, small_spectrum):
+    arguments = ["--k", "7", "--m", "3", "--regularization", "0.1", "--min-df", "1"]
+    code, out, err = keytok("fit", "texts.jsonl", "--output", "new/out", *READY_MADE.split(), *arguments)
+    assert (code, err) == (0, "")
+    assert str(Path("new", "out")) in out
+    options = {"regularization": 0.1, "min_df": 1, "spectrum": small_spectrum}
+    expected = fit(small_embeddings, small_texts, small_vocabulary, **options)
+    model = KeyTokenModel.load("new/out")
+    assert (model.weighting.k_document, model.weighting.m_query, model.embedder) == (7, 3, None)
+    np.testing.assert_array_equal(model.decoder.weight, expected.decoder.weight)
+    assert model.fit_seconds > 0
+    assert [path.name for path in Path("new").iterdir()] == ["out"]
+
+
+def test_fit_prints_json(keytok, place, small_texts, small_embeddings, small_vocabulary, small_spectrum):
+    expected = fit(small_embeddings, small_texts, small_vocabulary, spectrum=small_spectrum)
+    code, out, err = keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--json")
+    assert (code, err) == (0, "")
+    summary = json.loads(out)
+    seconds = summary.pop("seconds")
+    assert summary == {
+        "output": "out",
+        "fingerprint": expected.fingerprint,
+        "texts": 60,
+        "dimension": 8,
+        "decoder": "fit",
+        "features": 12,
+        "refinement": None,
+    }
+    assert seconds["embed"] is None
+    assert seconds["fit"] > 0
+
+
+def test_fit_replaces_a_model(keytok, place, small_texts, small_embeddings, small_vocabulary, small_spectrum):
+    expected = fit(small_embeddings, small_texts, small_vocabulary, spectrum=small_spectrum)
+    assert keytok("fit", "beir", "--output", "cranfield-model", *READY_MADE.split())[0] == 0
+    assert KeyTokenModel.load("cranfield-model").fingerprint == expected.fingerprint
+
+
+def test_fit_chooses_the_regularization(keytok, place, small_texts, small_embeddings, small_vocabulary, small_spectrum):
+    code, _, _ = keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--regularization", "gcv")
+    assert code == 0
+    options = {"regularization": "gcv", "spectrum": small_spectrum}
+    expected = fit(small_embeddings, small_texts, small_vocabulary, **options)
+    assert KeyTokenModel.load("out").fingerprint == expected.fingerprint
+
+
+def test_fit_a_folder_with_an_embedder(keytok, place, embedder, cranfield_model):
+    data = resource("examples/cranfield")
+    code, out, err = keytok("fit", data, "--embedder", embedder, "--output", "out", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["texts"] == 1400
+    assert json.loads(out)["seconds"]["embed"] > 0
+    model = KeyTokenModel.load("out")
+    assert model.embedder == embedder
+    assert model.vocabulary.features == cranfield_model.vocabulary.features
+    np.testing.assert_allclose(model.decoder.weight, cranfield_model.decoder.weight, atol=2e-3)
+
+
+def test_fit_a_file_with_an_embedder(keytok, place, embedder, monkeypatch):
+    monkeypatch.setenv("KEYTOK_CACHE", str(place / "cache"))
+    lines = [{"content": "shock [/b] waves", "title": "[red]"}, {"content": "heat waves"}, {"text": "heat shock"}]
+    Path("own.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    code, out, _ = keytok("fit", "own.jsonl", "--embedder", embedder, "--output", "out")
+    assert code == 0
+    model = KeyTokenModel.load("out")
+    assert set(model.vocabulary.features[: len(model.decoder)]) == {"shock", "waves", "heat"}
+    assert "[red] shock [/b] waves" in out
+    assert "keytok tokens out" in out
+
+
+def test_tokens_prints_json(keytok, place, embedder, monkeypatch):
+    monkeypatch.setenv("KEYTOK_CACHE", str(place / "cache"))
+    texts = ["heat transfer to a blunt body", ""]
+    code, out, _ = keytok("tokens", "cranfield-model", *texts, "--top", 5, "--json")
+    assert code == 0
+    rows = json.loads(out)
+    assert [row["text"] for row in rows] == texts
+    assert [len(row["key_tokens"]) for row in rows] == [5, 5]
+    assert "heat" in rows[0]["key_tokens"]
+    weights = list(rows[0]["key_tokens"].values())
+    assert weights == sorted(weights, reverse=True)
+
+
+def test_tokens_shows_texts_and_tokens_as_they_are(keytok, place, small_model, small_texts, monkeypatch):
+    embedded = np.array([[1.0] * 8, [-1.0] * 8], dtype=np.float32)
+    monkeypatch.setattr(
+        "keytok_haystack.cli.app.embed", lambda texts, *_, **__: type("E", (), {"embeddings": embedded})
+    )
+    texts = ["a [link] to [/b]", "x" * 200]
+    code, out, _ = keytok("tokens", "model", *texts, "--embedder", "mine", "--top", 12)
+    assert code == 0
+    assert texts[0] in out
+    assert "x" * 90 + "…" in out
+    shown = {line.split()[0] for line in out.splitlines() if "█" in line}
+    logits = small_model.decoder.logits(embedded)
+    expected = {f for row in logits for f, v in zip(small_model.vocabulary.features, row, strict=True) if v > 0}
+    assert shown <= expected
+    assert len(shown) >= len(expected) - 2  # the weakest have no bar
+    assert {"3.5", "100%"} & expected <= shown
+
+
+def test_evaluate_writes_what_it_is_asked_for(keytok, place):
+    files = {"--json": "new/out.json", "--markdown": "pages/out.md", "--png": "out.png"}
+    options = [argument for option in files.items() for argument in option]
+    code, out, err = keytok(*EVALUATE.split(), "--model", "model", *options)
+    assert (code, err) == (0, "")
+    report = json.loads(Path("new/out.json").read_text())
+    assert report["systems"].keys() == SYSTEMS
+    assert (report["data"], report["documents"], report["queries"]) == ("beir", 60, 3)
+    assert report["fitted_on"] == "given model"
+    assert report["seconds"]["embed"] is None
+    assert report["out_of_sample"] == []
+    assert len(report["sweep"]) == 13
+    ndcg = f"{report['systems']['key_tokens']['nDCG@10']:.3f}"
+    assert ndcg in out
+    assert f"| key tokens | given model | {ndcg} |" in Path("pages/out.md").read_text()
+    assert Path("out.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def evaluated(keytok, *options: object) -> dict[str, Any]:
+    code, _, err = keytok(*EVALUATE.split(), *options, "--json", "out.json")
+    assert (code, err) == (0, "")
+    return json.loads(Path("out.json").read_text())
+
+
+def test_evaluate_fits_ready_made_embeddings_with_any_tokenizer(keytok, place):
+    report = evaluated(keytok, "--tokenizer", "tokenizer.json")
+    assert (report["decoder"], report["fitted_on"], report["embedder"]) == ("fitted", "all documents", None)
+    assert report["seconds"]["fit"] > 0
+    assert {entry["fitted_on"] for entry in report["out_of_sample"]} == {"a random half"}
+    assert [entry["decoder"] for entry in report["decoders"]] == ["fitted"] * 2
+
+
+def test_evaluate_fits_as_fit_does(keytok, place):
+    assert keytok("fit", "beir", "--output", "out", *READY_MADE.split())[0] == 0
+    given, fitted = evaluated(keytok, "--model", "out"), evaluated(keytok, "--tokenizer", "tokenizer.json")
+    for name in SYSTEMS:
+        assert given["systems"][name]["nDCG@10"] == fitted["systems"][name]["nDCG@10"]
+
+
+def test_evaluate_refines_what_it_fits(keytok, place):
+    report = evaluated(keytok, "--tokenizer", "tokenizer.json", "--refine")
+    assert report["decoder"] == "fitted"
+    assert set(report["refined"]) == {name for name in SYSTEMS if "key_tokens" in name}
+    assert [entry["decoder"] for entry in report["decoders"]] == ["fitted"] * 2 + ["refined"] * 2
+    assert report["seconds"]["refine"] > 0
+    fitted = evaluated(keytok, "--tokenizer", "tokenizer.json")
+    assert (fitted["seconds"]["refine"], fitted["refined"]) == (None, {})
+    found, alone = ([e["nDCG@10"] for e in r["decoders"] if e["decoder"] == "fitted"] for r in (report, fitted))
+    assert found == alone
+
+
+def test_evaluate_fits_to_half_of_the_documents(keytok, place, small_texts, small_embeddings):
+    """The halves differ with the seed, and are what `fit` makes of as many documents."""
+    values = set()
+    for seed in (0, 1, 0):
+        report = evaluated(keytok, "--tokenizer", "tokenizer.json", "--seed", seed)
+        half = np.sort(np.random.default_rng(seed).permutation(60)[:30])
+        np.save("half.npy", small_embeddings[half])
+        Path("half.jsonl").write_text("\n".join(json.dumps({"text": small_texts[i]}) for i in half))
+        keytok("fit", "half.jsonl", "--output", "half", "--embeddings", "half.npy", "--tokenizer", "tokenizer.json")
+        expected = evaluated(keytok, "--model", "half")["systems"]["key_tokens"]
+        found = next(entry for entry in report["out_of_sample"] if entry["system"] == "key_tokens")
+        assert found["nDCG@10"] == expected["nDCG@10"]
+        values.add(found["bytes_per_document"])
+    assert len(values) == 2
+
+
+def test_evaluate_fits_to_other_collections(keytok, place, embedder, monkeypatch):
+    monkeypatch.setenv("KEYTOK_CACHE", str(place / "cache"))
+    Path("own").mkdir()
+    Path("own/corpus.jsonl").write_text(Path("beir/corpus.jsonl").read_text())
+    options = ["--embedder", embedder, "--other", "texts.jsonl", "--other", "own", "--json", "out.json"]
+    code, out, err = keytok("evaluate", "beir", *options)
+    assert (code, err) == (0, "")
+    report = json.loads(Path("out.json").read_text())
+    by_text = {"texts": [], "own": [], "a random half": []}
+    for entry in report["out_of_sample"]:
+        by_text[entry["fitted_on"]].append((entry["system"], entry["nDCG@10"], entry["R@100"]))
+        assert entry["fitted_on"] in out
+    same = [(name, report["systems"][name]["nDCG@10"], report["systems"][name]["R@100"]) for name, *_ in by_text["own"]]
+    assert by_text["texts"] == by_text["own"] == same  # the same texts as the collection's
+    assert [entry["decoder"] for entry in report["decoders"]] == ["word embeddings"] * 2 + ["fitted"] * 2
+    assert report["seconds"]["embed"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "decoder", "dimension"),
+    [
+        ("lm_head.weight", "LM head", 8),
+        ("embeddings.word_embeddings.weight", "word embeddings", 8),
+        ("lm_head.weight", None, 5),
+    ],
+)
+def test_evaluate_reads_the_head_that_the_embedder_has(name, decoder, dimension, keytok, place):
+    """Of a language model the LM head, of an encoder without a head its word embeddings; none of another dimension."""
+    save_file({name: np.random.default_rng(4).normal(size=(13, dimension)).astype(np.float32)}, "model.safetensors")
+    Path("config.json").write_text("{}")
+    decoders = evaluated(keytok, "--embedder", ".")["decoders"]
+    assert [entry["decoder"] for entry in decoders] == [decoder] * (2 if decoder else 0) + ["fitted"] * 2
+    assert {entry["fitted_on"] for entry in decoders if entry["decoder"] == decoder} == (
+        {"nothing"} if decoder else set()
+    )
+
+
+def test_evaluate_where_nothing_relevant_is_found(keytok, place):
+    Path("beir/qrels/test.tsv").write_text("q0\tunknown\t1\nq1\tunknown\t1\n")
+    np.save("queries.npy", np.load("queries.npy")[:2])
+    code, _, err = keytok(*EVALUATE.split(), "--model", "model", "--json", "out.json")
+    assert (code, err) == (0, "")
+    assert json.loads(Path("out.json").read_text())["systems"]["dense"]["nDCG@10"] == 0
+
+
+def test_demo(tmp_path, cranfield_documents, cranfield_queries, embedder):
+    done = run_installed("demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    output = tmp_path / "keytok-demo"
+    assert {path.name for path in output.iterdir()} == {"model", "chart.png", "report.json"}
+    assert (output / "chart.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    report = json.loads((output / "report.json").read_text())
+    assert report["systems"].keys() == SYSTEMS
+    ndcg = {name: values["nDCG@10"] for name, values in report["systems"].items()}
+    assert ndcg["dense"] == pytest.approx(0.382, abs=0.002)
+    assert ndcg["key_tokens"] >= 0.40
+    assert ndcg["key_tokens_bm25"] > ndcg["dense"]
+    assert report["through_query_pipeline"]["nDCG@10"] == pytest.approx(ndcg["key_tokens"], abs=1e-3)
+    shown = " ".join(done.stdout.split())
+    assert str(Path("keytok-demo", "chart.png")) in shown
+    assert f"keytok fit texts.jsonl --embedder {embedder}" in shown
+    for name in ("bm25", "dense", "key_tokens"):
+        assert f"{ndcg[name]:.3f}" in shown
+    assert KeyTokenModel.load(output / "model").embedder == embedder

@@ -1,0 +1,167 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The pipelines for OpenSearch and Elasticsearch, run on real ones; the hybrid one also behind hayhooks."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from haystack import Document
+from helpers.rankings import assert_same_hits
+from nodes.stores import DENSE_STORES, connection_to, engine_of
+
+from keytok_haystack import pipeline_yaml
+from keytok_haystack.cli.demo import with_embeddings
+from keytok_haystack.evaluation.measures import measure_run
+from keytok_haystack.live_index import create_index
+
+INDEX = "test-pipelines"
+PARTS = ("key_token_retriever", "dense_retriever", "bm25_retriever")
+
+
+@pytest.fixture(scope="module", params=DENSE_STORES)
+def engine(request, make_store, cranfield, cranfield_documents, cranfield_model, cranfield_model_folder, embedder):
+    """An engine with all of Cranfield, written through the indexing pipeline; the overrides for the other pipelines."""
+    kind = request.param
+    name, url = engine_of(kind), make_store.url(kind)
+    definition = make_store.definition(kind, dimension=384, model=cranfield_model, field="key_tokens")
+    with connection_to(name, url, INDEX) as connection:
+        connection.client.indices.delete(index=INDEX, ignore_unavailable=True)
+        create_index(connection, definition, "key_tokens", cranfield_model.fingerprint)
+    own = {"model": cranfield_model_folder, "document_store": {"hosts": url, "index": INDEX}}
+    own_embedder = {"document_embedder": {"model": embedder}, "key_token_embedder": {"progress_bar": False}}
+    definition = pipeline_yaml(f"indexing.{name}", own_embedder, **own)
+    texts = list(cranfield.documents.values())
+    indexing = with_embeddings(definition, "document_embedder", texts, cranfield_documents.embeddings)
+    documents = [Document(id=key, content=text) for key, text in cranfield.documents.items()]
+    assert indexing.run({"documents": documents})["writer"]["documents_written"] == 1400
+    yield name, own
+    make_store.delete(kind, INDEX)
+
+
+def loaded(name, own, embedder, cranfield, cranfield_queries):
+    definition = pipeline_yaml(name, {"text_embedder": {"model": embedder}}, **own)
+    return with_embeddings(definition, "text_embedder", list(cranfield.queries.values()), cranfield_queries.embeddings)
+
+
+def asked(cranfield, name: str) -> list[tuple[str, str]]:
+    """All queries, or every tenth where another engine has already been asked for all."""
+    return list(cranfield.queries.items())[:: 1 if name == "opensearch" else 10]
+
+
+def test_the_query_pipeline_finds_and_explains(engine, embedder, cranfield, cranfield_queries):
+    name, own = engine
+    pipeline = loaded(f"query.{name}", own, embedder, cranfield, cranfield_queries)
+    run = {}
+    for key, text in asked(cranfield, name):
+        hits = pipeline.run({"text_embedder": {"text": text}, "key_token_embedder": {"text": text}})
+        hits = hits["explainer"]["documents"]
+        run[key] = [(hit.id, hit.score) for hit in hits]
+        for hit in hits:
+            parts = [match["contribution"] for match in hit.meta["matched_tokens"]]
+            assert parts == sorted(parts, reverse=True)
+            assert 0 < sum(parts) <= hit.score * (1 + 1e-6)
+            assert "key_tokens" not in hit.meta
+    if name == "opensearch":
+        assert measure_run(cranfield, run)["nDCG@10"] == pytest.approx(0.415, abs=0.001)
+
+
+def test_the_hybrid_pipeline_is_better_than_dense_vectors_and_than_bm25(engine, embedder, cranfield, cranfield_queries):
+    name, own = engine
+    pipeline = loaded(f"hybrid.{name}", own, embedder, cranfield, cranfield_queries)
+    runs = {part: {} for part in ("explainer", *PARTS)}
+    for key, text in asked(cranfield, name):
+        data = {
+            "text_embedder": {"text": text},
+            "key_token_embedder": {"text": text},
+            "bm25_retriever": {"query": text},
+        }
+        result = pipeline.run(data, include_outputs_from=set(PARTS))
+        for part, run in runs.items():
+            run[key] = [(hit.id, hit.score) for hit in result[part]["documents"]]
+        assert len(runs["explainer"][key]) == 10
+        assert all(hit.meta["matched_tokens"] for hit in result["explainer"]["documents"])
+    chosen = replace(cranfield, qrels={key: cranfield.qrels[key] for key in runs["explainer"]})
+    measured = {part: measure_run(chosen, run)["nDCG@10"] for part, run in runs.items()}
+    assert measured["explainer"] > measured["dense_retriever"] + 0.01
+    assert measured["explainer"] > measured["bm25_retriever"] + 0.01
+
+
+async def test_the_hybrid_pipeline_runs_asynchronously(engine, embedder, cranfield, cranfield_queries):
+    name, own = engine
+    pipeline = loaded(f"hybrid.{name}", own, embedder, cranfield, cranfield_queries)
+    text = cranfield.queries["1"]
+    data = {
+        "text_embedder": {"text": text},
+        "key_token_embedder": {"text": text},
+        "bm25_retriever": {"query": text},
+    }
+    concurrently = await pipeline.run_async(data)
+    assert_same_hits(concurrently["explainer"]["documents"], pipeline.run(data)["explainer"]["documents"])
+    for part in PARTS:
+        pipeline.get_component(part).close()
+        await pipeline.get_component(part).close_async()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def answer(url: str, data: dict | None = None) -> dict:
+    body = None if data is None else json.dumps(data).encode()
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
+@pytest.mark.parametrize("engine", ["opensearch-knn", "elasticsearch-9"], indirect=True)
+def test_hayhooks_serves_the_hybrid_pipeline(engine, embedder, tmp_path):
+    name, own = engine
+    definition = pipeline_yaml(f"hybrid.{name}", {"text_embedder": {"model": embedder}, "joiner": {"top_k": 3}}, **own)
+    (tmp_path / "hybrid.yml").write_text(definition, encoding="utf-8")
+    port = free_port()
+    hayhooks = Path(sys.executable).parent / "hayhooks"
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [hayhooks, "run", "--host", "127.0.0.1", "--port", str(port), "--pipelines-dir", str(tmp_path)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={key: value for key, value in os.environ.items() if not key.startswith("HAYSTACK_DESERIALIZATION")},
+        )
+    try:
+        for _ in range(480):  # it imports and loads for a minute where a machine is busy
+            if server.poll() is not None or "startup complete" in log.read_text().lower():
+                break
+            time.sleep(0.5)
+        assert server.poll() is None, log.read_text()
+        result = answer(f"http://127.0.0.1:{port}/hybrid/run", {"query": "shock waves"})["result"]
+    finally:
+        server.terminate()
+        server.wait(20)
+    documents = result["documents"] if "documents" in result else result["explainer"]["documents"]
+    assert len(documents) == 3
+    assert all("shock" in {match["token"] for match in hit["meta"]["matched_tokens"]} for hit in documents)
+
+
+def test_the_demo_runs_on_an_engine(make_store, tmp_path):
+    url = make_store.url("opensearch-knn")
+    command = [Path(sys.executable).parent / "keytok", "demo", "--engine", "opensearch", "--url", url]
+    done = subprocess.run(
+        [*command, "--output", tmp_path / "demo", "--json"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["through_query_pipeline"]["nDCG@10"] == pytest.approx(0.415, abs=0.001)
+    with connection_to("opensearch", url, "keytok-demo") as connection:
+        assert connection.client.count(index="keytok-demo")["count"] == 1400
+    make_store.delete("opensearch-knn", "keytok-demo")

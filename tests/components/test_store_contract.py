@@ -1,0 +1,977 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What SparseRetriever promises of every document store, tried on all of them."""
+
+import asyncio
+import logging
+import math
+import struct
+import subprocess
+import sys
+from collections import Counter
+from copy import deepcopy
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+import pytest
+from haystack import Document, Pipeline
+from haystack.components.embedders import MockTextEmbedder
+from haystack.components.writers import DocumentWriter
+from haystack.core.serialization import component_from_dict
+from haystack.dataclasses import SparseEmbedding
+from haystack.document_stores.types import DuplicatePolicy
+from haystack.errors import FilterError
+from haystack_integrations.components.retrievers.elasticsearch import ElasticsearchSparseEmbeddingRetriever
+from helpers.filters import any_filters
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nodes.stores import DENSE_STORES, ENGINE_STORES, STORES
+
+from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder, SparseEmbeddingConverter
+from haystack_integrations.components.retrievers.keytok import KeyTokenHybridRetriever, SparseRetriever
+from haystack_integrations.components.retrievers.keytok.adapters import store_retrievers
+
+WORDS = ("shock", "wave", "boundary", "layer", "heat", "transfer", "wing", "lift", "flow", "speed")
+CLAUSE_LIMITED = ("opensearch", "opensearch-knn", "elasticsearch-7")
+LIMIT = 1024
+
+
+def stored(weight: float) -> float:
+    """What Lucene stores of a float: its sign, its exponent and the first 8 bits of its mantissa."""
+    (bits,) = struct.unpack("<I", struct.pack("<f", weight))
+    return struct.unpack("<f", struct.pack("<I", bits & 0xFFFF8000))[0]
+
+
+def dot_product(tokens: dict[str, float], query: dict[str, float]) -> float:
+    return math.fsum(weight * stored(tokens[token]) for token, weight in query.items() if token in tokens)
+
+
+def dot_products(query: dict[str, float], documents: list[Document], field: str = "key_tokens") -> dict[str, float]:
+    scores = {document.id: dot_product(document.meta.get(field) or {}, query) for document in documents}
+    return {key: score for key, score in scores.items() if score > 0}
+
+
+def lucene_bm25(documents: list[Document], text: str) -> dict[str, float]:
+    """Okapi BM25 as in Lucene's BM25Similarity; lengths below 40 are not rounded."""
+    words = {document.id: document.content.split() for document in documents if document.content}
+    mean_length = sum(map(len, words.values())) / len(words)
+    scores = Counter()
+    for word in text.split():
+        frequency = sum(word in found for found in words.values())
+        idf = math.log(1 + (len(words) - frequency + 0.5) / (frequency + 0.5))
+        for key, found in words.items():
+            norm = 1.2 * (1 - 0.75 + 0.75 * len(found) / mean_length)
+            scores[key] += idf * found.count(word) / (found.count(word) + norm)
+    return {key: score for key, score in scores.items() if score > 0}
+
+
+def pairs(documents: list[Document]) -> list[tuple[str, float]]:
+    return [(document.id, document.score) for document in documents]
+
+
+def search(retriever: SparseRetriever, key_tokens: dict[str, float], **arguments) -> list[tuple[str, float]]:
+    return pairs(retriever.run(key_tokens=key_tokens, **arguments)["documents"])
+
+
+def assert_ranking(hits: list[tuple[str, float]], expected: dict[str, float], rel: float = 1e-6) -> None:
+    """The hits are exactly what is expected, with these scores, best first."""
+    assert dict(hits) == pytest.approx(expected, rel=rel)
+    assert len(hits) == len(expected)
+    scores = [score for _, score in hits]
+    assert scores == sorted(scores, reverse=True)
+
+
+def fresh(store):
+    """A store over the same index, with clients of its own."""
+    return type(store).from_dict(store.to_dict())
+
+
+FILTERED = [
+    {"year": 1962, "kind": "report", "date": "1962-05-01", "rating": 0.5},
+    {"year": 1958, "kind": "paper", "date": "1958-01-31", "rating": 2.25},
+    {"year": 1970, "kind": "report", "date": "1970-12-24", "deep": {"n": 1}},
+    {"kind": "letter", "date": "1962-05-02", "deep": {"n": 2}},
+    {"year": 1962, "rating": 1.0},
+    {},
+]
+
+
+def sample_documents() -> list[Document]:
+    """Forty documents with text, up to six key tokens and something to filter by; two have no key tokens."""
+    random = np.random.default_rng(3)
+    documents = []
+    for i in range(40):
+        chosen = random.choice(WORDS, size=int(random.integers(1, 7)), replace=False).tolist()
+        tokens = {word: float(random.uniform(0.05, 1.5)) for word in chosen}
+        meta = {**FILTERED[i % len(FILTERED)], "key_tokens": {} if i in (7, 30) else tokens}
+        content = " ".join(random.choice(WORDS, size=int(random.integers(2, 12))).tolist())
+        documents.append(Document(id=f"d{i:02}", content=content, meta=meta))
+    return documents
+
+
+@pytest.fixture(scope="module", params=STORES)
+def kind(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def written() -> list[Document]:
+    return sample_documents()
+
+
+@pytest.fixture(scope="module")
+def sample(make_store, kind, written, small_model):
+    """A store with the sample, for tests that only read."""
+    store = make_store(kind, model=small_model)
+    store.write_documents(deepcopy(written))
+    return store
+
+
+@pytest.fixture
+def store(make_store, kind):
+    return make_store(kind)
+
+
+def queries(number: int, seed: int = 0) -> list[dict[str, float]]:
+    random = np.random.default_rng(seed)
+    return [
+        {
+            word: float(random.uniform(0.01, 1))
+            for word in random.choice([*WORDS, "unknown"], size=int(random.integers(1, 8)), replace=False).tolist()
+        }
+        for _ in range(number)
+    ]
+
+
+def test_order_and_scores_are_those_of_a_matrix_product_of_truncated_weights(sample, written):
+    words = {word: i for i, word in enumerate(WORDS)}
+    matrix = np.zeros((len(written), len(words)))
+    for row, document in enumerate(written):
+        for word, weight in document.meta["key_tokens"].items():
+            matrix[row, words[word]] = stored(weight)
+    retriever = SparseRetriever(sample, top_k=100)
+    for query in queries(10):
+        vector = np.array([query.get(word, 0.0) for word in words])
+        scores = dict(zip([document.id for document in written], (matrix @ vector).tolist(), strict=True))
+        assert_ranking(search(retriever, query), {key: score for key, score in scores.items() if score > 0})
+
+
+def test_top_k(sample, written):
+    query = {"wing": 1.0, "lift": 0.3, "flow": 0.7}
+    retriever = SparseRetriever(sample, top_k=3)
+    everything = search(retriever, query, top_k=1000)
+    assert_ranking(everything, dot_products(query, written))
+    assert len(everything) > 10
+    assert search(retriever, query) == everything[:3]
+    assert search(retriever, query, top_k=1) == everything[:1]
+    assert search(retriever, query, top_k=0) == []
+    with pytest.raises(ValueError, match="top_k"):
+        retriever.run(key_tokens=query, top_k=-1)
+
+
+@pytest.mark.parametrize("query", [{}, {"unknown": 1.0}, {"WING": 1.0, "wing ": 1.0, "win": 1.0, "": 1.0, "*": 1.0}])
+def test_a_query_that_shares_no_token_finds_nothing(query, sample):
+    assert search(SparseRetriever(sample), query) == []
+    assert search(SparseRetriever(sample), query, filters={"field": "meta.year", "operator": ">", "value": 0}) == []
+
+
+def test_an_empty_index_has_no_hits(store):
+    assert search(SparseRetriever(store), {"wing": 1.0}) == []
+    assert SparseRetriever(store).run_batch([{"wing": 1.0}, {}])["documents"] == [[], []]
+    assert SparseRetriever(store).run_batch([])["documents"] == []
+
+
+def test_tiny_and_huge_weights_are_scored(store):
+    tokens = {"tiny": 2e-38, "small": 1e-20, "large": 1e20, "huge": 3e38}
+    store.write_documents([Document(id=key, meta={"key_tokens": {key: value}}) for key, value in tokens.items()])
+    retriever = SparseRetriever(store)
+    for token, weight in tokens.items():
+        assert search(retriever, {token: 1.0}) == [(token, pytest.approx(stored(weight), rel=1e-6))]
+
+
+def test_hits_are_the_documents_that_were_written(sample, written):
+    by_id = {document.id: document for document in written}
+    hits = SparseRetriever(sample, top_k=100).run(key_tokens=dict.fromkeys(WORDS, 1.0))["documents"]
+    assert len(hits) == 38
+    for hit in hits:
+        assert replace(hit, score=None) == by_id[hit.id]
+
+
+def test_a_hit_without_key_tokens_of_its_own_is_found_by_bm25(sample, written, small_model_folder):
+    retriever = SparseRetriever(sample, model=small_model_folder, bm25_weight=1.0, top_k=100)
+    hits = {hit.id: hit for hit in retriever.run(key_tokens={}, query=" ".join(WORDS))["documents"]}
+    assert set(hits) == {document.id for document in written}
+    assert not hits["d07"].meta.get("key_tokens")
+
+
+def date(text):
+    return None if text is None else datetime.fromisoformat(text)
+
+
+OPERATORS = {
+    "==": lambda x, y: x == y,
+    "!=": lambda x, y: x != y,
+    ">": lambda x, y: x is not None and x > y,
+    ">=": lambda x, y: x is not None and x >= y,
+    "<": lambda x, y: x is not None and x < y,
+    "<=": lambda x, y: x is not None and x <= y,
+    "in": lambda x, y: x in y,
+    "not in": lambda x, y: x not in y,
+}
+RANGES = (">", ">=", "<", "<=")
+COMPARISONS = [
+    *[("year", operator, 1962) for operator in OPERATORS if "in" not in operator],
+    *[("rating", operator, 1.0) for operator in OPERATORS if "in" not in operator],
+    *[("date", operator, "1962-05-01") for operator in RANGES],
+    ("kind", "==", "report"),
+    ("kind", "!=", "report"),
+    *[("kind", operator, ["paper", "letter", "none"]) for operator in ("in", "not in")],
+    *[("year", operator, [1958, 1970]) for operator in ("in", "not in")],
+    ("year", "in", []),
+    ("unmapped", "==", 5),
+    ("unmapped", "!=", 5),
+    ("unmapped", ">", 5),
+    ("year", "==", None),
+    ("year", "!=", None),
+]
+QUERY = dict.fromkeys(WORDS, 0.5)
+
+
+@pytest.mark.parametrize(("field", "operator", "value"), COMPARISONS)
+def test_a_comparison_means_the_same_everywhere(field, operator, value, sample, written):
+    def matches(document):
+        found = document.meta.get(field)
+        if operator in RANGES and isinstance(value, str):
+            return OPERATORS[operator](date(found), date(value))
+        return OPERATORS[operator](found, value)
+
+    filters = {"field": f"meta.{field}", "operator": operator, "value": value}
+    hits = search(SparseRetriever(sample, top_k=100), QUERY, filters=filters)
+    assert_ranking(hits, dot_products(QUERY, [document for document in written if matches(document)]))
+
+
+@pytest.mark.parametrize(
+    ("filters", "matches"),
+    [
+        ({"field": "id", "operator": "in", "value": ["d01", "d05", "none"]}, lambda d: d.id in ("d01", "d05")),
+        ({"field": "meta.deep.n", "operator": "==", "value": 2}, lambda d: d.meta.get("deep") == {"n": 2}),
+        (
+            {
+                "operator": "AND",
+                "conditions": [
+                    {"field": "meta.year", "operator": ">=", "value": 1960},
+                    {
+                        "operator": "OR",
+                        "conditions": [
+                            {"field": "meta.kind", "operator": "==", "value": "report"},
+                            {
+                                "operator": "NOT",
+                                "conditions": [
+                                    {"field": "meta.rating", "operator": ">", "value": 0.75},
+                                    {"field": "meta.rating", "operator": "<", "value": 2.0},
+                                ],
+                            },
+                        ],
+                    },
+                ],
+            },
+            lambda d: d.meta.get("year", 0) >= 1960 and d.meta.get("kind") == "report",
+        ),
+        (
+            {
+                "operator": "NOT",
+                "conditions": [
+                    {
+                        "operator": "OR",
+                        "conditions": [
+                            {"field": "meta.kind", "operator": "in", "value": ["report", "paper"]},
+                            {"field": "meta.date", "operator": ">", "value": "1962-05-01"},
+                        ],
+                    },
+                ],
+            },
+            lambda d: d.meta.get("kind") not in ("report", "paper", "letter"),
+        ),
+    ],
+)
+def test_nested_filters(filters, matches, sample, written):
+    hits = search(SparseRetriever(sample, top_k=100), QUERY, filters=filters)
+    assert_ranking(hits, dot_products(QUERY, [document for document in written if matches(document)]))
+    assert hits
+
+
+VALUES = {
+    "meta.year": st.sampled_from([1950, 1958, 1962, 1970, None]),
+    "meta.kind": st.sampled_from(["report", "paper", "letter", "other", None]),
+    "meta.date": st.sampled_from(["1958-01-31", "1962-05-01", "1970-12-24T10:00:00", None]),
+    "meta.rating": st.sampled_from([0.5, 1, 2.25]),
+    "meta.deep.n": st.sampled_from([1, 2, None]),
+    "meta.unknown": st.sampled_from([1, None]),
+    "id": st.sampled_from(["d00", "d11", "none"]),
+    "content": st.sampled_from(["wing", "lift"]),
+}
+
+
+@given(filters=any_filters(VALUES))
+@settings(max_examples=25)
+def test_any_filter_means_what_it_means_to_the_store(sample, filters):
+    retriever = SparseRetriever(sample, top_k=100)
+    query = {"wing": 1.0, "lift": 0.3}
+    try:
+        allowed = {document.id for document in sample.filter_documents(filters)}
+    except Exception:  # whatever the store raises
+        with pytest.raises(Exception, match=r"."):
+            search(retriever, query, filters=filters)
+        return
+    assert search(retriever, query, filters=filters) == [hit for hit in search(retriever, query) if hit[0] in allowed]
+
+
+@pytest.mark.parametrize("kind", CLAUSE_LIMITED[:2])
+def test_filters_on_nested_fields_of_opensearch(kind, make_store):
+    definition = make_store.definition(kind, dimension=None, model=None, field="key_tokens")
+    definition["mappings"]["properties"]["authors"] = {"type": "nested"}
+    store = make_store(kind, definition=definition)
+    authors = [[{"name": "x", "age": 3}, {"name": "y", "age": 5}], [{"name": "x", "age": 5}], []]
+    store.write_documents(
+        [Document(id=str(i), meta={"key_tokens": {"wing": 1.0 + i}, "authors": a}) for i, a in enumerate(authors)]
+    )
+    both = {
+        "operator": "AND",
+        "conditions": [
+            {"field": "meta.authors.name", "operator": "==", "value": "x"},
+            {"field": "meta.authors.age", "operator": "==", "value": 5},
+        ],
+    }
+    assert search(SparseRetriever(fresh(store)), {"wing": 1.0}, filters=both) == [("1", 2.0)]
+
+
+@pytest.mark.parametrize("bm25_weight", [0.0, 0.1])
+def test_a_filter_alone_finds_nothing(bm25_weight, sample, small_model_folder):
+    retriever = SparseRetriever(sample, model=small_model_folder, bm25_weight=bm25_weight)
+    filters = {"field": "meta.kind", "operator": "==", "value": "report"}
+    for query in ({}, {"unknown": 1.0}):
+        for text in ("", "unknown"):
+            assert search(retriever, query, query=text, filters=filters) == []
+            assert retriever.run_batch([query], [text], filters=filters)["documents"] == [[]]
+
+
+def test_filter_policy(sample, written):
+    reports = {"field": "meta.kind", "operator": "==", "value": "report"}
+    early = {"field": "meta.year", "operator": "<", "value": 1965}
+
+    def found(policy, filters):
+        retriever = SparseRetriever(sample, filters=reports, filter_policy=policy, top_k=100)
+        (batch,) = retriever.run_batch([QUERY], filters=filters)["documents"]
+        assert pairs(batch) == search(retriever, QUERY, filters=filters)
+        return {hit.meta.get("year") for hit in batch}
+
+    assert found("replace", None) == found("merge", None) == {1962, 1970}
+    assert found("replace", early) == {1958, 1962}
+    assert found("merge", early) == {1962}
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"field": "meta.year", "value": 1962},
+        {"field": "meta.year", "operator": "=="},
+        {"field": "meta.year", "operator": "in", "value": 1962},
+        {"field": "meta.kind", "operator": ">", "value": "report"},
+        {"field": "meta.year", "operator": ">", "value": [1962]},
+        {"operator": "AND"},
+        {"operator": "XOR", "conditions": [{"field": "meta.year", "operator": "==", "value": 1962}]},
+        {"conditions": [{"field": "meta.year", "operator": "==", "value": 1962}]},
+    ],
+)
+def test_invalid_filters_are_refused(filters, sample):
+    retriever = SparseRetriever(sample)
+    with pytest.raises((FilterError, ValueError)):
+        search(retriever, QUERY, filters=filters)
+    with pytest.raises((FilterError, ValueError)):
+        retriever.run_batch([QUERY], filters=filters)
+
+
+@pytest.mark.parametrize("text", ["wing lift", "wing wing speed", "unknown", ""])
+@pytest.mark.parametrize("bm25_weight", [0.1, 2.0])
+def test_the_bm25_share_is_lucenes_formula_on_every_store(bm25_weight, text, sample, written, small_model_folder):
+    retriever = SparseRetriever(sample, model=small_model_folder, bm25_weight=bm25_weight, top_k=100)
+    query = {"shock": 0.5, "wave": 0.25}
+    keyed, lexical = dot_products(query, written), lucene_bm25(written, text)
+    expected = {key: keyed.get(key, 0) + bm25_weight * lexical.get(key, 0) for key in keyed | lexical}
+    assert_ranking(search(retriever, query, query=text), expected)
+    assert_ranking(search(retriever, {}, query=text), {key: bm25_weight * lexical[key] for key in lexical})
+
+
+def test_the_bm25_share_is_the_same_number_on_every_engine(make_store):
+    """Of texts with upper case, punctuation, empty and missing ones, and ones longer than Lucene keeps lengths of."""
+    random = np.random.default_rng(5)
+    contents = [None, "", "...", "Wing-lift, (FLOW)!", "über naïve 3.5 100% wing", "wing " * 57 + "lift"]
+    contents += [" ".join(random.choice(WORDS, size=size).tolist()) for size in random.integers(1, 300, size=40)]
+    documents = [
+        Document(id=f"{i:02}", content=content, meta={"key_tokens": {"a": 0.5, "b": 0.1 + i}})
+        for i, content in enumerate(contents)
+    ]
+    shares = {}
+    for kind in ENGINE_STORES:
+        store = make_store(kind)
+        store.write_documents(deepcopy(documents))
+        for text in ("Wing lift", "über 3.5 flow", "100%"):
+            keyed = dict(search(SparseRetriever(store, top_k=100), {"a": 0.01}))
+            lexical = dict(search(SparseRetriever(store, top_k=100, bm25_weight=1.0), {}, query=text))
+            mixed = dict(search(SparseRetriever(store, top_k=100, bm25_weight=0.5), {"a": 0.01}, query=text))
+            assert mixed == pytest.approx({key: keyed[key] + 0.5 * lexical.get(key, 0) for key in keyed}, rel=1e-6)
+            assert lexical
+            shares.setdefault(text, []).append(lexical)
+    for first, *others in shares.values():
+        for other in others:
+            assert other == pytest.approx(first, rel=1e-6)
+
+
+def test_filters_do_not_change_scores_with_bm25(sample, small_model_folder):
+    retriever = SparseRetriever(sample, model=small_model_folder, bm25_weight=0.1, top_k=100)
+    filters = {"field": "meta.kind", "operator": "==", "value": "report"}
+    query, text = {"wing": 0.5}, "lift flow"
+    allowed = {document.id for document in sample.filter_documents(filters)}
+    among = search(retriever, query, query=text, filters=filters)
+    assert dict(among) == dict(hit for hit in search(retriever, query, query=text) if hit[0] in allowed)
+    assert among
+
+
+@pytest.mark.parametrize("number", [1, 101, 230])
+def test_run_batch_is_run_for_each_query(number, sample):
+    batch = queries(number, seed=1)
+    batch[0] = batch[len(batch) // 2] = {"unknown": 1.0}
+    batch[-1:] = [{}]
+    retriever = SparseRetriever(sample, top_k=4)
+    filters = {"field": "meta.kind", "operator": "!=", "value": "paper"}
+    found = retriever.run_batch(batch, filters=filters)["documents"]
+    assert found == [retriever.run(key_tokens=query, filters=filters)["documents"] for query in batch]
+
+
+def test_run_batch_with_bm25_is_run_for_each_query(sample, small_model_folder):
+    batch = queries(120, seed=2)
+    batch[0] = batch[99] = batch[100] = batch[119] = {}
+    texts = [" ".join(query) for query in queries(120, seed=3)]
+    texts[0] = texts[50] = texts[100] = ""
+    retriever = SparseRetriever(sample, model=small_model_folder, bm25_weight=0.1)
+    found = retriever.run_batch(batch, texts, top_k=7)["documents"]
+    assert found == [
+        retriever.run(key_tokens=query, query=text, top_k=7)["documents"]
+        for query, text in zip(batch, texts, strict=True)
+    ]
+    assert [len(hits) for hits in found[99:101]] == [7, 0]
+    assert retriever.run_batch(batch, texts, top_k=0)["documents"] == [[]] * 120
+    assert retriever.run_batch([{}] * 3, [""] * 3)["documents"] == [[]] * 3
+
+
+def test_run_batch_says_what_it_lacks(sample, small_model_folder):
+    with pytest.raises(ValueError, match=r"2 queries.*1 texts"):
+        SparseRetriever(sample).run_batch([{}, {}], ["wing"])
+    with pytest.raises(ValueError, match="`query`"):
+        SparseRetriever(sample, model=small_model_folder, bm25_weight=0.1).run_batch([{"wing": 1.0}])
+    with pytest.raises(ValueError, match="'wing'"):
+        SparseRetriever(sample).run_batch([{"lift": 1.0}, {"wing": -1.0}])
+
+
+async def test_run_async_is_run_also_for_many_at_once_and_after_a_close(sample, small_model_folder):
+    retriever = SparseRetriever(fresh(sample), model=small_model_folder, bm25_weight=0.1)
+    filters = {"field": "meta.year", "operator": ">", "value": 1960}
+    inputs = [
+        {"key_tokens": query, "query": " ".join(query), "filters": filters, "top_k": 5} for query in queries(20, seed=4)
+    ]
+    inputs += [{"key_tokens": {}, "query": ""}, {"key_tokens": {"wing": 1.0}, "query": "", "top_k": 0}]
+    expected = [retriever.run(**arguments) for arguments in inputs]
+    retriever.close()
+    for _ in range(2):
+        assert await asyncio.gather(*(retriever.run_async(**arguments) for arguments in inputs)) == expected
+        await retriever.close_async()
+    await retriever.warm_up_async()
+    assert await retriever.run_async(**inputs[0]) == expected[0]
+    with pytest.raises(ValueError, match="top_k"):
+        await retriever.run_async(key_tokens={}, query="", top_k=-1)
+    await retriever.close_async()
+    retriever.close()
+
+
+def test_asyncio_run_twice_with_a_close_between(sample):
+    retriever = SparseRetriever(fresh(sample))
+
+    async def once():
+        try:
+            return await retriever.run_async(key_tokens=QUERY)
+        finally:
+            await retriever.close_async()
+
+    assert asyncio.run(once()) == asyncio.run(once()) == retriever.run(key_tokens=QUERY)
+    retriever.close()
+
+
+async def test_sync_and_async_side_by_side_with_closes_of_one_kind(sample):
+    retriever = SparseRetriever(fresh(sample))
+    expected = retriever.run(key_tokens=QUERY)
+    assert await retriever.run_async(key_tokens=QUERY) == expected
+    retriever.close()
+    assert await retriever.run_async(key_tokens=QUERY) == expected
+    await retriever.close_async()
+    assert retriever.run(key_tokens=QUERY) == expected
+    retriever.close()
+
+
+async def test_closing_is_safe_at_any_time(sample):
+    retriever = SparseRetriever(fresh(sample))
+    other = SparseRetriever(retriever.document_store)
+    retriever.close()
+    await retriever.close_async()
+    expected = search(retriever, QUERY)
+    for _ in range(2):
+        retriever.close()
+        retriever.close()
+        await retriever.close_async()
+        assert search(retriever, QUERY) == search(other, QUERY) == expected
+    assert retriever.document_store.count_documents() == 40
+    retriever.close()
+
+
+@pytest.mark.parametrize("kind", ["in-memory", *DENSE_STORES])
+@pytest.mark.parametrize("return_embedding", [None, True, False])
+def test_hits_have_an_embedding_where_the_stores_own_hits_have_it(kind, return_embedding, make_store):
+    if kind.startswith("elasticsearch"):
+        options = {}
+        definition = make_store.definition(kind, dimension=3, model=None, field="key_tokens")
+        if return_embedding is False:  # Elasticsearch's store has no such option; Elasticsearch 9 has one by default
+            definition["settings"].pop("index.mapping.exclude_source_vectors", None)
+    else:
+        options = {} if return_embedding is None else {"return_embedding": return_embedding}
+        definition = None
+    store = make_store(kind, dimension=3, definition=definition, **options)
+    document = Document(id="a", content="wing", embedding=[0.6, 0.0, 0.8], meta={"key_tokens": {"wing": 0.5}, "n": 1})
+    store.write_documents([deepcopy(document)])
+    (own,) = store_retrievers(store)[1](document_store=store).run(query="wing")["documents"]
+    (hit,) = SparseRetriever(store).run(key_tokens={"wing": 1.0})["documents"]
+    assert (hit.embedding is None) == (own.embedding is None)
+    assert hit.embedding is None or hit.embedding == pytest.approx([0.6, 0.0, 0.8])
+    assert (hit.content, hit.meta) == ("wing", document.meta)
+    if options:
+        assert (hit.embedding is not None) == return_embedding
+
+
+def test_key_tokens_come_back_also_where_elasticsearch_9_leaves_vectors_out_of_the_source(make_store):
+    definition = make_store.definition("elasticsearch-9", dimension=None, model=None, field="key_tokens")
+    assert definition["settings"].pop("index.mapping.exclude_source_vectors") is False
+    store = make_store("elasticsearch-9", definition=definition)
+    tokens = {"wing": 0.3, "3%2E5": 0.1234567, "%25": 7.0, "##ing": 1e-30}
+    store.write_documents([Document(id="a", content="x", meta={"year": 1, "key_tokens": dict(tokens)})])
+    retriever = SparseRetriever(store)
+    (hit,) = retriever.run(key_tokens={"wing": 1.0})["documents"]
+    ((batch_hit,),) = retriever.run_batch([{"wing": 1.0}])["documents"]
+    assert hit == batch_hit
+    assert hit.meta.pop("key_tokens") == pytest.approx({key: stored(value) for key, value in tokens.items()}, rel=1e-2)
+    assert hit.meta == {"year": 1}
+    assert "key_tokens" not in store.filter_documents()[0].meta  # or the index would not show anything
+
+
+def test_overwriting_replaces_tokens_and_deleting_removes_the_document(store):
+    retriever = SparseRetriever(store)
+    store.write_documents(
+        [
+            Document(id="a", content="x", meta={"key_tokens": {"wing": 1.0, "lift": 0.5}}),
+            Document(id="b", content="x", meta={"key_tokens": {"wing": 0.5}}),
+        ]
+    )
+    assert search(retriever, {"wing": 1.0}) == [("a", 1.0), ("b", 0.5)]
+    overwritten = Document(id="a", content="x", meta={"key_tokens": {"wing": 0.25, "flow": 2.0}})
+    store.write_documents([overwritten], DuplicatePolicy.OVERWRITE)
+    assert search(retriever, {"wing": 1.0}) == [("b", 0.5), ("a", 0.25)]
+    assert search(retriever, {"lift": 1.0}) == []
+    (hit,) = retriever.run(key_tokens={"flow": 1.0})["documents"]
+    assert (hit.score, hit.meta) == (2.0, {"key_tokens": {"wing": 0.25, "flow": 2.0}})
+    store.delete_documents(["a"])
+    assert search(retriever, {"wing": 1.0, "flow": 1.0}) == [("b", 0.5)]
+    store.write_documents([Document(id="b", content="x")], DuplicatePolicy.OVERWRITE)
+    assert search(retriever, {"wing": 1.0}) == []
+
+
+def test_two_fields_side_by_side(make_store, kind):
+    definition = None
+    if kind != "in-memory":
+        definition = make_store.definition(kind, dimension=None, model=None, field="key_tokens")
+        properties = definition["mappings"]["properties"]
+        properties["key_tokens_v2"] = properties["key_tokens"]
+    store = make_store(kind, definition=definition)
+    metas = [
+        {"key_tokens": {"wing": 1.0}, "key_tokens_v2": {"wing": 0.25, "lift": 1.0}},
+        {"key_tokens": {"lift": 0.5}, "key_tokens_v2": {"wing": 4.0}},
+        {"key_tokens_v2": {"lift": 0.5}},
+    ]
+    store.write_documents([Document(id=key, content="x", meta=meta) for key, meta in zip("abc", metas, strict=True)])
+    old, new = SparseRetriever(store), SparseRetriever(store, field="key_tokens_v2")
+    assert search(old, {"wing": 1.0, "lift": 1.0}) == [("a", 1.0), ("b", 0.5)]
+    assert search(new, {"wing": 1.0}) == [("b", 4.0), ("a", 0.25)]
+    assert search(new, {"lift": 1.0}) == [("a", 1.0), ("c", 0.5)]
+    assert [hit.meta for hit in new.run(key_tokens={"lift": 1.0})["documents"]] == [metas[0], metas[2]]
+
+
+def test_serialization(sample, monkeypatch, small_model_folder):
+    for name in ("HAYSTACK_DESERIALIZATION_ALLOWLIST", "HAYSTACK_UNSAFE_DESERIALIZATION"):
+        monkeypatch.delenv(name, raising=False)
+    retriever = SparseRetriever(
+        sample,
+        filters={"field": "meta.year", "operator": ">", "value": 1960},
+        top_k=5,
+        filter_policy="merge",
+        model=small_model_folder,
+        bm25_weight=0.1,
+    )
+    expected = search(retriever, QUERY, query="wing")
+    data = retriever.to_dict()
+    for loaded in (  # of copies: OpenSearch's document store changes what it is loaded from
+        SparseRetriever.from_dict(deepcopy(data)),
+        component_from_dict(SparseRetriever, deepcopy(data), "retriever"),
+    ):
+        assert loaded.to_dict() == data
+        assert search(loaded, QUERY, query="wing") == expected
+    pipeline = Pipeline()
+    pipeline.add_component("retriever", SparseRetriever.from_dict(data))
+    loaded = Pipeline.loads(pipeline.dumps())
+    assert loaded == pipeline
+    found = loaded.run({"retriever": {"key_tokens": QUERY, "query": "wing"}})["retriever"]["documents"]
+    assert pairs(found) == expected
+    assert expected
+
+
+# more tokens than an engine allows clauses
+
+TOKENS = {f"t{i:04}": weight for i, weight in enumerate(np.random.default_rng(9).uniform(0.2, 1.0, 3000).tolist())}
+STRONGEST = sorted(TOKENS, key=lambda token: -TOKENS[token])
+
+
+@pytest.fixture(scope="module", params=CLAUSE_LIMITED)
+def limited(request, make_store):
+    """A store with two documents of 3,000 and 1,500 tokens, on an engine that allows 1,024 clauses."""
+    store = make_store(request.param)
+    random = np.random.default_rng(10)
+    full = {token: float(random.uniform(0.1, 1)) for token in TOKENS}
+    half = {token: float(random.uniform(0.1, 1)) for token in list(TOKENS)[::2]}
+    store.write_documents(
+        [
+            Document(id="full", content="wing lift", meta={"key_tokens": full, "year": 1962}),
+            Document(id="half", content="wing flow", meta={"key_tokens": half, "year": 1970}),
+        ]
+    )
+    return store
+
+
+def strongest(number: int) -> dict[str, float]:
+    return {token: TOKENS[token] for token in STRONGEST[:number]}
+
+
+@pytest.fixture
+def by_strongest(limited):
+    """`by_strongest(n)`: the scores with the `n` strongest tokens of the query."""
+    documents = limited.filter_documents()
+    return lambda number: dot_products(strongest(number), documents)
+
+
+def warnings(caplog) -> list[str]:
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("haystack_integrations.components.retrievers.keytok")
+    ]
+
+
+def test_of_too_many_tokens_the_strongest_are_searched_for(limited, by_strongest, caplog):
+    caplog.set_level(logging.INFO)
+    retriever = SparseRetriever(limited)
+    assert_ranking(search(retriever, TOKENS), by_strongest(LIMIT))
+    (warning,) = warnings(caplog)
+    assert all(part in warning for part in ("3000", "1024", "strongest"))
+    caplog.clear()
+    for query in (TOKENS, strongest(1024), strongest(10)):
+        assert_ranking(search(retriever, query), by_strongest(min(len(query), LIMIT)))
+    assert warnings(caplog) == []
+
+
+def test_as_many_tokens_as_clauses_are_all_searched_for(limited, by_strongest, caplog):
+    assert_ranking(search(SparseRetriever(limited), strongest(LIMIT)), by_strongest(LIMIT))
+    assert warnings(caplog) == []
+    assert_ranking(search(SparseRetriever(limited), strongest(LIMIT + 1)), by_strongest(LIMIT))
+    (warning,) = warnings(caplog)
+    assert "1025" in warning
+
+
+def test_too_many_tokens_with_bm25_and_filters(limited, by_strongest, caplog):
+    caplog.set_level(logging.INFO)
+    retriever = SparseRetriever(limited, bm25_weight=0.1)
+    share = dict(search(retriever, {}, query="wing flow"))
+    filters = {
+        "operator": "OR",
+        "conditions": [{"field": "meta.year", "operator": "==", "value": year} for year in (1970, 1971, 1972)],
+    }
+    caplog.clear()
+    ((key, score),) = search(retriever, TOKENS, query="wing flow", filters=filters)
+    scores = {number: by_strongest(number)["half"] + share["half"] for number in range(LIMIT - 100, LIMIT + 1)}
+    nearest = min(scores, key=lambda number: abs(scores[number] - score))
+    assert key == "half"
+    assert score == pytest.approx(scores[nearest], rel=1e-6)
+    assert len(warnings(caplog)) == 1
+    caplog.clear()
+    assert search(retriever, TOKENS, query="wing flow", filters=filters) == [(key, score)]
+    assert warnings(caplog) == []
+
+
+def test_too_many_tokens_in_a_batch(limited, by_strongest, caplog):
+    caplog.set_level(logging.INFO)
+    retriever = SparseRetriever(limited)
+    batch = [strongest(10), TOKENS, {}, strongest(2000), {"unknown": 1.0}]
+    first, second, *none = [pairs(hits) for hits in retriever.run_batch(batch)["documents"]]
+    assert_ranking(first, by_strongest(10))
+    assert_ranking(second, by_strongest(LIMIT))
+    assert none == [[], second, []]
+    assert len(warnings(caplog)) == 1
+    caplog.clear()
+    retriever.run_batch(batch)
+    assert warnings(caplog) == []
+
+
+async def test_too_many_tokens_in_many_queries_at_once(limited, by_strongest, caplog):
+    """What one refused query has learned must not be learned again by those that were under way."""
+    retriever = SparseRetriever(fresh(limited))
+    results = await asyncio.gather(*(retriever.run_async(key_tokens=TOKENS) for _ in range(6)))
+    later = await retriever.run_async(key_tokens=TOKENS)
+    await retriever.close_async()
+    assert len(warnings(caplog)) == 1
+    for result in [*results, later]:
+        assert_ranking(pairs(result["documents"]), by_strongest(LIMIT))
+
+
+def test_one_long_text_costs_later_queries_no_tokens(limited, by_strongest):
+    retriever = SparseRetriever(limited, bm25_weight=0.1)
+    query = strongest(64)
+    retriever.run(key_tokens=query, query=" ".join(f"word{i}" for i in range(1000)))
+    assert_ranking(search(retriever, query, query="unknown"), by_strongest(64))
+
+
+def test_one_long_text_costs_the_others_of_a_batch_no_tokens(limited, by_strongest):
+    retriever = SparseRetriever(limited, bm25_weight=0.1)
+    query = strongest(64)
+    texts = ["unknown", " ".join(f"word{i}" for i in range(1000))]
+    assert_ranking(pairs(retriever.run_batch([query, query], texts)["documents"][0]), by_strongest(64))
+
+
+@pytest.mark.parametrize("conditions", [1000, 3000])
+def test_one_large_filter_costs_later_queries_no_tokens(conditions, limited, by_strongest):
+    retriever = SparseRetriever(limited)
+    query = strongest(64)
+    large = {
+        "operator": "OR",
+        "conditions": [{"field": "meta.year", "operator": "==", "value": 1962 + i} for i in range(conditions)],
+    }
+    try:
+        retriever.run(key_tokens=query, filters=large)
+    except Exception:  # the filter alone may be too large for the engine
+        with pytest.raises(Exception, match=r"."):
+            limited.filter_documents(large)
+    assert_ranking(search(retriever, query), by_strongest(64))
+
+
+def test_a_long_query_changes_nothing_for_later_ones(limited, by_strongest):
+    years = [{"field": "meta.year", "operator": "!=", "value": 1000 + i} for i in range(600)]
+    filters = {"operator": "AND", "conditions": [{"operator": "OR", "conditions": years[i::2]} for i in range(2)]}
+    retriever, query = SparseRetriever(limited), strongest(64)
+    before = search(retriever, query, filters=filters)
+    search(retriever, TOKENS)
+    assert search(retriever, query, filters=filters) == before
+    assert_ranking(before, by_strongest(64))
+
+
+def test_closing_forgets_the_limit(limited, caplog):
+    retriever = SparseRetriever(fresh(limited))
+    search(retriever, TOKENS)
+    retriever.close()
+    search(retriever, TOKENS)
+    assert len(warnings(caplog)) == 2
+    retriever.close()
+
+
+def test_engines_that_allow_more_clauses_are_asked_for_all(make_store, caplog):
+    for kind in ("in-memory", "elasticsearch-8", "elasticsearch-9"):
+        store = make_store(kind)
+        store.write_documents([Document(id="a", content="x", meta={"key_tokens": TOKENS})])
+        assert_ranking(search(SparseRetriever(store), TOKENS), {"a": dot_product(TOKENS, TOKENS)})
+    assert warnings(caplog) == []
+
+
+# vectors of other sparse embedders
+
+
+def sparse_vectors(number: int, seed: int) -> list[SparseEmbedding]:
+    random = np.random.default_rng(seed)
+    chosen = [random.choice(30522, size=20, replace=False) % 200 * 151 for _ in range(number)]
+    return [SparseEmbedding(np.unique(c).tolist(), random.gamma(1, size=len(np.unique(c))).tolist()) for c in chosen]
+
+
+def sparse_scores(documents: list[SparseEmbedding], query: SparseEmbedding) -> dict[str, float]:
+    weights = dict(zip(map(str, query.indices), query.values, strict=True))
+    tokens = [dict(zip(map(str, d.indices), d.values, strict=True)) for d in documents]
+    scores = {f"{i:02}": dot_product(found, weights) for i, found in enumerate(tokens)}
+    return {key: score for key, score in scores.items() if score > 0}
+
+
+def test_any_sparse_embedders_vectors_go_through_the_converter_into_every_store(make_store, kind):
+    store = make_store(kind, field="splade")
+    vectors = sparse_vectors(30, seed=1)
+    indexing = Pipeline()
+    indexing.add_component("converter", SparseEmbeddingConverter(field="splade"))
+    indexing.add_component("writer", DocumentWriter(store))
+    indexing.connect("converter", "writer")
+    documents = [
+        Document(id=f"{i:02}", content="x", sparse_embedding=vector, meta={"n": i}) for i, vector in enumerate(vectors)
+    ]
+    indexing.run({"converter": {"documents": documents}})
+    retriever = SparseRetriever(store, field="splade", top_k=100)
+    for query in sparse_vectors(5, seed=2):
+        hits = retriever.run(query_sparse_embedding=query)["documents"]
+        assert_ranking(pairs(hits), sparse_scores(vectors, query))
+        assert {hit.meta["n"] for hit in hits} == {int(hit.id) for hit in hits}
+    assert retriever.run(query_sparse_embedding=SparseEmbedding([], []))["documents"] == []
+
+
+def test_the_converter_leaves_its_input_alone_and_zero_weights_out():
+    vector = SparseEmbedding([7, 3, 12, 9], [0.5, 0.0, 1.0, 0.3])
+    document = Document(content="x", sparse_embedding=vector, embedding=[1.0], meta={"year": 1})
+    before = deepcopy(document)
+    (converted,) = SparseEmbeddingConverter(field="splade").run([document])["documents"]
+    assert document == before
+    assert converted.id == document.id
+    assert converted.sparse_embedding is None
+    assert (converted.content, converted.embedding, converted.meta["year"]) == ("x", [1.0], 1)
+    assert list(converted.meta["splade"]) == ["12", "7", "9"]
+    assert {key: stored(w) for key, w in converted.meta["splade"].items()} == {"12": 1.0, "7": 0.5, "9": stored(0.3)}
+    assert SparseEmbeddingConverter().run([])["documents"] == []
+    empty = Document(id="e", sparse_embedding=SparseEmbedding([], []))
+    assert SparseEmbeddingConverter().run([empty])["documents"][0].meta == {"key_tokens": {}}
+
+
+@pytest.mark.parametrize(
+    ("vector", "message"),
+    [
+        (None, r"'bad'.*no sparse embedding"),
+        (SparseEmbedding([1, 2], [0.5, -0.1]), r"'bad'.*-0\.1"),
+        (SparseEmbedding([1], [float("nan")]), r"'bad'.*nan"),
+        (SparseEmbedding([1], [float("inf")]), r"'bad'.*inf"),
+        (SparseEmbedding([1], [1e300]), r"'bad'.*inf"),
+        (SparseEmbedding([1], [1e-40]), r"'bad'"),
+    ],
+)
+def test_a_vector_that_engines_cannot_store_is_named_by_the_converter(vector, message):
+    good = Document(id="good", sparse_embedding=SparseEmbedding([1], [0.5]))
+    with pytest.raises(ValueError, match=message):
+        SparseEmbeddingConverter().run([good, Document(id="bad", sparse_embedding=vector)])
+
+
+def test_the_converter_is_serialized(monkeypatch):
+    monkeypatch.delenv("HAYSTACK_DESERIALIZATION_ALLOWLIST", raising=False)
+    pipeline = Pipeline()
+    pipeline.add_component("converter", SparseEmbeddingConverter(field="splade"))
+    assert Pipeline.loads(pipeline.dumps()).get_component("converter").field == "splade"
+
+
+@pytest.mark.parametrize("kind", ["elasticsearch-8", "elasticsearch-9"])
+@pytest.mark.parametrize("keeps_source", [True, False])
+def test_elasticsearchs_own_sparse_vector_field_is_searched_too(kind, keeps_source, make_store):
+    definition = make_store.definition(kind, dimension=None, model=None, field="splade")
+    if not keeps_source:
+        definition["settings"].pop("index.mapping.exclude_source_vectors", None)
+    store = make_store(kind, definition=definition, sparse_vector_field="splade")
+    vectors = sparse_vectors(30, seed=5)
+    # every index in all documents equally often, and weights above .4 of the largest: nothing to prune
+    random = np.random.default_rng(6)
+    vectors = [SparseEmbedding(v.indices, random.uniform(0.5, 1, len(v.indices)).tolist()) for v in vectors]
+    store.write_documents(
+        [Document(id=f"{i:02}", content="x", sparse_embedding=vector) for i, vector in enumerate(vectors)]
+    )
+    retriever = SparseRetriever(store, field="splade", top_k=100)
+    own = ElasticsearchSparseEmbeddingRetriever(document_store=store, top_k=100)
+    for asked in sparse_vectors(5, seed=7):
+        query = SparseEmbedding(asked.indices, random.uniform(0.5, 1, len(asked.indices)).tolist())
+        hits = retriever.run(query_sparse_embedding=query)["documents"]
+        own_hits = own.run(query_sparse_embedding=query)["documents"]
+        assert_ranking(pairs(hits), sparse_scores(vectors, query))
+        assert dict(pairs(own_hits)) == pytest.approx(dict(pairs(hits)), rel=1e-6)
+        assert hits
+        for hit in hits:
+            vector = vectors[int(hit.id)]
+            assert hit.sparse_embedding is not None
+            assert hit.sparse_embedding.indices == vector.indices
+            assert hit.sparse_embedding.values == pytest.approx(vector.values, rel=1e-2)
+
+
+# all three ways of retrieval in one component
+
+
+@pytest.mark.parametrize("kind", ["in-memory", *DENSE_STORES])
+async def test_the_hybrid_retriever_joins_three_retrievers_and_explains(
+    kind, make_store, small_model, small_model_folder, small_texts, small_embeddings, monkeypatch
+):
+    monkeypatch.delenv("HAYSTACK_DESERIALIZATION_ALLOWLIST", raising=False)
+    store = make_store(kind, dimension=8, model=small_model)
+    documents = [
+        Document(id=f"{i:02}", content=text, embedding=embedding.tolist(), meta={"part": i % 2})
+        for i, (text, embedding) in enumerate(zip(small_texts, small_embeddings, strict=True))
+    ]
+    documents = KeyTokenSparseEmbedder(small_model_folder).run(documents=documents)["documents"]
+    store.write_documents(documents)
+    text_embedder = MockTextEmbedder(embedding=small_embeddings[17].tolist())
+    text = small_texts[17]
+    hybrid = KeyTokenHybridRetriever(store, embedder=text_embedder, model=small_model_folder, top_k=5, candidates=20)
+    hits = hybrid.run(query=text)["documents"]
+
+    embedding = text_embedder.run(text)["embedding"]
+    dense, bm25 = (retriever(document_store=store, top_k=20) for retriever in store_retrievers(store))
+    key_tokens = KeyTokenSparseEmbedder(small_model_folder).run(embedding=embedding, text=text)["key_tokens"]
+    rankings = [
+        SparseRetriever(store, top_k=20).run(key_tokens=key_tokens)["documents"],
+        dense.run(query_embedding=embedding)["documents"],
+        bm25.run(query=text)["documents"],
+    ]
+    fused = Counter()
+    for ranking in rankings:
+        for rank, document in enumerate(ranking, start=1):
+            fused[document.id] += 1 / (60 + rank)
+    best = sorted(fused.values(), reverse=True)[:5]
+    assert [fused[hit.id] for hit in hits] == pytest.approx(best)
+    written = {document.id: document for document in documents}
+    for hit in hits:
+        assert "key_tokens" not in hit.meta
+        explained = sum(match["contribution"] for match in hit.meta["matched_tokens"])
+        assert explained == pytest.approx(dot_product(written[hit.id].meta["key_tokens"], key_tokens), rel=1e-2)
+
+    filters = {"field": "meta.part", "operator": "==", "value": 1}
+    some = hybrid.run(query=text, filters=filters, top_k=3)["documents"]
+    assert len(some) == 3
+    assert {hit.meta["part"] for hit in some} == {1}
+    pipeline = Pipeline()
+    pipeline.add_component("retriever", hybrid)
+    loaded = Pipeline.loads(pipeline.dumps())
+    assert loaded.run({"retriever": {"query": text}})["retriever"]["documents"] == hits
+    concurrently = (await hybrid.run_async(query=text))["documents"]  # equal scores may change places
+    assert [fused[hit.id] for hit in concurrently] == pytest.approx(best)
+    if kind != "in-memory":
+        await store.close_async()
+
+
+def test_no_engine_s_client_is_imported_before_it_is_used():
+    code = (
+        "import sys\n"
+        "from haystack.document_stores.in_memory import InMemoryDocumentStore\n"
+        "from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder\n"
+        "from haystack_integrations.components.retrievers.keytok import KeyTokenHybridRetriever, SparseRetriever\n"
+        "import keytok_haystack.cli.app\n"
+        "SparseRetriever(InMemoryDocumentStore()).run(key_tokens={'shock': 1.0})\n"
+        "assert not {'opensearchpy', 'elasticsearch'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

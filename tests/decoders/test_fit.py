@@ -1,0 +1,499 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers.rankings import ndcg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from keytok_haystack import (
+    EmbeddingError,
+    KeyTokenModel,
+    Preparation,
+    Spectrum,
+    TokenDecoder,
+    Vocabulary,
+    Weighting,
+    fit,
+)
+from keytok_haystack.decoders import REGULARIZATION
+from keytok_haystack.encoders import Embedded
+from keytok_haystack.evaluation import Collection
+
+HALF_STEP = 2**-11  # a float16 between 0.5 and 1 is off by half of 2**-11 at most
+
+
+def dense_targets(texts: list[str], features: tuple[str, ...]) -> np.ndarray:
+    """The square root of each text's unigram distribution."""
+    rows = [Counter(text.lower().split()) for text in texts]
+    return np.array([[np.sqrt(row[feature] / sum(row.values())) for feature in features] for row in rows])
+
+
+def document_frequencies(texts: list[str], features: tuple[str, ...]) -> np.ndarray:
+    return np.array([sum(feature in text.split() for text in texts) for feature in features])
+
+
+def lucene_idf(texts: list[str], features: tuple[str, ...]) -> np.ndarray:
+    df = document_frequencies(texts, features)
+    return np.log(1 + (len(texts) - df + 0.5) / (df + 0.5))
+
+
+def unit(embeddings: np.ndarray, removed: np.ndarray | None = None) -> np.ndarray:
+    embeddings = embeddings.astype(np.float64)
+    if removed is not None:
+        embeddings = embeddings @ (np.eye(len(removed)) - np.outer(removed, removed).astype(np.float64))
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
+def ridge(inputs: np.ndarray, targets: np.ndarray, regularization: float) -> np.ndarray:
+    """(X'X + lambda I)^-1 X'Y of centred X and Y, lambda in units of the variance of X; shape (V, d)."""
+    x, y = inputs - inputs.mean(axis=0), targets - targets.mean(axis=0)
+    penalty = regularization * np.square(x).sum(axis=1).mean()
+    return np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y).T
+
+
+def noisy_embeddings(texts: list[str], vocabulary: Vocabulary, d: int, common: float, noise: float) -> np.ndarray:
+    """Embeddings (n, d): a random projection of the texts' words, a vector that all share, and noise."""
+    random = np.random.default_rng(3)
+    projected = dense_targets(texts, vocabulary.features) @ random.normal(size=(len(vocabulary), d))
+    shared = common * random.normal(size=d)
+    return (projected + shared + noise * random.normal(size=projected.shape)).astype(np.float32)
+
+
+def largest_is_1(weight: np.ndarray) -> np.ndarray:
+    return weight / np.abs(weight).max()
+
+
+@pytest.mark.parametrize("regularization", [1e-3, REGULARIZATION, 10.0])
+def test_the_decoder_is_the_ridge_regression_times_idf(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, regularization: float
+):
+    model = fit(small_embeddings, small_texts, small_vocabulary, regularization=regularization)
+    features, x = small_vocabulary.features, unit(small_embeddings)
+    idf = lucene_idf(small_texts, features)
+    expected = largest_is_1(ridge(x, dense_targets(small_texts, features), regularization) * idf[:, None])
+    assert model.vocabulary.features == features
+    np.testing.assert_allclose(model.decoder.weight, expected, atol=HALF_STEP)
+    np.testing.assert_allclose(model.idf, idf, rtol=1e-6)
+    np.testing.assert_allclose(model.decoder.preparation.mean, x.mean(axis=0), atol=1e-6)
+    assert model.decoder.preparation.removed is None
+    assert model.source == "fit"
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "common", "noise", "regularization"),
+    [
+        (15, 37, 1, 1, 0.01),
+        (60, 96, 10, 1, REGULARIZATION),
+        (60, 37, 30, 0.1, 0.01),
+        (60, 96, 100, 0.1, 0.01),
+        (60, 8, 100, 1, REGULARIZATION),
+    ],
+)
+def test_the_regression_is_exact_with_few_texts_and_where_embeddings_have_much_in_common(
+    small_texts: list[str],
+    small_vocabulary: Vocabulary,
+    n: int,
+    d: int,
+    common: float,
+    noise: float,
+    regularization: float,
+):
+    texts, features = small_texts[:n], small_vocabulary.features
+    embeddings = noisy_embeddings(texts, small_vocabulary, d, common, noise)
+    model = fit(embeddings, texts, small_vocabulary, regularization=regularization, min_df=0)
+    coefficients = ridge(unit(embeddings), dense_targets(texts, features), regularization)
+    expected = largest_is_1(coefficients * lucene_idf(texts, features)[:, None])
+    np.testing.assert_allclose(model.decoder.weight, expected, atol=2 * HALF_STEP)
+
+
+def test_the_lengths_of_embeddings_do_not_matter(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, small_model: KeyTokenModel
+):
+    lengths = np.random.default_rng(0).uniform(0.1, 10, size=(60, 1)).astype(np.float32)
+    model = fit(small_embeddings * lengths, small_texts, small_vocabulary)
+    np.testing.assert_allclose(model.decoder.weight, small_model.decoder.weight, atol=2 * HALF_STEP)
+
+
+def test_a_spectrum_has_its_first_component_removed_before_the_regression(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    _, _, right = np.linalg.svd(small_embeddings.astype(np.float64))
+    spectrum = Spectrum.from_embeddings(small_embeddings)
+    model = fit(small_embeddings, small_texts, small_vocabulary, spectrum=spectrum)
+    features = small_vocabulary.features
+    coefficients = ridge(unit(small_embeddings, right[0]), dense_targets(small_texts, features), REGULARIZATION)
+    expected = largest_is_1(coefficients * lucene_idf(small_texts, features)[:, None])
+    np.testing.assert_allclose(model.decoder.weight, expected, atol=2 * HALF_STEP)
+    assert model.spectrum is spectrum
+    adjusted = spectrum.adjust(small_embeddings)
+    np.testing.assert_allclose(model.decoder.logits(adjusted), model.decoder.logits(small_embeddings), atol=1e-5)
+
+
+def test_without_a_spectrum_the_model_has_that_of_the_unit_length_embeddings(
+    small_embeddings: np.ndarray, small_model: KeyTokenModel
+):
+    x = unit(small_embeddings)
+    _, singular, right = np.linalg.svd(x, full_matrices=False)
+    np.testing.assert_allclose(np.abs((small_model.spectrum.components * right).sum(axis=1)), 1, atol=1e-5)
+    np.testing.assert_allclose(small_model.spectrum.explained_energy, singular**2 / 60, atol=1e-6)
+    np.testing.assert_allclose(small_model.spectrum.mean, x.mean(axis=0), atol=1e-6)
+
+
+def brute_force_gcv(x: np.ndarray, y: np.ndarray, regularizations: np.ndarray) -> np.ndarray:
+    """n * |(I - H) Y|^2 / (n - tr H)^2 with the explicit hat matrix H of a ridge regression with intercept."""
+    n, centred = len(x), x - x.mean(axis=0)
+    errors = []
+    for regularization in regularizations:
+        penalty = regularization * np.square(centred).sum(axis=1).mean()
+        inverse = np.linalg.inv(centred.T @ centred + penalty * np.eye(x.shape[1]))
+        hat = np.full((n, n), 1 / n) + centred @ inverse @ centred.T
+        errors.append(n * np.square(y - hat @ y).sum() / (n - np.trace(hat)) ** 2)
+    return np.array(errors)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "common", "noise"),
+    [
+        (60, 8, 1, 0.3),
+        (60, 8, 1, 2),
+        (60, 20, 1, 1),
+        (25, 20, 1, 1),
+        (15, 20, 1, 1),
+        (22, 37, 10, 1),
+        (30, 64, 1, 1),
+        (30, 64, 30, 0.03),
+    ],
+)
+def test_gcv_takes_the_regularization_with_the_least_error_by_the_explicit_hat_matrix(
+    small_texts: list[str], small_vocabulary: Vocabulary, n: int, d: int, common: float, noise: float
+):
+    texts, embeddings = small_texts[:n], noisy_embeddings(small_texts[:n], small_vocabulary, d, common, noise)
+    candidates = np.logspace(-4.5, 1.5, 61) * n / d
+    errors = brute_force_gcv(unit(embeddings), dense_targets(texts, small_vocabulary.features), candidates)
+    chosen = fit(embeddings, texts, small_vocabulary, min_df=0, regularization="gcv").decoder.weight
+    given = [fit(embeddings, texts, small_vocabulary, min_df=0, regularization=c).decoder.weight for c in candidates]
+    distances = np.array([np.abs(chosen - weight).max() for weight in given])
+    assert distances.min() < 0.1 * distances.max()
+    assert errors.min() < 0.99 * np.median(errors)
+    assert errors[np.argmin(distances)] < 1.01 * errors.min()
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(0, 60), max_size=6))
+def test_a_stream_gives_the_same_model_however_it_is_cut(
+    small_embeddings: np.ndarray,
+    small_texts: list[str],
+    small_vocabulary: Vocabulary,
+    small_model: KeyTokenModel,
+    cuts: list[int],
+):
+    batches = (batch for batch in np.split(small_embeddings, sorted(cuts)))
+    model = fit(batches, (text for text in small_texts), small_vocabulary)
+    assert model.vocabulary.features == small_model.vocabulary.features
+    np.testing.assert_allclose(model.decoder.weight, small_model.decoder.weight, atol=2 * HALF_STEP)
+    np.testing.assert_array_equal(model.idf, small_model.idf)
+    assert model.weighting.weight_scale == pytest.approx(small_model.weighting.weight_scale, rel=1e-3)
+
+
+def test_fitting_twice_gives_the_same_model(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, small_model: KeyTokenModel
+):
+    assert fit(small_embeddings, small_texts, small_vocabulary).fingerprint == small_model.fingerprint
+
+
+def test_embeddings_may_be_lists(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, small_model: KeyTokenModel
+):
+    assert fit(small_embeddings.tolist(), small_texts, small_vocabulary).fingerprint == small_model.fingerprint
+
+
+@pytest.mark.parametrize("min_df", [1, 14, 16, 18])
+def test_features_in_fewer_texts_than_min_df_come_last_and_have_no_row(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, min_df: int
+):
+    df = document_frequencies(small_texts, small_vocabulary.features)
+    expected = tuple(f for f, n in zip(small_vocabulary.features, df, strict=True) if n >= min_df)
+    assert min_df == 1 or 0 < len(expected) < 12, "the test can tell them apart"
+    model = fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df)
+    assert len(model.decoder) == len(expected)
+    rare = tuple(feature for feature in small_vocabulary.features if feature not in expected)
+    assert model.vocabulary.features == expected + rare
+    np.testing.assert_allclose(model.idf, lucene_idf(small_texts, expected + rare), rtol=1e-6)
+    # leaving features out changes no other feature's direction; lengths of texts count all of their tokens
+    everything = fit(small_embeddings, small_texts, small_vocabulary, min_df=1).decoder.weight[df >= min_df]
+    np.testing.assert_allclose(model.decoder.weight, largest_is_1(everything), atol=4 * HALF_STEP)
+
+
+def test_rare_features_have_the_rows_of_a_head_at_the_mean_deviation_of_the_fitted_logits(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    head = TokenDecoder(5 * np.random.default_rng(1).normal(size=(12, 8)), Preparation())
+    df = document_frequencies(small_texts, small_vocabulary.features)
+    rare = df < 16
+    model = fit(small_embeddings, small_texts, small_vocabulary, min_df=16, head=head)
+    fitted_alone = fit(small_embeddings, small_texts, small_vocabulary, min_df=16)
+    assert model.vocabulary.features == small_vocabulary.features
+    assert model.idf.shape == (12,)
+    weight = model.decoder.weight.astype(np.float64)
+    factors = weight[rare] / head.weight[rare]
+    np.testing.assert_allclose(factors, factors.mean(), rtol=2e-2)  # the head's rows, all scaled alike
+    np.testing.assert_allclose(
+        largest_is_1(weight[~rare]), largest_is_1(fitted_alone.decoder.weight), atol=4 * HALF_STEP
+    )
+    x = unit(small_embeddings)
+    scaled_head = (x @ (head.weight[~rare] * factors.mean()).T).std(axis=0).mean()
+    assert scaled_head == pytest.approx((x @ weight[~rare].T).std(axis=0).mean(), rel=1e-2)
+
+
+@pytest.mark.parametrize("min_df", [16, 18])
+def test_a_head_may_be_over_the_first_features_only(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, min_df: int
+):
+    features = small_vocabulary.features
+    frequent = document_frequencies(small_texts, features) >= min_df
+    size = 1 + int(np.flatnonzero(~frequent)[:-1].max())  # the last of the rare features has neither
+    in_head = np.arange(12) < size
+    assert frequent[~in_head].any(), "a frequent feature is not in the head"
+    assert (~frequent[in_head]).any(), "a rare feature is in the head"
+    head = TokenDecoder(5 * np.random.default_rng(1).normal(size=(size, 8)), Preparation())
+    model = fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df, head=head)
+    decoded = [i for i in range(12) if frequent[i] or in_head[i]]
+    neither = [i for i in range(12) if not (frequent[i] or in_head[i])]
+    assert neither
+    assert model.vocabulary.features == tuple(features[i] for i in decoded + neither)
+    assert len(model.decoder) == len(decoded)
+    np.testing.assert_allclose(model.idf, lucene_idf(small_texts, model.vocabulary.features), rtol=1e-6)
+    rows = dict(zip(model.vocabulary.features, model.decoder.weight.astype(np.float64), strict=False))
+    fitted = np.array([rows[features[i]] for i in np.flatnonzero(frequent)])
+    alone = fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df).decoder.weight
+    np.testing.assert_allclose(largest_is_1(fitted), largest_is_1(alone), atol=4 * HALF_STEP)
+    taken = np.flatnonzero(in_head & ~frequent)
+    factors = np.array([rows[features[i]] for i in taken]) / head.weight[taken]
+    np.testing.assert_allclose(factors, factors.mean(), rtol=2e-2)
+    both = np.flatnonzero(in_head & frequent)
+    x = unit(small_embeddings)
+    deviations = (x @ fitted.T).std(axis=0).mean(), (x @ (head.weight[both] * factors.mean()).T).std(axis=0).mean()
+    assert deviations[0] == pytest.approx(deviations[1], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((12, 7), "7 dimensions, but the embeddings 8"),
+        ((11, 7), "7 dimensions, but the embeddings 8"),
+        ((13, 8), "13 rows, but the vocabulary only 12 features"),
+    ],
+)
+def test_a_head_of_another_shape_is_refused(
+    small_embeddings: np.ndarray,
+    small_texts: list[str],
+    small_vocabulary: Vocabulary,
+    shape: tuple[int, int],
+    message: str,
+):
+    head = TokenDecoder(np.ones(shape), Preparation())
+    with pytest.raises(ValueError, match=message):
+        fit(small_embeddings, small_texts, small_vocabulary, head=head)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+@pytest.mark.parametrize("k_document", [2, 128])
+def test_the_strongest_weights_of_the_documents_are_1_in_the_mean(
+    small_embeddings: np.ndarray,
+    small_texts: list[str],
+    small_vocabulary: Vocabulary,
+    exponent: float,
+    k_document: int,
+):
+    weighting = Weighting(k_document=k_document, m_query=5, exponent=exponent, weight_scale=77.0)
+    model = fit(small_embeddings, small_texts, small_vocabulary, weighting=weighting)
+    weights = model.encode_documents(small_embeddings, small_texts)
+    assert weights.toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
+    assert replace(model.weighting, weight_scale=77.0, literal_scale=0.0) == weighting
+
+
+@pytest.mark.parametrize("share", [0.0, 0.35, 0.9])
+def test_own_tokens_are_made_comparable_with_logits(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, share: float
+):
+    weighting = Weighting(literal_share=share, literal_scale=77.0)
+    model = fit(small_embeddings, small_texts, small_vocabulary, weighting=weighting, min_df=16)
+    features = model.vocabulary.features
+    logits = np.maximum(model.decoder.logits(small_embeddings).astype(np.float64), 0)
+    literals = dense_targets(small_texts, features) * lucene_idf(small_texts, features)
+    expected = logits.max(axis=1).mean() / literals.max(axis=1).mean()
+    assert model.weighting.literal_scale == pytest.approx(expected, rel=1e-5)
+    assert model.weighting.literal_share == share
+    strongest = model.encode_documents(small_embeddings, small_texts).toarray().max(axis=1)
+    assert strongest.mean() == pytest.approx(1, rel=1e-5)
+
+
+def test_the_weight_scale_of_a_large_corpus_is_estimated_from_a_sample_of_all_of_it(small_vocabulary: Vocabulary):
+    random = np.random.default_rng(5)
+    texts = [" ".join(random.choice(small_vocabulary.features, size=4)) for _ in range(9000)]
+    embeddings = small_vocabulary.literal_counts(texts).toarray() @ random.normal(size=(12, 8)) + 5
+    embeddings[4500:] = embeddings.mean(axis=0) + 0.1 * random.normal(size=(4500, 8))  # close to the mean: weak tokens
+    model = fit(embeddings, texts, small_vocabulary)
+    maxima = model.encode_documents(embeddings).toarray().max(axis=1)
+    assert maxima[:4500].mean() > 1.5 * maxima[4500:].mean()
+    assert model.encode_documents(embeddings, texts).toarray().max(axis=1).mean() == pytest.approx(1, rel=0.02)
+    logits = np.maximum(model.decoder.logits(embeddings), 0).max(axis=1).mean()
+    literals = dense_targets(texts, small_vocabulary.features) * lucene_idf(texts, small_vocabulary.features)
+    assert model.weighting.literal_scale == pytest.approx(logits / literals.max(axis=1).mean(), rel=0.04)
+
+
+def test_the_name_of_the_embedder_is_kept(small_model: KeyTokenModel):
+    assert small_model.embedder == "random-projection"
+
+
+@pytest.mark.parametrize("n_texts", [0, 1, 30, 59])
+@pytest.mark.parametrize("batches", [1, 2, 60])
+def test_too_few_texts_are_refused(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, n_texts: int, batches: int
+):
+    with pytest.raises(ValueError, match=f"only {n_texts} texts for more embeddings"):
+        fit(np.split(small_embeddings, batches), small_texts[:n_texts], small_vocabulary)
+
+
+@pytest.mark.parametrize("n_embeddings", [0, 1, 59])
+def test_too_many_texts_are_refused(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, n_embeddings: int
+):
+    with pytest.raises(ValueError, match=f"only {n_embeddings} embeddings for more texts"):
+        fit(small_embeddings[:n_embeddings], small_texts, small_vocabulary)
+
+
+@pytest.mark.parametrize(
+    "nothing", [np.zeros((0, 8)), [], [np.zeros((0, 8))]], ids=["no rows", "empty list", "stream of no rows"]
+)
+def test_an_empty_corpus_is_refused(small_vocabulary: Vocabulary, nothing: object):
+    with pytest.raises(EmbeddingError, match="no texts"):
+        fit(nothing, [], small_vocabulary)
+
+
+@pytest.mark.parametrize("lengths", [1.0, np.linspace(0.1, 30, 60)[:, None]], ids=["same", "same direction"])
+def test_embeddings_that_are_all_the_same_are_refused(
+    small_texts: list[str], small_vocabulary: Vocabulary, lengths: float
+):
+    embeddings = np.full((60, 8), 0.1) * np.arange(1, 9) * lengths
+    with pytest.raises(EmbeddingError, match="all the same"):
+        fit(embeddings, small_texts, small_vocabulary)
+
+
+def test_a_min_df_that_no_feature_reaches_is_refused(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    with pytest.raises(ValueError, match="min_df=61 of the 60 texts"):
+        fit(small_embeddings, small_texts, small_vocabulary, min_df=61)
+
+
+@pytest.mark.parametrize("texts", [["zzz"] * 60, [""] * 60], ids=["unknown words", "empty texts"])
+@pytest.mark.parametrize("min_df", [0, 1, 2])
+def test_texts_without_features_are_refused(
+    small_embeddings: np.ndarray, small_vocabulary: Vocabulary, texts: list[str], min_df: int
+):
+    with pytest.raises(ValueError, match=r"No feature|min_df"):
+        fit(small_embeddings, texts, small_vocabulary, min_df=min_df)
+
+
+def test_texts_that_are_all_the_same_are_refused(small_embeddings: np.ndarray, small_vocabulary: Vocabulary):
+    with pytest.raises(ValueError, match="same"):
+        fit(small_embeddings, ["shock wave"] * 60, small_vocabulary)
+
+
+@pytest.mark.parametrize("regularization", [0.0, -1.0, float("nan"), float("inf"), "auto"])
+def test_a_regularization_that_is_not_a_positive_number_is_refused(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, regularization: object
+):
+    with pytest.raises(ValueError, match="regularization"):
+        fit(small_embeddings, small_texts, small_vocabulary, regularization=regularization)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_regularization_may_be_a_number_of_numpy(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, dtype: type
+):
+    given = fit(small_embeddings, small_texts, small_vocabulary, regularization=dtype(0.5))
+    assert given.fingerprint == fit(small_embeddings, small_texts, small_vocabulary, regularization=0.5).fingerprint
+
+
+@pytest.mark.parametrize("text", [None, 3, b"lift", ["lift"]])
+def test_a_text_that_is_no_string_is_refused(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, text: object
+):
+    with pytest.raises(TypeError, match="text 17 is of type"):
+        fit(small_embeddings, [*small_texts[:17], text, *small_texts[18:]], small_vocabulary)
+
+
+def test_the_position_of_a_text_that_is_no_string_counts_from_the_start_of_the_stream(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    with pytest.raises(TypeError, match="text 17 is of type"):
+        fit(np.split(small_embeddings, 6), [*small_texts[:17], None, *small_texts[18:]], small_vocabulary)
+
+
+def test_one_string_instead_of_texts_is_refused(small_embeddings: np.ndarray, small_vocabulary: Vocabulary):
+    with pytest.raises(TypeError, match="not one string"):
+        fit(small_embeddings, "x" * 60, small_vocabulary)
+
+
+def test_an_embedding_that_cannot_be_used_is_named(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    broken = small_embeddings.copy()
+    broken[41] = 0
+    with pytest.raises(EmbeddingError, match="Embedding 41 is the zero vector"):
+        fit(broken, small_texts, small_vocabulary)
+
+
+def bm25_scores(documents: csr_array, queries: csr_array) -> np.ndarray:
+    """Lucene's BM25 with k1 = 1.2 and b = 0.75, shape (queries, documents)."""
+    lengths = documents.sum(axis=1)
+    frequency = np.asarray((documents > 0).sum(axis=0)).ravel()
+    idf = np.log(1 + (documents.shape[0] - frequency + 0.5) / (frequency + 0.5))
+    saturated = documents.astype(np.float64).tocoo()
+    norm = 1.2 * (0.25 + 0.75 * lengths[saturated.row] / lengths.mean())
+    saturated.data = saturated.data / (saturated.data + norm) * idf[saturated.col]
+    return (queries @ saturated.tocsr().T).toarray()
+
+
+def test_cranfield_is_retrieved_better_than_by_the_dense_vectors(
+    cranfield: Collection, cranfield_documents: Embedded, cranfield_queries: Embedded, cranfield_model: KeyTokenModel
+):
+    texts, questions = list(cranfield.documents.values()), list(cranfield.queries.values())
+    dense = ndcg(cranfield, cranfield_queries.embeddings @ cranfield_documents.embeddings.T)
+    assert dense == pytest.approx(0.382, abs=0.002)
+
+    assert (cranfield_model.weighting.k_document, cranfield_model.weighting.m_query) == (128, 32)
+    documents = cranfield_model.encode_documents(cranfield_documents.embeddings, texts)
+    queries = cranfield_model.encode_queries(cranfield_queries.embeddings, questions)
+    assert np.diff(documents.indptr).max() <= 128
+    scores = queries.toarray() @ documents.toarray().T
+    assert ndcg(cranfield, scores) >= 0.40
+
+    vocabulary = cranfield_model.vocabulary
+    lexical = bm25_scores(vocabulary.literal_counts(texts), vocabulary.literal_counts(questions))
+    assert ndcg(cranfield, scores + 0.1 * lexical) >= 0.40
+    assert ndcg(cranfield, scores + 0.1 * lexical) > max(dense, ndcg(cranfield, lexical))
+
+
+@pytest.mark.parametrize(("n", "method"), [(2, "remove"), (1, "shift"), (3, "shift")])
+def test_a_preparation_is_what_fitting_to_adjusted_embeddings_would_be(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, n: int, method: str
+):
+    spectrum = Spectrum.from_embeddings(small_embeddings)
+    preparation = spectrum.removal(n) if method == "remove" else spectrum.shift(n)
+    adjusted = spectrum.adjust(small_embeddings, n_components=n, method=method)
+    expected = fit(adjusted, small_texts, small_vocabulary)
+    model = fit(small_embeddings, small_texts, small_vocabulary, spectrum=spectrum, preparation=preparation)
+    np.testing.assert_allclose(model.decoder.weight, expected.decoder.weight, atol=2**-10)
+    np.testing.assert_allclose(model.decoder.logits(small_embeddings), expected.decoder.logits(adjusted), atol=2e-3)
+    assert model.spectrum is spectrum
+    without = fit(small_embeddings, small_texts, small_vocabulary)
+    assert np.abs(model.decoder.logits(small_embeddings) - without.decoder.logits(small_embeddings)).max() > 0.01
