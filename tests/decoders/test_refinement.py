@@ -34,10 +34,10 @@ from keytok_haystack import (
     fit,
     from_language_model,
     from_word_embeddings,
-    refinement,
     tokens_kept,
 )
 from keytok_haystack import decoder as decoder_module
+from keytok_haystack.decoders import refinement
 from keytok_haystack.encoders import Embedded
 from keytok_haystack.evaluation import Collection
 

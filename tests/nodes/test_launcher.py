@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-from engines import launcher
+from nodes import launcher
 from nodes.launcher import EngineUnavailableError, Node, missing_requirement
 
 TESTS = Path(__file__).parent.parent

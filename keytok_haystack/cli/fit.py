@@ -1,0 +1,230 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from keytok_haystack.cli.display import token_table
+from keytok_haystack.cli.fitting import Changes, timed_calibration, timed_fit
+from keytok_haystack.cli.inputs import is_interactive, ready_made, vocabulary_of
+from keytok_haystack.cli.options import (
+    ContentFieldOption,
+    EmbedderOption,
+    EmbeddingFieldOption,
+    JsonFlag,
+    MaxTokensOption,
+)
+from keytok_haystack.decoders import REGULARIZATION
+from keytok_haystack.encoders import Embedded, embed, head_of
+from keytok_haystack.engines import Engine
+from keytok_haystack.evaluation import read_texts
+from keytok_haystack.model import KeyTokenModel, check_replaceable
+from keytok_haystack.weighting import Weighting
+
+
+def fit_command(
+    output: Annotated[Path, typer.Option(help="The folder of the key-token model to write.")],
+    data: Annotated[
+        Path | None, typer.Argument(help="Texts: a folder in BEIR's layout, or a JSONL file.", show_default=False)
+    ] = None,
+    embedder: EmbedderOption = None,
+    max_tokens: MaxTokensOption = None,
+    embeddings: Annotated[Path | None, typer.Option(help="Ready-made embeddings of the texts, (n, d), .npy.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Whose tokenizer to use: hub id or path. Default: the embedder's.")
+    ] = None,
+    engine: Annotated[
+        Engine | None, typer.Option(help="Fit to documents of this search engine, in place of DATA: texts and vectors.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="The server's address.")] = None,
+    index: Annotated[str | None, typer.Option(help="The name of its index, or of an alias.")] = None,
+    embedding_field: EmbeddingFieldOption = "embedding",
+    content_field: ContentFieldOption = "content",
+    sample: Annotated[
+        int, typer.Option(help="How many documents of the index to fit to at most, drawn at random.", min=1)
+    ] = 100_000,
+    k: Annotated[int, typer.Option(help="How many key tokens a document keeps.")] = Weighting.k_document,
+    m: Annotated[int, typer.Option(help="How many aligned tokens a query has.")] = Weighting.m_query,
+    regularization: Annotated[
+        str, typer.Option(help="Ridge penalty in units of the embeddings' variance, or 'gcv' to choose it.")
+    ] = str(REGULARIZATION),
+    min_df: Annotated[int, typer.Option(help="Do not fit tokens of fewer texts.")] = 2,
+    literal_share: Annotated[
+        float,
+        typer.Option(help="How much a document's own tokens count beside what its embedding says: from 0 to below 1."),
+    ] = Weighting.literal_share,
+    head: Annotated[
+        bool,
+        typer.Option(
+            "--head",
+            help="Fit no decoder: read the head that belongs to the embedder (LM head, MLM head, word embeddings).",
+        ),
+    ] = False,
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            help="With --head: keep this share of the head's spectrum, its bulk (EmbedFilter), such as 0.9.",
+            show_default=False,
+        ),
+    ] = None,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Refine the model by self-distillation; needs torch. Can be resumed.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the random choices of refinement.", min=0)] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="Where to refine, such as cpu or cuda. Default: a GPU if there is one.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding."""
+    source, vocabulary_source = _checked_fit_sources(data, engine, url, index, embedder, embeddings, tokenizer)
+    penalty: float | Literal["gcv"] = "gcv" if regularization == "gcv" else _positive_number(regularization)
+    weighting = Weighting(k_document=k, m_query=m, literal_share=literal_share)
+    check_replaceable(output)
+    if refine:
+        from keytok_haystack.utils.device import usable_device  # noqa: PLC0415  # needs torch
+
+        usable_device(device)
+    if keep is not None and not head:
+        msg = "--keep is for --head: what is fitted to texts has no spectrum of its own."
+        raise ValueError(msg)
+    decoder = _head(embedder, tokenizer) if head else None
+    vocabulary = decoder.vocabulary if decoder else vocabulary_of(vocabulary_source)
+    if isinstance(source, _Index):
+        texts, embedded = _of_index(source, embedding_field, content_field, sample)
+    else:
+        texts = read_texts(source)
+        embedded = (
+            embed(texts, embedder, max_tokens=max_tokens, progress_bar=is_interactive())
+            if embedder
+            else ready_made(embeddings, len(texts))
+        )
+    if decoder is not None:
+        head_model = replace(decoder, weighting=weighting)
+        model = timed_calibration(head_model, embedded.embeddings, texts, keep, embedder=embedder)
+    else:
+        model = timed_fit(
+            embedded.embeddings,
+            texts,
+            vocabulary,
+            progress_bar=is_interactive(),
+            regularization=penalty,
+            min_df=min_df,
+            weighting=weighting,
+            embedder=embedder,
+        )
+    changes = None
+    if refine:
+        fitted, unfinished = model, output.with_name(f".{output.name}.refining")
+        model = fitted.refine(
+            embedded.embeddings,
+            texts,
+            seed=seed,
+            device=device,
+            checkpoint=unfinished,
+            progress_bar=is_interactive(),
+        )
+        changes = Changes.measure(fitted, model, embedded.embeddings, texts)
+    model.save(output)
+    if as_json:
+        summary = {
+            "output": str(output),
+            "fingerprint": model.fingerprint,
+            "texts": len(texts),
+            "dimension": model.dimension,
+            "decoder": model.source,
+            "features": len(model.decoder),
+            "seconds": {"embed": embedded.seconds, "fit": model.fit_seconds, "refine": model.refine_seconds},
+            "refinement": None if changes is None else asdict(changes),
+        }
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{escape(str(output))}[/bold]: {len(model.decoder):,} features from {len(texts):,} texts "
+        f"in {model.fit_seconds:.1f} s{_embedding_note(embedded)}"
+    )
+    if changes is not None:
+        console.print(f"Refined in {model.refine_seconds:.1f} s.", changes.table())
+    console.print(token_table(model, texts[:1], embedded.embeddings[:1], top=12))
+    if embedder:
+        console.print(f'\nNext: keytok tokens {output} "a text of yours"', soft_wrap=True, markup=False)
+
+
+class _Index(NamedTuple):
+    """The index with the documents that a model is fitted to."""
+
+    engine: Engine
+    url: str
+    name: str
+
+
+def _checked_fit_sources(
+    data: Path | None,
+    engine: Engine | None,
+    url: str | None,
+    index: str | None,
+    embedder: str | None,
+    embeddings: Path | None,
+    tokenizer: str | None,
+) -> tuple[Path | _Index, str]:
+    """Refuse what is no one source of texts and embeddings; return it, and that of the tokenizer."""
+    source: Path | _Index
+    if data is not None and not (engine or url or index):
+        source = data
+    elif data is None and engine is not None and url is not None and index is not None:
+        source = _Index(engine, url, index)
+    else:
+        msg = "Give either DATA with texts, or --engine, --url and --index of documents with texts and embeddings."
+        raise ValueError(msg)
+    if data is None and embeddings is not None:
+        msg = "--embeddings is for DATA: the documents of an index have their embeddings."
+        raise ValueError(msg)
+    if data is not None and (embedder is None) == (embeddings is None):
+        msg = "Give either --embedder, to embed the texts, or --embeddings with ready-made ones."
+        raise ValueError(msg)
+    if (vocabulary_source := tokenizer or embedder) is None:
+        msg = "Give a --tokenizer: its tokens become the readable features. Any language model's will do."
+        raise ValueError(msg)
+    return source, vocabulary_source
+
+
+def _of_index(index: _Index, embedding_field: str, content_field: str, size: int) -> tuple[list[str], Embedded]:
+    """Return the texts and embeddings of documents of an index."""
+    from keytok_haystack.engines.connection import document_store  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.live_index import Fields, sample  # noqa: PLC0415  # needs an extra
+
+    store, fields = document_store(*index), Fields(embedding_field, content_field)
+    texts, embeddings = sample(store, size, fields, progress_bar=is_interactive())
+    return texts, Embedded(embeddings)
+
+
+def _head(embedder: str | None, tokenizer: str | None) -> KeyTokenModel:
+    if embedder is None or tokenizer is not None:
+        msg = "--head reads the head and the tokenizer of the --embedder: name it, and leave --tokenizer out."
+        raise ValueError(msg)
+    return head_of(embedder)
+
+
+def _positive_number(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < float("inf"):
+        msg = f"--regularization must be a positive number or 'gcv', not '{value}'."
+        raise ValueError(msg)
+    return number
+
+
+def _embedding_note(embedded: Embedded) -> str:
+    if embedded.seconds is None:
+        return ""
+    return f" (embedding them: {'cached' if embedded.cached else f'{embedded.seconds:.1f} s'})"

@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands read: ready-made embeddings, tokenizers, embedders."""
+
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from keytok_haystack.decoders.checkpoints import Checkpoint
+from keytok_haystack.encoders import Embedded, head_source
+from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.utils.checks import check_embeddings
+from keytok_haystack.vocabulary import Vocabulary
+
+
+def embedder_of(model: KeyTokenModel | None, embedder: str | None) -> str:
+    """
+    Return the embedder that is named, or that of a model.
+
+    :raises ValueError: Neither is known.
+    """
+    name = embedder or (model.embedder if model is not None else None)
+    if name is None:
+        msg = "It is not known which embedder to use: give --embedder."
+        raise ValueError(msg)
+    return name
+
+
+def vocabulary_of(source: str) -> Vocabulary:
+    """Return the vocabulary of a `tokenizer.json`, of the model in a folder, or of one on the hub."""
+    path = Path(source)
+    return Vocabulary.from_tokenizer(path if path.exists() else Checkpoint.open(head_source(source)).tokenizer())
+
+
+def ready_made(file: Path | None, expected: int) -> Embedded:
+    """
+    Read ready-made embeddings, an array of shape `(n, d)` in .npy format.
+
+    :param file: The file.
+    :param expected: Number of texts that they belong to.
+    :raises FileNotFoundError: There is no such file.
+    :raises ValueError: It is not such an array, or of another length.
+    """
+    if file is None or not file.is_file():
+        msg = f"There is no file '{file}'."
+        raise FileNotFoundError(msg)
+    try:
+        loaded = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        msg = f"'{file}' is not an array of numbers in .npy format."
+        raise ValueError(msg) from error
+    if not isinstance(loaded, np.ndarray):
+        msg = f"'{file}' is an archive: save the one array of embeddings in .npy format."
+        raise ValueError(msg)  # noqa: TRY004  # bad input, not a bug
+    array = check_embeddings(loaded)
+    if len(array) != expected:
+        msg = f"'{file}' has {len(array)} embeddings for {expected} texts."
+        raise ValueError(msg)
+    return Embedded(array)
+
+
+def is_interactive() -> bool:
+    """Whether somebody watches: progress bars are for terminals."""
+    return sys.stderr.isatty()
