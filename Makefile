@@ -35,7 +35,7 @@ format: $(VENV)/.installed
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-report: $(VENV)/.installed ## Write the tables of README.md and docs/results.md anew from docs/results/*.json
+report: $(VENV)/.installed ## Write the tables of README.md and docs/ anew from the committed results
 	@$(VENV)/bin/python benchmarks/report.py
 
 clean:

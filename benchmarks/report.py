@@ -2,12 +2,12 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 """
-Write the tables of README.md and docs/results.md anew from the results that are committed.
+Rewrite the tables of README.md and docs/ from the committed results and the code.
 
     python benchmarks/report.py [--check]
 
 A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. Those of quality and cost come from
-docs/results/*.json, which `keytok evaluate --json` writes, others from benchmarks/results, that of presets from the
+docs/research/results/*.json, which `keytok evaluate --json` writes, others from benchmarks/results, that of presets from the
 library. With --check nothing is written, and the exit code is 1 if a page differs from the results.
 """
 
@@ -24,7 +24,13 @@ from keytok_haystack.encoders import overview
 from keytok_haystack.evaluation.report import LABELS, markdown_table, marks
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/results.md", "docs/language-models.md", "docs/alignment-report.md", "docs/training.md")
+PAGES = (
+    "README.md",
+    "docs/research/results.md",
+    "docs/language-models.md",
+    "docs/alignment-report.md",
+    "docs/training.md",
+)
 FILES = {"speed": "embedded.cranfield.md", "language-models": "language_models.md", "training": "training.md"}
 """Tables that are files in benchmarks/results."""
 BLOCK = re.compile(r"^<!-- table: ([\w-]+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
@@ -209,7 +215,7 @@ def table(name: str, root: Path) -> str:
     if name == "presets":
         return "\n".join(presets()) + "\n"
     prefix = next(prefix for prefix in sorted(EMBEDDERS, reverse=True) if name.startswith(prefix))
-    files = {key: root / "docs/results" / f"{prefix}{key}.json" for key in EMBEDDERS[prefix]}
+    files = {key: root / "docs/research/results" / f"{prefix}{key}.json" for key in EMBEDDERS[prefix]}
     reports = {key: json.loads(file.read_text(encoding="utf-8")) for key, file in files.items()}
     return "\n".join(TABLES[name.removeprefix(prefix)](reports)) + "\n"
 

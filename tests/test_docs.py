@@ -22,7 +22,7 @@ from keytok_haystack.evaluation.report import LABELS
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTIONS = ("cranfield", "cisi", "scifact")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # hubs are out of reach of tests: a package carries the same model, and a small random one takes the other's place
 HUB_ID, LANGUAGE_MODEL = "sentence-transformers/all-MiniLM-L6-v2", "HuggingFaceTB/SmolLM2-135M-Instruct"
 ADDRESS, ENGINE = "http://localhost:9200", "opensearch-knn"
@@ -108,8 +108,10 @@ def test_links_of_the_pages_lead_somewhere():
 
 def test_the_tables_hold_the_committed_results():
     """The numbers of both pages' main tables, read back."""
-    results = [json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text()) for name in COLLECTIONS]
-    for page, block, names in (("README.md", "summary", 6), ("docs/results.md", "systems", 9)):
+    results = [
+        json.loads((ROOT / "docs" / "research" / "results" / f"{name}.json").read_text()) for name in COLLECTIONS
+    ]
+    for page, block, names in (("README.md", "summary", 6), ("docs/research/results.md", "systems", 9)):
         text = (ROOT / page).read_text(encoding="utf-8")
         table = text.split(f"<!-- table: {block} -->")[1].split("<!-- end -->")[0]
         rows = {cells[0]: cells[1:] for cells in cells_of(table)}
@@ -144,23 +146,24 @@ def test_the_pages_are_what_make_report_writes(make_report, capsys):
 def copied_pages(tmp_path) -> Path:
     for name in (
         "README.md",
-        "docs/results.md",
+        "docs/research/results.md",
         "docs/language-models.md",
         "docs/alignment-report.md",
         "docs/training.md",
-        "docs/results",
+        "docs/research/results",
         "benchmarks/results",
     ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/research/results.md"])
 def test_a_page_that_disagrees_with_the_results_is_noticed_and_written_anew(page, make_report, copied_pages, capsys):
     right = (copied_pages / page).read_text()
-    ndcg = json.loads((copied_pages / "docs/results/cranfield.json").read_text())["systems"]["dense"]["nDCG@10"]
+    cranfield = json.loads((copied_pages / "docs/research/results/cranfield.json").read_text())
+    ndcg = cranfield["systems"]["dense"]["nDCG@10"]
     wrong = right.replace(f"| {ndcg:.3f}".replace("0.", "."), "| .999")
     assert wrong != right
     (copied_pages / page).write_text(wrong)
@@ -173,7 +176,7 @@ def test_a_page_that_disagrees_with_the_results_is_noticed_and_written_anew(page
 
 @pytest.mark.parametrize("name", COLLECTIONS)
 def test_results_that_change_are_noticed(name, make_report, copied_pages):
-    file = copied_pages / "docs/results" / f"{name}.json"
+    file = copied_pages / "docs/research/results" / f"{name}.json"
     report = json.loads(file.read_text())
     report["systems"]["key_tokens"]["nDCG@10"] += 0.01
     file.write_text(json.dumps(report))

@@ -26,7 +26,7 @@ class Vocabulary:
 
     Ids that differ only in case, in their leading-space marker or in their spelling as bytes are one feature.
     Punctuation, special tokens, unused tokens and fragments of a character have no feature. WordPiece continuations
-    keep their `##`: folding them into whole words measures no better (docs/experiments.md).
+    keep their `##`: folding them into whole words measures no better (docs/research/experiments.md).
     """
 
     def __init__(self, tokenizer: Tokenizer, features: Sequence[str], feature_of_id: NDArray[np.int32]) -> None:

@@ -26,7 +26,7 @@ from keytok_haystack.evaluation.measures import measure_queries, measure_run, pa
 from keytok_haystack.evaluation.report import LABELS, draw, markdown, tables
 from keytok_haystack.evaluation.systems import System, in_one_query, min_max, reciprocal_rank_fusion
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
+RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "research" / "results"
 BASELINES = {"dense", "bm25", "dense_bm25", "dense_bm25_rrf"}
 OURS = {
     "key_tokens",
