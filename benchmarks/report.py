@@ -6,46 +6,48 @@ Rewrite the tables of README.md and docs/ from the committed results and the cod
 
     python benchmarks/report.py [--check]
 
-A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. Those of quality and cost come from
-docs/research/results/*.json, which `keytok evaluate --json` writes, others from benchmarks/results, that of presets from the
-library. With --check nothing is written, and the exit code is 1 if a page differs from the results.
+A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. The tables of quality and cost come from
+docs/research/results/*.json, which `keytok evaluate --json` writes, others from benchmarks/results, the table of
+presets from the library, and a component's parameters from its docstring. With --check nothing is written, and the
+exit code is 1 if a page is out of date.
 """
 
 import argparse
+import inspect
 import json
 import re
 import sys
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from haystack.utils import Secret
+from haystack_integrations.components.embedders import keytok as embedders
+from haystack_integrations.components.retrievers import keytok as retrievers
 
 from keytok_haystack.encoders import overview
 from keytok_haystack.evaluation.report import LABELS, markdown_table, marks
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (
-    "README.md",
-    "docs/research/results.md",
-    "docs/language-models.md",
-    "docs/alignment-report.md",
-    "docs/training.md",
-)
 FILES = {"speed": "embedded.cranfield.md", "language-models": "language_models.md", "training": "training.md"}
 """Tables that are files in benchmarks/results."""
+COMPONENTS = {name: getattr(module, name) for module in (embedders, retrievers) for name in module.__all__}
+PARAMETER = re.compile(r"^:param (\w+):(.*?)(?=^:|\Z)", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^<!-- table: ([\w-]+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
 TITLES = {"cranfield": "Cranfield", "cisi": "CISI", "scifact": "SciFact"}
 EMBEDDERS = {"": ("cranfield", "cisi", "scifact"), "smollm2-": ("cranfield", "cisi")}
-"""For each embedder what its files and its tables begin with, and its collections."""
+"""Prefix of an embedder's files and tables: its collections."""
 SUMMARY = ("bm25", "dense", "key_tokens", "key_tokens_bm25", "dense_bm25_rrf", "dense_bm25_key_tokens_rrf")
 BOLD = ("key_tokens", "dense_bm25_key_tokens", "dense_bm25_key_tokens_rrf")
 OUT_OF_SAMPLE = ("key_tokens", "key_tokens_bm25", "dense_bm25_key_tokens_rrf")
 
 Report = dict[str, Any]
-"""What `keytok evaluate --json` writes."""
+"""The JSON that `keytok evaluate --json` writes."""
 Column = dict[str, str]
-"""What a table says of a collection: `{label of the row: cell}`."""
+"""The column of a collection in a table: `{label of the row: cell}`."""
 
 
 def summary(report: Report) -> Column:
@@ -100,7 +102,7 @@ def cost(report: Report) -> Column:
 
 
 def ratios(report: Report) -> dict[str, float]:
-    """Return the nDCG@10 of each decoder and fusion in units of the dense one."""
+    """Return the nDCG@10 of each decoder and fusion in units of the nDCG@10 of dense vectors."""
     dense = report["systems"]["dense"]["nDCG@10"]
     kept = {
         f"{LABELS[name]}, fitted to a random half, in units of fitted to all": entry["nDCG@10"]
@@ -148,12 +150,12 @@ def share_of_embedding(report: Report) -> float:
 
 
 def across(corner: str, column_of: Callable[[Report], Column], reports: dict[str, Report]) -> list[str]:
-    """Return a table with a column for each collection; where one lacks a row, the cell is empty."""
+    """Return a table with a column for each collection, whose cell is empty where the collection lacks a row."""
     columns = [column_of(report) for report in reports.values()]
     labels: list[str] = []
     for column in columns:
         place = 0
-        for label in column:  # a row that other columns lack follows the one that it follows here
+        for label in column:  # a row that other columns lack keeps its place after the row before it
             if label not in labels:
                 labels.insert(place, label)
             place = labels.index(label) + 1
@@ -162,7 +164,7 @@ def across(corner: str, column_of: Callable[[Report], Column], reports: dict[str
 
 
 def with_mean(corner: str, column_of: Callable[[Report], dict[str, float]], reports: dict[str, Report]) -> list[str]:
-    """Return a table of numbers with their mean over the collections and the least of them."""
+    """Return a table of numbers with their mean over the collections and their minimum."""
     columns = [column_of(report) for report in reports.values()]
     rows = []
     for label in columns[0]:
@@ -183,13 +185,40 @@ TABLES: dict[str, Callable[[dict[str, Report]], list[str]]] = {
 
 
 def presets() -> list[str]:
-    """Return a table of the language models that are known by name."""
+    """Return a table of the presets of language models."""
     rows = ((f"`{name}`", *rest) for name, *rest in overview())
-    return markdown_table(("preset", "checkpoint", "pooling", "attention", "head of"), rows)
+    return markdown_table(("preset", "checkpoint", "pooling", "attention", "head of"), rows, text_columns=5)
+
+
+def parameters(component: type) -> list[str]:
+    """Return a table of a component's parameters, described as in the docstring of its `__init__`."""
+    descriptions = dict(PARAMETER.findall(inspect.getdoc(component.__init__) or ""))
+    rows = [
+        [f"`{name}`", f"`{kind(parameter)}`", default(parameter), " ".join(descriptions[name].split())]
+        for name, parameter in inspect.signature(component.__init__).parameters.items()
+        if name != "self"
+    ]
+    escaped = ([cell.replace("|", r"\|") for cell in row] for row in rows)
+    return markdown_table(("parameter", "type", "default", "description"), escaped, text_columns=4)
+
+
+def kind(parameter: inspect.Parameter) -> str:
+    """Return the annotation of a parameter, without the modules of its classes."""
+    return re.sub(r"\b(\w+\.)+", "", inspect.formatannotation(parameter.annotation))
+
+
+def default(parameter: inspect.Parameter) -> str:
+    """Return the default of a parameter in Markdown, or an empty string if there is none."""
+    value = parameter.default
+    if value is inspect.Parameter.empty:
+        return ""
+    if isinstance(value, Secret):
+        return " or ".join(f"`{variable}`" for variable in value.to_dict()["env_vars"])
+    return f"`{value.value if isinstance(value, Enum) else value!r}`"
 
 
 def alignment(report: Report) -> list[str]:
-    """Return a table of ways to adjust embeddings, from what `keytok align --json` writes."""
+    """Return a table of ways to adjust embeddings, from the JSON that `keytok align --json` writes."""
     half = next(measured for measured in report["strengths"] if measured["name"] == "0.5")
     ways = [*report["methods"][:2], {**half, "name": "half of PC1 taken out"}, *report["methods"][2:]]
     rates = ("global_alignment_rate", "local_alignment_rate")
@@ -206,9 +235,11 @@ def alignment(report: Report) -> list[str]:
 
 
 def table(name: str, root: Path) -> str:
-    """Return a table as it stands on a page."""
+    """Return the text of a table, by its name on a page."""
     if name in FILES:
         return (root / "benchmarks/results" / FILES[name]).read_text(encoding="utf-8")
+    if name in COMPONENTS:
+        return "\n".join(parameters(COMPONENTS[name])) + "\n"
     if name == "alignment":
         file = root / "benchmarks/results/alignment.smollm2.json"
         return "\n".join(alignment(json.loads(file.read_text(encoding="utf-8")))) + "\n"
@@ -222,19 +253,18 @@ def table(name: str, root: Path) -> str:
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page differs")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is out of date")
     check = parser.parse_args(arguments).check
-    differing = 0
-    for page in PAGES:
-        file = root / page
+    outdated = 0
+    for file in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         text = file.read_text(encoding="utf-8")
-        anew = BLOCK.sub(lambda block: f"<!-- table: {block[1]} -->\n{table(block[1], root)}<!-- end -->", text)
-        if anew != text:
-            differing += 1
-            print(f"{page} {'differs from the results: run `make report`' if check else 'written'}")
+        current = BLOCK.sub(lambda block: f"<!-- table: {block[1]} -->\n{table(block[1], root)}<!-- end -->", text)
+        if current != text:
+            outdated += 1
+            print(f"{file.relative_to(root)} {'is out of date: run `make report`' if check else 'written'}")
             if not check:
-                file.write_text(anew, encoding="utf-8")
-    return int(check and differing > 0)
+                file.write_text(current, encoding="utf-8")
+    return int(check and outdated > 0)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from uuid import uuid4
 import pytest
 from haystack import Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack_integrations.components.embedders import keytok as embedders
+from haystack_integrations.components.retrievers import keytok as retrievers
 
 from keytok_haystack.evaluation.report import LABELS
 
@@ -144,18 +146,9 @@ def test_the_pages_are_what_make_report_writes(make_report, capsys):
 
 @pytest.fixture
 def copied_pages(tmp_path) -> Path:
-    for name in (
-        "README.md",
-        "docs/research/results.md",
-        "docs/language-models.md",
-        "docs/alignment-report.md",
-        "docs/training.md",
-        "docs/research/results",
-        "benchmarks/results",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    for folder in ("docs", "benchmarks/results"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
 
 
@@ -172,6 +165,12 @@ def test_a_page_that_disagrees_with_the_results_is_noticed_and_written_anew(page
     assert (copied_pages / page).read_text() == wrong
     assert make_report([], copied_pages) == 0
     assert (copied_pages / page).read_text() == right
+
+
+def test_every_component_has_a_table_of_its_parameters():
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for name in (*embedders.__all__, *retrievers.__all__):
+        assert f"<!-- table: {name} -->\n| parameter |" in pages, name
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
