@@ -168,6 +168,7 @@ def keytok(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["keytok", *map(str, arguments)])
+        capsys.readouterr()  # what the test itself has written, such as progress bars
         with pytest.raises(SystemExit) as end:
             main()
         out, err = capsys.readouterr()

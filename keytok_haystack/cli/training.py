@@ -29,6 +29,7 @@ from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.encoders.heads import KEY_TOKENS
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.encoders.presets import Role
+from keytok_haystack.encoders.progress import without_progress_bars
 from keytok_haystack.encoders.sentence_transformers_folder import UnsupportedEmbedderError, write_modules
 from keytok_haystack.evaluation import Collection, read_texts
 from keytok_haystack.evaluation.alignment_report import evenly
@@ -38,7 +39,7 @@ from keytok_haystack.evaluation.report import OTHERS, OURS
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.training.settings import Settings, TargetRule
 from keytok_haystack.training.task import described, make_targets, split
-from keytok_haystack.training.trainer import Examples, Trained, train, without_bars
+from keytok_haystack.training.trainer import Examples, Trained, train
 from keytok_haystack.weighting import idf_of
 
 _PLOT = "training.svg"
@@ -320,7 +321,7 @@ def _save(encoder: LanguageModelEncoder, folder: Path) -> str | None:
     :raises OSError: It cannot be written.
     """
     try:
-        with without_bars():
+        with without_progress_bars():
             encoder.network.save_pretrained(folder)
     except SafetensorError as error:
         msg = f"The trained embedder cannot be written ({error}): make room at '{folder.parent.parent}', and run again."

@@ -2,17 +2,18 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 """
-Running embedders, with a cache.
+Run embedders, with a cache.
 
 `LanguageModelEncoder` is in `keytok_haystack.encoders.language_model`, which imports torch and transformers.
 """
 
-from keytok_haystack.encoders.embedding import Embedded, embed, load_encoder
+from keytok_haystack.encoders.embedding import CachedEmbedder, Embedded, embed, load_encoder
 from keytok_haystack.encoders.heads import head_of, head_source
 from keytok_haystack.encoders.presets import PRESETS, Preset, find_preset, overview
 
 __all__ = [
     "PRESETS",
+    "CachedEmbedder",
     "Embedded",
     "Preset",
     "embed",

@@ -5,11 +5,11 @@
 
 import hashlib
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from keytok_haystack.encoders.cache import cache_folder
+from keytok_haystack.utils.files import replaced_folder
 
 
 def unpacked(checkpoint: str) -> str:
@@ -45,14 +45,7 @@ def unpacked(checkpoint: str) -> str:
     # what has been read is no longer quantized, which its configuration does not know
     model.hf_quantizer, model.is_quantized = None, False
     model.config.__dict__.pop("quantization_config", None)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        new = Path(temporary) / "new"
+    with replaced_folder(folder, keep_existing=True) as new:  # another process may have been quicker
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
-        try:
-            new.replace(folder)
-        except OSError:
-            if not folder.is_dir():  # another process was quicker
-                raise
     return str(folder)

@@ -10,8 +10,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,12 +26,12 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.pytorch_utils import Conv1D
 from transformers.trainer_callback import PrinterCallback
-from transformers.utils import logging
 
 from keytok_haystack.decoder import TokenDecoder
-from keytok_haystack.encoders.cache import update_with_model
+from keytok_haystack.encoders.cache import model_identity
 from keytok_haystack.encoders.inputs import Input
 from keytok_haystack.encoders.language_model import Batch, LanguageModelEncoder
+from keytok_haystack.encoders.progress import without_progress_bars
 from keytok_haystack.training.objective import Head, divergence
 from keytok_haystack.training.settings import Method, Settings
 
@@ -138,7 +137,7 @@ def train(
     trainer = _Trainer(encoder, network, head, examples, held_out, settings, checkpoints, resumed=last is not None)
     trainer.add_callback(progress)
     try:
-        with without_bars():  # of writing each checkpoint
+        with without_progress_bars():  # of writing each checkpoint
             trainer.train(resume_from_checkpoint=None if last is None else str(last))
     except (RuntimeError, MemoryError, OSError, SafetensorError) as error:
         _remove_unfinished(checkpoints)
@@ -308,18 +307,6 @@ class _Progress(TrainerCallback):
         self._bar.close()
 
 
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Show none of transformers' own progress bars."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
 def resolved(settings: Settings, encoder: LanguageModelEncoder) -> Settings:
     """Return settings with the defaults that suit an encoder in the places of None."""
     is_encoder = encoder.looks_ahead() and not encoder.preset.bidirectional
@@ -415,7 +402,7 @@ def _digest(
     chosen = asdict(replace(settings, accumulate=1))  # to use less memory a run may go on in more parts
     digest = hashlib.sha256(f"{version('keytok-haystack')} {json.dumps(chosen)} {encoder.preset}".encode())
     for checkpoint in (encoder.preset.checkpoint, *encoder.preset.adapters):
-        update_with_model(digest, str(checkpoint))
+        digest.update(model_identity(str(checkpoint)))
     digest.update(np.ascontiguousarray(head.weight).data)
     for some in (examples, held_out):
         digest.update(json.dumps([each.ids for each in some.inputs]).encode())

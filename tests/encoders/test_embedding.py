@@ -17,7 +17,7 @@ import transformers
 from helpers.tiny_models import TEXTS, save_tiny
 
 from keytok_haystack import KeyTokenModel, Spectrum
-from keytok_haystack.encoders import PRESETS, embed, head_of
+from keytok_haystack.encoders import PRESETS, CachedEmbedder, embed, head_of
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,6 +67,26 @@ def test_each_way_to_embed_has_an_entry_of_its_own(gritlm: str, cache: Path):
             np.testing.assert_array_equal(embedded.embeddings, embeddings)
     assert len(list(cache.iterdir())) == len(ways)
     assert not embed([*TEXTS, ""][:-2], gritlm, progress_bar=False).cached
+
+
+@pytest.mark.parametrize("kind", ["language model", "sentence-transformers model"])
+def test_a_kept_embedder_loads_its_model_once_and_only_if_needed(
+    kind: str, gritlm: str, embedder: str, monkeypatch: pytest.MonkeyPatch
+):
+    name, loaded = gritlm if kind == "language model" else embedder, []
+    load = transformers.AutoModel.from_pretrained
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", lambda *a, **k: loaded.append(a) or load(*a, **k))
+    kept = CachedEmbedder(name, progress_bar=False)
+    assert not loaded
+    documents, queries = kept.embed(TEXTS), kept.embed(TEXTS, "query")
+    assert not documents.cached
+    assert kept.embed(TEXTS).cached
+    assert len(loaded) == 1
+    again = CachedEmbedder(name, progress_bar=False)
+    for role, expected in (("document", documents), ("query", queries)):
+        np.testing.assert_array_equal(again.embed(TEXTS, role).embeddings, expected.embeddings)
+        assert embed(TEXTS, name, role=role, progress_bar=False).cached
+    assert len(loaded) == 1
 
 
 def test_the_cache_goes_by_the_checkpoints_content_not_its_name(
