@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""README and docs are run: Python, YAML and shell blocks as they lie there, and tables against the results."""
+"""README and docs are run: Python, YAML, shell and diff blocks as they stand, and tables are compared with their source."""
 
 import importlib.util
 import json
@@ -30,6 +30,10 @@ HUB_ID, LANGUAGE_MODEL = "sentence-transformers/all-MiniLM-L6-v2", "HuggingFaceT
 ADDRESS, ENGINE = "http://localhost:9200", "opensearch-knn"
 INDEX = re.compile(r"""(index[=:"'\s]+)(articles|reports|splade)\b""")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
@@ -67,14 +71,18 @@ def adapted(embedder, tiny, make_store):
         make_store.delete(ENGINE, f"{prefix}-{index}")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python", "bash")], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python", "bash")], ids=name_of)
 def test_a_page_runs_from_top_to_bottom(page, workplace, adapted, capsys):
     namespace = {}
     for language, code in blocks(page, "python", "bash"):
         if language == "python":
-            exec(compile(adapted(code), page.name, "exec"), namespace)
+            exec(compile(adapted(code), name_of(page), "exec"), namespace)
         else:
             run_commands(adapted(code))
+    for _, code in blocks(page, "diff"):
+        for marker in "+-":  # the pipeline before the change, and after it
+            lines = [line[1:] for line in code.splitlines() if not line.startswith(marker)]
+            exec(compile("\n".join(lines), name_of(page), "exec"), namespace)
     assert not blocks(page, "python") or capsys.readouterr().out.strip()
 
 
@@ -96,16 +104,22 @@ def run_commands(code: str) -> None:
             assert command[:2] == ["pip", "install"]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=name_of)
 def test_yaml_of_a_page_loads(page):
     for _, definition in blocks(page, "yaml"):
         assert Pipeline.loads(definition).graph.nodes
 
 
+def test_pages_are_120_characters_wide():
+    for page in PAGES:
+        prose = re.sub(r"^```.*?^```$|^[|#<].*?$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        assert max(map(len, prose.splitlines())) <= 120, name_of(page)
+
+
 def test_links_of_the_pages_lead_somewhere():
     for page in [*PAGES, ROOT / "AGENTS.md"]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            assert (page.parent / target).exists(), f"{name_of(page)}: {target}"
 
 
 def test_the_tables_hold_the_committed_results():
@@ -116,7 +130,7 @@ def test_the_tables_hold_the_committed_results():
     for page, block, names in (("README.md", "summary", 6), ("docs/research/results.md", "systems", 9)):
         text = (ROOT / page).read_text(encoding="utf-8")
         table = text.split(f"<!-- table: {block} -->")[1].split("<!-- end -->")[0]
-        rows = {cells[0]: cells[1:] for cells in cells_of(table)}
+        rows = {cells[0].replace(" (stemmed)", ""): cells[1:] for cells in cells_of(table)}
         assert rows.pop(next(iter(rows))) == ["Cranfield", "CISI", "SciFact"]
         shown = [name for name, label in LABELS.items() if label in rows]
         assert len(shown) == names
