@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""README and docs are run: Python, YAML, shell and diff blocks as they stand, and tables are compared with their source."""
+"""README and docs are run: Python, YAML, shell and diff blocks as they stand; tables are compared with their source."""
 
 import importlib.util
 import json
