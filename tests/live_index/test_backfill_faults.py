@@ -28,7 +28,7 @@ from keytok_haystack.sparse_vectors.rank_features import truncate_weights
 KINDS = ("opensearch-knn", "elasticsearch-9")
 DOCUMENTS, PAGE = 200, 10
 PASSWORD = "hunter2"
-LOST_SCAN = {"opensearch-knn": "point_in_time/_all", "elasticsearch-9": "scroll/_all"}
+SCANS = {"opensearch-knn": ("point_in_time", "pit_id"), "elasticsearch-9": ("scroll", "_scroll_id")}
 
 every_engine = pytest.mark.parametrize("kind", KINDS)
 
@@ -344,8 +344,16 @@ def test_others_are_not_overwritten_after_an_answer_that_was_lost(kind, scene, s
 
 @every_engine
 def test_a_scan_that_the_engine_has_lost_begins_again(kind, scene, make_store, small_model, caplog):
-    others = RawIndex(kind, make_store.url(kind), "_search")
-    scene.at_bulk(6, lambda: others.ask("DELETE", LOST_SCAN[kind]) and None)
+    others, (path, key) = RawIndex(kind, make_store.url(kind), "_search"), SCANS[kind]
+    scans: list[str] = []
+
+    def rewritten(path: str, body: bytes) -> bytes:
+        if "_search" in path:
+            scans.extend(filter(None, [json.loads(body).get(key)]))
+        return body
+
+    scene.gate.rewritten = rewritten
+    scene.at_bulk(6, lambda: others.ask("DELETE", path, json.dumps({key.lstrip("_"): [scans[-1]]})) and None)
     report = scene.backfill(small_model)
     assert (report.written, report.already) == (DOCUMENTS, 0)
     assert "begins again" in caplog.text

@@ -36,8 +36,8 @@ _CACHE = Path(os.environ.get("KEYTOK_CACHE", Path.home() / ".cache" / "keytok-ha
 _DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 _JDK = 21
 
-QUICK_START = ("-XX:TieredStopAtLevel=1",)
-"""Options of a JVM that is to start with half the work, and need not be fast once it has run for long."""
+QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+"""Options of a JVM that starts with half the work, and need not be fast once it has run for long."""
 
 
 class EngineUnavailableError(RuntimeError):

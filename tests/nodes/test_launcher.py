@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from nodes import launcher
-from nodes.launcher import EngineUnavailableError, Node, missing_requirement
+from nodes.launcher import QUICK_START, EngineUnavailableError, Node, missing_requirement
 
 TESTS = Path(__file__).parent.parent
 VARIABLES = ("CI", "OPENSEARCH_URL", "ELASTICSEARCH_URL")
@@ -52,7 +52,7 @@ def ended(pid: int) -> bool:
 
 @pytest.fixture
 def own_url(make_store) -> str:
-    return make_store.url("opensearch")
+    return make_store.url("opensearch-knn")
 
 
 @pytest.mark.parametrize(
@@ -106,20 +106,22 @@ def test_nothing_is_missing_with_a_jdk_and_maven(monkeypatch, tmp_path):
     assert missing_requirement() is None
 
 
+@pytest.mark.slow
 def test_a_node_that_cannot_start_says_why_and_leaves_nothing(own_url, monkeypatch, tmp_path):
     monkeypatch.setattr(launcher.tempfile, "tempdir", str(tmp_path))
     taken = int(own_url.rpartition(":")[2])
     with pytest.raises(
-        RuntimeError, match=r"(?s)opensearch did not start.*(already in use|BindHttpException|Failed to bind)"
+        RuntimeError, match=r"(?s)opensearch-knn did not start.*(already in use|BindHttpException|Failed to bind)"
     ):
-        Node("opensearch", port=taken).start()
+        Node("opensearch-knn", port=taken).start()
     assert list(tmp_path.iterdir()) == []
-    assert request(own_url)["version"]["number"] == launcher.ENGINES["opensearch"].version
+    assert request(own_url)["version"]["number"] == launcher.ENGINES["opensearch-knn"].version
 
 
+@pytest.mark.slow
 def test_a_killed_node_starts_again_with_its_port_and_data_and_a_stopped_one_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(launcher.tempfile, "tempdir", str(tmp_path))
-    with Node("opensearch") as node:
+    with Node("opensearch-knn", jvm_options=QUICK_START) as node:
         url, port, pid = node.url, node.port, node._process.pid
         request(f"{url}/kept/_doc/1?refresh=true", {"title": "a"}, "PUT")
         node.kill()
@@ -135,9 +137,10 @@ def test_a_killed_node_starts_again_with_its_port_and_data_and_a_stopped_one_lea
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_node_ends_with_the_process_that_started_it():
     program = (
-        "import time; from nodes.launcher import Node; node = Node('opensearch').start();"
+        "import time; from nodes.launcher import Node; node = Node('opensearch-knn').start();"
         "print(node._process.pid, node._home, flush=True); time.sleep(600)"
     )
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
@@ -156,17 +159,18 @@ def test_a_node_ends_with_the_process_that_started_it():
 
 TEST = """
 import pytest
-from haystack import Document
-
-from haystack_integrations.components.retrievers.keytok import SparseRetriever
 
 
 def test_without_an_engine():
     pass
 
 
-@pytest.mark.parametrize("kind", ["opensearch", "elasticsearch-9"])
+@pytest.mark.parametrize("kind", ["opensearch-knn", "elasticsearch-9"])
 def test_of_an_engine(make_store, kind):
+    from haystack import Document
+
+    from haystack_integrations.components.retrievers.keytok import SparseRetriever
+
     print("the address is", make_store.url(kind))
     store = make_store(kind)
     store.write_documents([Document(id="a", meta={"key_tokens": {"shock": 1.0}})])
@@ -176,10 +180,9 @@ def test_of_an_engine(make_store, kind):
 
 @pytest.fixture
 def run_tests(tmp_path):
-    """Runs a few tests with this conftest in a process for which no Maven is installed."""
+    """Runs a few tests of engines in a process for which no Maven is installed."""
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "conftest.py").write_text((TESTS / "conftest.py").read_text(encoding="utf-8"), encoding="utf-8")
         (tmp_path / "test_small.py").write_text(TEST)
         (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
         environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
@@ -189,8 +192,7 @@ def run_tests(tmp_path):
             "-m",
             "pytest",
             "-rA",
-            "-p",
-            "no:cacheprovider",
+            *("-p", "nodes.plugin", "-p", "no:cacheprovider"),
             "--import-mode=importlib",
             tmp_path,
             *arguments,
@@ -221,6 +223,7 @@ def test_on_ci_the_run_ends_where_maven_is_missing(run_tests):
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_an_own_cluster_is_used_in_place_of_a_node_and_left_as_it_was(run_tests, own_url):
     before = request(f"{own_url}/_cat/indices?format=json&h=index&s=index")
     done = run_tests(OPENSEARCH_URL=own_url)
@@ -230,6 +233,7 @@ def test_an_own_cluster_is_used_in_place_of_a_node_and_left_as_it_was(run_tests,
     assert request(f"{own_url}/_cat/indices?format=json&h=index&s=index") == before
 
 
+@pytest.mark.slow
 def test_on_ci_own_clusters_make_up_for_what_is_missing(run_tests, own_url):
     urls = {"OPENSEARCH_URL": own_url, "ELASTICSEARCH_URL": "http://127.0.0.1:9"}  # which is not asked
     done = run_tests("-k", "not elasticsearch", CI="true", **urls)
@@ -237,7 +241,7 @@ def test_on_ci_own_clusters_make_up_for_what_is_missing(run_tests, own_url):
     assert "2 passed" in done.stdout
 
 
-def test_on_ci_one_own_cluster_does_not_make_up_for_the_other(run_tests, own_url):
-    done = run_tests(CI="true", OPENSEARCH_URL=own_url)
+def test_on_ci_one_own_cluster_does_not_make_up_for_the_other(run_tests):
+    done = run_tests(CI="true", OPENSEARCH_URL="http://127.0.0.1:9")
     assert done.returncode not in (0, 5)
     assert "cannot run" in done.stdout + done.stderr
