@@ -18,9 +18,9 @@ from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines import index_definition
 
-KINDS = ("opensearch", "elasticsearch-9")
+KINDS = ("opensearch-knn", "elasticsearch-9")
 """Enough where all engines do the same."""
-FIELD_TYPE = {"opensearch": "rank_features", "elasticsearch-9": "sparse_vector"}
+FIELD_TYPE = {"opensearch-knn": "rank_features", "elasticsearch-9": "sparse_vector"}
 PASSWORD = "hunter2"
 
 
@@ -193,7 +193,7 @@ def test_the_field_is_added_to_an_index_without_any_mapping(keytok, new_index, k
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("opensearch", {}),
+        ("opensearch-knn", {}),
         ("elasticsearch-9", {}),
         ("elasticsearch-9", {"index_options": {"prune": False}}),
         ("elasticsearch-9", {"store": True}),
@@ -327,7 +327,7 @@ def test_bad_input_is_one_line(keytok, line, part, free_port, small_model_folder
 
 
 def test_elasticsearch_on_the_address_of_opensearch_is_told_so(keytok, new_index, small_model_folder):
-    index = new_index("opensearch")
+    index = new_index("opensearch-knn")
     arguments = [{"opensearch": "elasticsearch"}.get(argument, argument) for argument in index.server]
     message = failed(keytok("mapping", small_model_folder, *arguments))
     assert index.url in message
@@ -346,7 +346,7 @@ def test_opensearch_on_the_address_of_elasticsearch_is_told_so(keytok, new_index
     assert not index.call("exists")
 
 
-@pytest.mark.parametrize("kind", ["opensearch", "elasticsearch-7"])
+@pytest.mark.parametrize("kind", ["opensearch-knn", "elasticsearch-7"])
 def test_where_dense_vectors_cannot_be_the_option_that_leaves_them_out_is_named(
     keytok, new_index, kind, small_model_folder
 ):

@@ -19,7 +19,7 @@ from nodes.stores import StoreFactory
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 
-KINDS = ("opensearch", "elasticsearch-9")
+KINDS = ("opensearch-knn", "elasticsearch-9")
 PASSWORD = "hunter2"
 ONE_REQUEST = 500
 """How many documents the clients of both engines send in one request."""

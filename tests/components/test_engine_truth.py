@@ -302,7 +302,7 @@ VECTORS = st.dictionaries(
 )
 
 
-@pytest.fixture(scope="module", params=["opensearch", "elasticsearch-7", "elasticsearch-9"])
+@pytest.fixture(scope="module", params=["opensearch-knn", "elasticsearch-7", "elasticsearch-9"])
 def empty_store(request, make_store):
     return make_store(request.param)
 

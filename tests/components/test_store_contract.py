@@ -404,6 +404,7 @@ def test_the_bm25_share_is_lucenes_formula_on_every_store(bm25_weight, text, sam
     assert_ranking(search(retriever, {}, query=text), {key: bm25_weight * lexical[key] for key in lexical})
 
 
+@pytest.mark.slow
 def test_the_bm25_share_is_the_same_number_on_every_engine(make_store):
     """Of texts with upper case, punctuation, empty and missing ones, and ones longer than Lucene keeps lengths of."""
     random = np.random.default_rng(5)
@@ -796,11 +797,11 @@ def test_closing_forgets_the_limit(limited, caplog):
     retriever.close()
 
 
-def test_engines_that_allow_more_clauses_are_asked_for_all(make_store, caplog):
-    for kind in ("in-memory", "elasticsearch-8", "elasticsearch-9"):
-        store = make_store(kind)
-        store.write_documents([Document(id="a", content="x", meta={"key_tokens": TOKENS})])
-        assert_ranking(search(SparseRetriever(store), TOKENS), {"a": dot_product(TOKENS, TOKENS)})
+@pytest.mark.parametrize("kind", ["in-memory", "elasticsearch-8", "elasticsearch-9"])
+def test_engines_that_allow_more_clauses_are_asked_for_all(kind, make_store, caplog):
+    store = make_store(kind)
+    store.write_documents([Document(id="a", content="x", meta={"key_tokens": TOKENS})])
+    assert_ranking(search(SparseRetriever(store), TOKENS), {"a": dot_product(TOKENS, TOKENS)})
     assert warnings(caplog) == []
 
 

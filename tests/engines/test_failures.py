@@ -25,9 +25,9 @@ from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack.engines import MappingError, index_definition
 from keytok_haystack.live_index import create_index
 
-KINDS = ("opensearch", "elasticsearch-9")
-NAMES = {"opensearch": "OpenSearch", "elasticsearch-9": "Elasticsearch"}
-STORES = {"opensearch": OpenSearchDocumentStore, "elasticsearch-9": ElasticsearchDocumentStore}
+KINDS = ("opensearch-knn", "elasticsearch-9")
+NAMES = {"opensearch-knn": "OpenSearch", "elasticsearch-9": "Elasticsearch"}
+STORES = {"opensearch-knn": OpenSearchDocumentStore, "elasticsearch-9": ElasticsearchDocumentStore}
 TOKENS = {"shock": 1.0, "wave": 0.5}
 DOCUMENT = Document(id="a", content="shock waves", meta={"key_tokens": TOKENS})
 UNKNOWN_MODEL = "does not say with which model"
@@ -186,7 +186,7 @@ async def test_an_index_without_the_field_as_haystack_makes_it(kind, how, make_s
     # without the k-NN plugin, Haystack's default needs these
     options = {"mappings": {"properties": {"content": {"type": "text"}}}, "settings": {}}
     store = STORES[kind](
-        hosts=make_store.url(kind), index=f"test-{uuid4().hex}", **(options if kind == "opensearch" else {})
+        hosts=make_store.url(kind), index=f"test-{uuid4().hex}", **(options if engine_of(kind) == "opensearch" else {})
     )
     try:
         assert store._index in await failed(retriever_of(store), how)  # searching makes no index
@@ -380,8 +380,8 @@ def guarded_store(kind: str, way: str, url: str, host: str, password: str, index
 
 
 WAYS = [
-    ("opensearch", "http_auth"),
-    ("opensearch", "URL"),
+    ("opensearch-knn", "http_auth"),
+    ("opensearch-knn", "URL"),
     ("elasticsearch-9", "api_key"),
     ("elasticsearch-9", "api_key_id"),
     ("elasticsearch-9", "basic_auth"),

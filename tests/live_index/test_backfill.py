@@ -602,7 +602,7 @@ def test_an_index_that_is_not_there_is_not_made(kind, command, keytok, make_stor
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("kind", ["opensearch", "elasticsearch-9", "elasticsearch-7"])
+@pytest.mark.parametrize("kind", ["opensearch-knn", "elasticsearch-9", "elasticsearch-7"])
 def test_the_other_engine_is_told_so(kind, keytok, new_index, make_store, sources, small_model_folder):
     _, raw = new_index(kind, sources)
     wrong = {"opensearch": "elasticsearch", "elasticsearch": "opensearch"}[engine_of(kind)]

@@ -93,10 +93,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        kind = item.callspec.params.get("kind") if hasattr(item, "callspec") else None
-        if kind in ENGINES or (kind is None and fixtures & {"engine_url", "own_nodes"}):
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        # `engine` is what the library calls it: OpenSearch or Elasticsearch, whatever node
+        values = {value for name, value in parameters.items() if isinstance(value, str) and name != "engine"}
+        kinds = values & ENGINES.keys()
+        if kinds or (fixtures & {"engine_url", "own_nodes"} and "in-memory" not in values):
             item.add_marker("engine")
-        if "own_nodes" in fixtures or (kind in ENGINES and kind not in DECISIVE):
+        if "own_nodes" in fixtures or not kinds.issubset(DECISIVE):
             item.add_marker("slow")
 
 
