@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from keytok_haystack.cli.fitting import timed_fit
 from keytok_haystack.encoders import embed
-from keytok_haystack.engines import Engine, index_definition
+from keytok_haystack.engines import Engine
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.experiment import evaluate
 from keytok_haystack.evaluation.measures import measure_run
@@ -157,10 +157,10 @@ def _empty_index(engine: Engine | None, url: str | None, model: KeyTokenModel) -
     from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
     from keytok_haystack.live_index import create_index  # noqa: PLC0415  # needs an extra
 
-    with connected(document_store(engine, url, _INDEX)) as connection:
-        definition = index_definition(engine, model.dimension, model, version=connection.version)
+    store = document_store(engine, url, _INDEX)
+    with connected(store) as connection:
         connection.client.indices.delete(index=_INDEX, ignore_unavailable=True)
-        create_index(connection, definition, "key_tokens", model.fingerprint)
+    create_index(store, model)
     return {"hosts": url, "index": _INDEX}
 
 

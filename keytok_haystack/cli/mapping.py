@@ -14,17 +14,17 @@ from keytok_haystack.model import KeyTokenModel
 
 
 def mapping_command(
-    model: Annotated[Path, typer.Argument(help="The key-token model that documents are written with.")],
+    model: Annotated[Path, typer.Argument(help="Path of the key-token model that documents are written with.")],
     engine: EngineOption,
-    field: Annotated[str, typer.Option(help="The field of the key tokens.")] = "key_tokens",
-    dense: Annotated[bool, typer.Option(help="Whether the index holds the dense vectors, too.")] = True,
+    field: Annotated[str, typer.Option(help="Field of the key tokens.")] = "key_tokens",
+    dense: Annotated[bool, typer.Option(help="Whether the index has the dense vectors, too.")] = True,
     create: Annotated[
         bool, typer.Option("--create", help="Create the index, or add the field to an index that exists.")
     ] = False,
-    url: Annotated[str | None, typer.Option(help="The server's address; its version decides some settings.")] = None,
-    index: Annotated[str | None, typer.Option(help="The name of the index to create.")] = None,
+    url: Annotated[str | None, typer.Option(help="Address of the server, whose version decides some settings.")] = None,
+    index: Annotated[str | None, typer.Option(help="Name of the index to create.")] = None,
 ) -> None:
-    """Print what an index for key tokens needs, or create it: settings and mappings for OpenSearch or Elasticsearch."""
+    """Print the settings and mappings of an index for key tokens, or create it, on OpenSearch or Elasticsearch."""
     loaded = KeyTokenModel.load(model)
     dimension = loaded.dimension if dense else None
     if create and not (url and index):
@@ -34,29 +34,30 @@ def mapping_command(
         msg = "--index goes with --create."
         raise ValueError(msg)
     if not url:
-        typer.echo(json.dumps(index_definition(engine, dimension, loaded, field=field), indent=2))
+        _print(index_definition(engine, dimension, loaded, field=field))
         return
     from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
     from keytok_haystack.live_index import create_index  # noqa: PLC0415  # needs an extra
 
-    with connected(document_store(engine, url, index or "*")) as connection:
-        definition = index_definition(engine, dimension, loaded, field=field, version=connection.version)
-        if not index:
-            typer.echo(json.dumps(definition, indent=2))
-            return
-        done = create_index(connection, definition, field, loaded.fingerprint)
-        note = ""
-        if connection.adapter.leaves_vectors_out(connection.client, index):
-            note = (
-                f" But '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors), which only a "
-                "new index can change: the hits of other retrievers come without key tokens and cannot be explained."
-            )
-    typer.echo(
-        {
-            "created": f"Created the index '{index}' with the field '{field}' for the model {loaded.fingerprint}.",
-            "extended": f"Added the field '{field}' for the model {loaded.fingerprint} to the index '{index}'.",
-            "marked": f"Noted in the index '{index}' that its field '{field}' is for the model {loaded.fingerprint}.",
-            "kept": f"The index '{index}' already has the field '{field}' for the model {loaded.fingerprint}.",
-        }[done]
-        + note
-    )
+    if not index:
+        with connected(document_store(engine, url, "*")) as connection:
+            version = connection.version
+        _print(index_definition(engine, dimension, loaded, field=field, version=version))
+        return
+    created = create_index(document_store(engine, url, index), loaded, field=field, dense=dense)
+    message = {
+        "created": f"Created the index '{index}' with the field '{field}' for the model {loaded.fingerprint}.",
+        "extended": f"Added the field '{field}' for the model {loaded.fingerprint} to the index '{index}'.",
+        "marked": f"Recorded in the index '{index}' that its field '{field}' is for the model {loaded.fingerprint}.",
+        "kept": f"The index '{index}' already has the field '{field}' for the model {loaded.fingerprint}.",
+    }[created.change]
+    if created.leaves_vectors_out:
+        message += (
+            f" But '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors), which only a new "
+            "index can change: the hits of other retrievers come without key tokens and cannot be explained."
+        )
+    typer.echo(message)
+
+
+def _print(definition: dict[str, object]) -> None:
+    typer.echo(json.dumps(definition, indent=2))

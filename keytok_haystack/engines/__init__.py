@@ -2,10 +2,10 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 """
-What OpenSearch and Elasticsearch are asked, and what they answer.
+Requests to OpenSearch and Elasticsearch, and their answers.
 
-`mapping` and `request` are pure data; the other modules talk to engines and need the extra `opensearch` or
-`elasticsearch`.
+`mapping` and `request` are pure data. The other modules talk to engines and need the extra `opensearch` or
+`elasticsearch`: `server` and one module for each engine, `connection` for the commands, `failures`.
 """
 
 from keytok_haystack.engines.mapping import (

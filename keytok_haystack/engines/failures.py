@@ -1,23 +1,43 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What an engine answers when it cannot do what it is asked, in one sentence without credentials."""
+"""Failures of engines: one sentence each without credentials, and which of them may be gone after a while."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from haystack.document_stores.errors import DocumentStoreError
 
 
+@dataclass(frozen=True)
+class Location:
+    """
+    Location of an index, for messages.
+
+    :param engine: Name of the engine.
+    :param hosts: Addresses of the server, as document stores take them.
+    :param index: Name of the index.
+    """
+
+    engine: str
+    hosts: Any
+    index: str
+
+    def __str__(self) -> str:
+        return f"{self.engine} at {addresses(self.hosts)}"
+
+
 class ClauseLimitError(DocumentStoreError):
     """
-    A query has more clauses than the engine allows.
+    A query with more clauses than the engine allows.
 
-    :param limit: How many it allows.
+    :param message: Message of the error.
+    :param limit: Number of clauses that the engine allows.
     """
 
     def __init__(self, message: str, limit: int) -> None:
@@ -26,48 +46,45 @@ class ClauseLimitError(DocumentStoreError):
 
 
 @contextmanager
-def clear_errors(client_errors: tuple[type[Exception], ...], engine: str, hosts: Any, index: str) -> Iterator[None]:
+def clear_errors(client_errors: tuple[type[Exception], ...], location: Location) -> Iterator[None]:
     """
     Turn the errors of an engine's client into a `DocumentStoreError` that says what is wrong and what to do.
 
-    :param client_errors: What the client raises.
-    :param engine: The engine's name.
-    :param hosts: Its addresses, as document stores take them.
-    :param index: The index in question.
+    :param client_errors: Errors that the client raises.
+    :param location: Location of the index that requests are for.
     """
     try:
         yield
     except client_errors as error:
-        raise _translated(error, engine, hosts, index) from error
+        raise _translated(error, location) from error
 
 
-def _translated(error: Exception, engine: str, hosts: Any, index: str) -> DocumentStoreError:
+def _translated(error: Exception, location: Location) -> DocumentStoreError:
     status = getattr(error, "status_code", None)
     if type(error).__name__ == "UnsupportedProductError":
-        return DocumentStoreError(f"The server at {addresses(hosts)} is not {engine}.")
+        return DocumentStoreError(f"The server at {addresses(location.hosts)} is not {location.engine}.")
     if "Timeout" in type(error).__name__:
-        msg = f"{engine} at {addresses(hosts)} did not answer in time: raise the document store's timeout."
-        return DocumentStoreError(msg)
+        return DocumentStoreError(f"{location} did not answer in time: raise the document store's timeout.")
     if not isinstance(status, int):
         reason = str(error).partition(" caused by: ")[0]
-        msg = f"{engine} at {addresses(hosts)} cannot be reached: {reason}. Is it running, and is the address right?"
+        msg = f"{location} cannot be reached: {reason}. Is it running, and is the address right?"
         return DocumentStoreError(msg)
-    return failure(status, _answer(error), engine, hosts, index)
+    return failure(status, _answer(error), location)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an error of an engine's client may be gone after a while: the engine is away, or has too much to do."""
+    """Return whether an error of an engine's client may be gone after a while: the engine is away or overloaded."""
     status = getattr(error, "status_code", None)
     return is_transient_status(status) if isinstance(status, int) else "Connection" in type(error).__name__
 
 
 def is_transient_status(status: int) -> bool:
-    """Whether it is one of an engine with too much to do, or with a node that has just died (HTTP 500)."""
+    """Return whether an HTTP status is that of an overloaded engine, or of one whose node has just died (500)."""
     return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _answer(error: Exception) -> Mapping[str, Any]:
-    """Return the body of an answer; empty if it is not the engine's, but a proxy's."""
+    """Return the body of an answer; empty if it comes from a proxy instead of the engine."""
     body = getattr(error, "body", getattr(error, "info", None))
     if body is None:  # the asynchronous client of OpenSearch does not parse it
         with suppress(ValueError):
@@ -75,43 +92,40 @@ def _answer(error: Exception) -> Mapping[str, Any]:
     return body if isinstance(body, Mapping) and "error" in body else {}
 
 
-def failure(status: int, answer: Mapping[str, Any], engine: str, hosts: Any, index: str) -> DocumentStoreError:
+def failure(status: int, answer: Mapping[str, Any], location: Location) -> DocumentStoreError:
     """
     Return the error for an answer of an engine.
 
-    :param status: The HTTP status.
-    :param answer: The body of the answer; empty if it is not the engine's.
+    :param status: HTTP status of the answer.
+    :param answer: Body of the answer; empty if it comes from a proxy instead of the engine.
+    :param location: Location of the index that the request was for.
     """
-    place = f"{engine} at {addresses(hosts)}"
     kind, reason = _cause(answer.get("error"))
     if (limit := re.search(r"maxClauseCount is set to (\d+)", reason)) is not None:
         msg = (
-            f"{place} refused the query: {reason}. Ask with fewer tokens, words or conditions of filters, or raise "
+            f"{location} refused the query: {reason}. Use fewer tokens, words or filter conditions, or raise "
             "indices.query.bool.max_clause_count."
         )
         return ClauseLimitError(msg, int(limit[1]))
     if status == HTTPStatus.UNAUTHORIZED or (status == HTTPStatus.FORBIDDEN and kind in ("", "security_exception")):
-        msg = f"{place} refused the credentials (HTTP {status}): check them, and what they are allowed to do."
+        msg = f"{location} refused the credentials (HTTP {status}): check them and their permissions."
     elif status == HTTPStatus.NOT_FOUND:
-        return missing_index(engine, hosts, index)
+        return missing_index(location)
     else:
-        msg = f"{place} failed on the index '{index}' with HTTP status {status}: {reason}."
+        msg = f"{location} failed on the index '{location.index}' with HTTP status {status}: {reason}."
     if "index.knn" in reason or "knn_vector" in reason:
         msg += " Dense vectors need the k-NN plugin; `keytok mapping --no-dense` leaves them out."
     return DocumentStoreError(msg)
 
 
-def missing_index(engine: str, hosts: Any, index: str) -> DocumentStoreError:
+def missing_index(location: Location) -> DocumentStoreError:
     """Return the error for an index that does not exist."""
-    msg = (
-        f"{engine} at {addresses(hosts)} has no index '{index}': create it with `keytok mapping --create`, or write "
-        "documents."
-    )
+    msg = f"{location} has no index '{location.index}': create it with `keytok mapping --create`, or write documents."
     return DocumentStoreError(msg)
 
 
 def _cause(error: Any) -> tuple[str, str]:
-    """Return the type and the reason of what went wrong, the reason in one line."""
+    """Return the type of an error and its reason in one line."""
     if isinstance(error, Mapping):
         root = (error.get("root_cause") or [error])[0]
         kind = root.get("type", "")
@@ -130,5 +144,5 @@ def _address(host: Any) -> str:
     if isinstance(host, Mapping):
         return f"{host.get('scheme', 'http')}://{host.get('host', 'localhost')}:{host.get('port', 9200)}"
     scheme, _, rest = str(host or "localhost:9200").rpartition("://")
-    # all up to the last @, since a password may hold what a parser would take for the end of it
+    # everything up to the last @, since a parser might take a part of the password for its end
     return f"{scheme or 'http'}://{rest.rpartition('@')[2]}"

@@ -2,9 +2,9 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 """
-Cutting JSON into the texts of its values, as they are spelled.
+JSON cut into the texts of its values, as they are spelled.
 
-This is slower than msgspec and takes what msgspec refuses: half a surrogate pair, which engines store as it is.
+This is slower than msgspec but accepts half a surrogate pair, which msgspec refuses and engines store as it is.
 """
 
 import json
@@ -36,7 +36,7 @@ def elements(text: str) -> list[str]:
 
 
 def _value(text: str, at: int) -> tuple[str, int]:
-    """Return the text of the value from some place on, and the place of what follows it."""
+    """Return the text of the value at a position, and the position behind it."""
     start = _past_space(text, at)
     _, end = _DECODER.raw_decode(text, start)
     return text[start:end], _past_space(text, end)

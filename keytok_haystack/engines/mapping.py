@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""How an index maps key tokens: its definition, and what a live mapping says."""
+"""Mappings of indices with key tokens: the definition of a new index, and the field of a live mapping."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ FieldType = Literal["rank_features", "sparse_vector"]
 _META = "keytok"
 _OTHER_FIELDS = ("id", "content", "dataframe", "blob", "meta", "score", "embedding", "sparse_embedding")
 _DENSE_TYPES = ("knn_vector", "dense_vector")
-_ELASTICSEARCH_TODAY = (9, 5)
+_NEWEST_ELASTICSEARCH = (9, 5)
 
 
 class MappingError(ValueError):
-    """An index whose mapping does not fit the key tokens that are looked for."""
+    """Mapping of an index that does not fit the key tokens of a search or a backfill."""
 
 
 @dataclass(frozen=True)
 class KeyTokenField:
     """
-    A field of key tokens as an index maps it.
+    Field of key tokens as an index maps it.
 
-    :param type: How it is indexed, and so how it is searched.
-    :param fingerprint: The fingerprint of the model that its documents are written with, if the mapping says so.
+    :param type: Type of the field, which decides how it is searched.
+    :param fingerprint: Fingerprint of the model that its documents are written with, if the mapping records it.
     """
 
     type: FieldType
@@ -43,24 +43,25 @@ def index_definition(
     version: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """
-    Return all that an index for Haystack's documents with key tokens needs: `{"settings": ..., "mappings": ...}`.
+    Return the definition of an index for Haystack's documents with key tokens: `{"settings": ..., "mappings": ...}`.
 
-    It holds the text, the dense vectors, the key tokens, and strings of `meta` as keywords, as Haystack's document
-    stores map them. The mappings go into `OpenSearchDocumentStore(mappings=..., settings=...)` or
+    It maps the text, the dense vectors, the key tokens, and strings of `meta` as keywords, as Haystack's document
+    stores do. The mappings go into `OpenSearchDocumentStore(mappings=..., settings=...)` or
     `ElasticsearchDocumentStore(custom_mapping=...)`; the latter takes no settings, so create the index beforehand
     (`keytok mapping --create`) for Elasticsearch 9.2 or later.
 
-    :param engine: "opensearch" or "elasticsearch".
-    :param embedding_dimension: The dimension of the dense vectors; None for an index without dense vectors, which
-        needs no k-NN plugin.
-    :param model: The model that documents are written with; its fingerprint is kept in the mapping's `_meta`. None
-        for the vectors of another sparse embedder.
-    :param field: The field of the key tokens, a key of `meta`.
-    :param version: The version of the Elasticsearch server, such as `(8, 19)`; today's by default. Before 8.15 there
-        is no `sparse_vector` query, so key tokens are `rank_features` there; from 9.2 on, vectors are kept in
-        `_source` only if a setting says so, without which hits could not be explained.
+    :param engine: Engine of the index, "opensearch" or "elasticsearch".
+    :param embedding_dimension: Dimension of the dense vectors; None for an index without dense vectors, which needs no
+        k-NN plugin.
+    :param model: Model that documents are written with; its fingerprint is recorded in the mapping's `_meta`. None for
+        the vectors of another sparse embedder.
+    :param field: Field of the key tokens, a key of `meta`.
+    :param version: Version of the Elasticsearch server, such as `(8, 19)`; by default 9.5. Versions before 8.15 have no
+        `sparse_vector` query, so key tokens are `rank_features` there; from 9.2 on, a setting is needed that keeps
+        vectors in `_source`, without which hits could not be explained.
     :raises ValueError: The engine is unknown, the field is one that documents have anyway, the dimension is not
-        positive or differs from the model's, or dense vectors are asked of Elasticsearch 7, which cannot search them.
+        positive or differs from the model's, or the index is to have dense vectors on Elasticsearch 7, which cannot
+        search them.
     """
     if engine not in get_args(Engine):
         msg = f"Unknown engine '{engine}': use {' or '.join(get_args(Engine))}."
@@ -73,11 +74,11 @@ def index_definition(
         dense = None
         if embedding_dimension is not None:
             settings["index.knn"] = True
-            # not the default engine, faiss: it needs native libraries, and writes hang where they are missing
+            # not the default engine, faiss: it needs native libraries, and without them writes hang
             method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
             dense = {"type": "knn_vector", "dimension": embedding_dimension, "method": method}
         return {"settings": settings, "mappings": _mappings("rank_features", dense, field, model)}
-    version = version or _ELASTICSEARCH_TODAY
+    version = version or _NEWEST_ELASTICSEARCH
     if version < (8,) and embedding_dimension is not None:
         msg = "Elasticsearch 7 cannot search dense vectors: leave the embedding dimension out (--no-dense)."
         raise ValueError(msg)
@@ -91,9 +92,10 @@ def index_definition(
 
 def check_field_name(field: str) -> None:
     """
-    Refuse a name for the field of key tokens that documents have another use for.
+    Require a name for the field of key tokens that Haystack's documents do not use otherwise.
 
-    :raises ValueError: The field is one of a Haystack document's own, or has no name.
+    :param field: Name of the field.
+    :raises ValueError: The field is one of a Haystack document's own, or the name is empty.
     """
     if field in _OTHER_FIELDS or not field:
         msg = f"The field of the key tokens cannot be '{field}': give it a name of its own, such as 'key_tokens'."
@@ -131,15 +133,15 @@ def key_token_field(
     """
     Find the field of key tokens in the live mapping of an index.
 
-    :param mappings: The index's `mappings`, as the engine returns them.
-    :param field: The name of the field.
-    :param index: The name of the index, for messages.
-    :param types: The types that it may have.
-    :raises MappingError: The field is missing, or of a type that cannot be searched with key tokens.
+    :param mappings: Mappings of the index, as the engine returns them.
+    :param field: Name of the field.
+    :param index: Name of the index, for messages.
+    :param types: Types that the field may have.
+    :raises MappingError: The field is missing, or of a type that cannot be searched for key tokens.
     """
     found = _find(mappings, field)
     remedy = (
-        "`keytok mapping --create` makes an index that has it, or adds it to one; documents must be written after that."
+        "`keytok mapping --create` creates an index that has it, or adds it to one; write the documents after that."
     )
     if not found:
         msg = f"The index '{index}' has no field '{field}' for key tokens. {remedy}"
@@ -148,7 +150,7 @@ def key_token_field(
     if field_type not in types:
         msg = f"The field '{field}' of the index '{index}' is of type '{field_type}', not {' or '.join(types)}."
         if field_type == "object":
-            msg += " So it is if documents were written before the field was mapped."
+            msg += " This happens when documents are written before the field is mapped."
         msg += f" Use another index or another `field`. {remedy}"
         raise MappingError(msg)
     if str(found.get("positive_score_impact", True)).lower() == "false":
@@ -159,12 +161,12 @@ def key_token_field(
 
 
 def has_field(mappings: Mapping[str, Any], field: str) -> bool:
-    """Whether a live mapping has a field, of whatever type."""
+    """Return whether a live mapping has a field, of whatever type."""
     return bool(_find(mappings, field))
 
 
 def dense_fields(mappings: Mapping[str, Any]) -> list[str]:
-    """Return the fields of dense vectors at the root of a live mapping."""
+    """Return the names of the fields of dense vectors at the root of a live mapping."""
     properties = mappings.get("properties", {})
     return [name for name, about in properties.items() if about.get("type") in _DENSE_TYPES]
 
@@ -177,11 +179,11 @@ def _find(mappings: Mapping[str, Any], field: str) -> Mapping[str, Any]:
 
 
 def merged_meta(existing: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `_meta` of a mapping with what is known of further fields: engines replace it as a whole."""
+    """Return the `_meta` of a mapping with the models of further fields: engines replace `_meta` as a whole."""
     return {**existing, _META: {**existing.get(_META, {}), **added.get(_META, {})}}
 
 
 def without_meta(existing: Mapping[str, Any], field: str) -> dict[str, Any]:
-    """Return the `_meta` of a mapping without what is known of one field."""
-    known = {name: about for name, about in existing.get(_META, {}).items() if name != field}
-    return {**existing, _META: known}
+    """Return the `_meta` of a mapping without the model of one field."""
+    others = {name: about for name, about in existing.get(_META, {}).items() if name != field}
+    return {**existing, _META: others}

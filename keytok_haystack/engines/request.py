@@ -8,10 +8,10 @@ from typing import Any
 
 from keytok_haystack.engines.mapping import FieldType
 
-# chosen by benchmarks/engines.py, where docs/engines.md has the curve
-_PRUNE_RATIO = 0.4  # of the weight of a query's strongest token: what documents are looked for by
-_RESCORE_WINDOW = 100  # how many of them are rescored
-_TWO_PHASE_HITS = 20  # of more hits, too many would be others than those of the exact search
+# parameters of two-phase search, chosen by benchmarks/engines.py; docs/engines.md has the curve
+_PRUNE_RATIO = 0.4  # the first phase prunes tokens below this share of the query's largest weight
+_RESCORE_WINDOW = 100  # number of candidates of the first phase that the second rescores with the pruned tokens
+_TWO_PHASE_HITS = 20  # largest top_k of a two-phase search; beyond it, too many hits would differ from the exact ones
 
 
 def search_request(
@@ -28,22 +28,24 @@ def search_request(
     """
     Return the body of a search request whose scores are dot products of key tokens, plus a share of BM25.
 
-    Where few hits are asked for, the engine looks for documents by the query's strong tokens and BM25, and adds what
-    the other tokens contribute for the best of them (`rescore`). Their scores are whole; a document that is good by
-    many weak tokens alone may be missed.
+    Up to 20 hits are found in two phases: the engine retrieves candidates by the query's strong tokens and BM25, and
+    rescores the best of them with the pruned tokens (`rescore`). Scores are those of the exact search; a document that
+    matches by many weak tokens alone may be missed.
 
-    :param tokens: The query's `{key: weight}`.
-    :param field: The field of the key tokens.
-    :param field_type: The type of that field.
-    :param top_k: How many documents to return at most.
-    :param text: The query's text, which is matched with `content` if `bm25_weight` is positive.
-    :param bm25_weight: What BM25 scores are multiplied by before they are added.
-    :param filters: A query that documents must match, in the engine's language.
-    :param exact: Whether to look for documents by all tokens.
-    :raises ValueError: A key has a dot, which an engine would take for a path and never find.
+    :param tokens: Key tokens of the query, `{key: weight}`.
+    :param field: Field of the key tokens.
+    :param field_type: Type of that field.
+    :param top_k: Maximum number of documents to return.
+    :param text: Text of the query, which is matched with `content` if `bm25_weight` is positive.
+    :param bm25_weight: Factor of the BM25 scores that are added.
+    :param filters: Query that documents must match, in the engine's language.
+    :param exact: Whether to search in one phase, by all tokens.
+    :raises ValueError: A key has a dot: an engine would take it for a path and never find it.
     """
     if field_type == "rank_features" and (dotted := next((key for key in tokens if "." in key), None)) is not None:
-        msg = f"The query's key '{dotted}' has a dot, and no engine finds such a key: escape it with `escape_feature`."
+        msg = (
+            f"The query's key '{dotted}' has a dot, by which no engine would find it: escape it with `escape_feature`."
+        )
         raise ValueError(msg)
     strong = 0.0 if exact or top_k > _TWO_PHASE_HITS else _PRUNE_RATIO * max(tokens.values(), default=0.0)
     clauses, weak = (
@@ -65,7 +67,7 @@ def search_request(
 def _clauses(tokens: Mapping[str, float], field: str, field_type: FieldType) -> list[dict[str, Any]]:
     """Return queries whose scores add up to the dot product of tokens."""
     if field_type == "rank_features":
-        # the default function is `saturation`, which is no dot product
+        # the default function is `saturation`, which does not give a dot product
         return [
             {"rank_feature": {"field": f"{field}.{key}", "linear": {}, "boost": weight}}
             for key, weight in tokens.items()

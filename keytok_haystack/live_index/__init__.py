@@ -2,13 +2,29 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 """
-Indices that exist: key tokens for their documents, without embedding them again.
+Key tokens for indices that exist, without embedding their documents again.
 
-Needs the extra `opensearch` or `elasticsearch`.
+`backfill` writes key tokens beside the dense vectors of an index, `dry_run` shows what it would do, `drop` removes a
+field of key tokens, `sample` reads texts and embeddings to fit a model to, and `create_index` makes an index or adds
+the field to one. Needs the extra `opensearch` or `elasticsearch`.
 """
 
-from keytok_haystack.live_index.backfill import Fields, Report, Trial, backfill, drop, sample, trial
-from keytok_haystack.live_index.mappings import create_index
-from keytok_haystack.live_index.rewrite import Failure
+from keytok_haystack.live_index.backfill import DryRun, backfill, dry_run
+from keytok_haystack.live_index.changes import Failure, RewriteReport
+from keytok_haystack.live_index.create import CreatedIndex, create_index
+from keytok_haystack.live_index.drop import drop
+from keytok_haystack.live_index.fields import Fields
+from keytok_haystack.live_index.sample import sample
 
-__all__ = ["Failure", "Fields", "Report", "Trial", "backfill", "create_index", "drop", "sample", "trial"]
+__all__ = [
+    "CreatedIndex",
+    "DryRun",
+    "Failure",
+    "Fields",
+    "RewriteReport",
+    "backfill",
+    "create_index",
+    "drop",
+    "dry_run",
+    "sample",
+]

@@ -1,55 +1,29 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The mapping of an index: its fields of key tokens, and what is noted of their models."""
+"""Live mappings of indices: their fields of key tokens, the models of these, and what a backfill needs."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from haystack.document_stores.errors import DocumentStoreError
 
 from keytok_haystack.engines import MappingError, key_token_field
 from keytok_haystack.engines.connection import Connection
-from keytok_haystack.engines.mapping import has_field, merged_meta, without_meta
-
-
-def create_index(
-    connection: Connection, definition: Mapping[str, Any], field: str, fingerprint: str
-) -> Literal["created", "extended", "marked", "kept"]:
-    """
-    Create an index, or add a field of key tokens to one that exists, or to all behind an alias.
-
-    Of an index that exists nothing else is changed: neither its settings nor its other fields. Where the field is
-    there already, its model is noted in the mapping.
-
-    :param definition: What `index_definition` returns.
-    :param field: The field of the key tokens.
-    :param fingerprint: The fingerprint of the model that they are of.
-    :raises MappingError: The index has the field, of another type or for another model; nothing is changed then.
-    :raises DocumentStoreError: The name is a pattern that matches no index.
-    """
-    indices = connection.client.indices
-    if not indices.exists(index=connection.index):
-        indices.create(index=connection.index, body=definition)
-        return "created"
-    changes = planned_changes(mappings_of(connection), definition, field, fingerprint)
-    change_mappings(connection, changes)
-    if any("properties" in change for change in changes.values()):
-        return "extended"
-    return "marked" if changes else "kept"
+from keytok_haystack.engines.mapping import dense_fields, has_field, merged_meta, without_meta
 
 
 def planned_changes(
     live: Mapping[str, Mapping[str, Any]], definition: Mapping[str, Any], field: str, fingerprint: str
 ) -> dict[str, dict[str, Any]]:
     """
-    Return the changes of mappings that add a field of key tokens, or note the model of one that is there.
+    Return the changes of mappings that add a field of key tokens, or record the model of an existing one.
 
-    :param live: What `mappings_of` returns.
-    :param definition: What `index_definition` returns.
-    :param field: The field of the key tokens.
-    :param fingerprint: The fingerprint of the model that they are of.
-    :returns: Changes by the names of indices, without those that are as they should be.
+    :param live: Live mappings (`mappings_of`).
+    :param definition: Definition of an index with the field (`index_definition`).
+    :param field: Field of the key tokens.
+    :param fingerprint: Fingerprint of the model of the key tokens.
+    :returns: Changes by the names of indices, without indices that need none.
     :raises MappingError: An index has the field, of another type or for another model.
     """
     wanted = definition["mappings"]
@@ -78,7 +52,7 @@ def change_mappings(connection: Connection, changes: Mapping[str, dict[str, Any]
 
 
 def forget_model(connection: Connection, field: str) -> None:
-    """Remove from the mappings what they note of a field's model, after which it may be written with another."""
+    """Remove the model of a field from the mappings, after which it may be written with another."""
     changes = {
         name: {"_meta": without_meta(existing.get("_meta", {}), field)}
         for name, existing in mappings_of(connection).items()
@@ -97,3 +71,46 @@ def mappings_of(connection: Connection) -> dict[str, dict[str, Any]]:
         msg = f"No index matches '{connection.index}'."
         raise DocumentStoreError(msg)
     return {name: described["mappings"] for name, described in indices.items()}
+
+
+def check_whole_sources(live: Mapping[str, Mapping[str, Any]]) -> None:
+    """
+    Require indices whose documents can be read as they were written.
+
+    :param live: Live mappings (`mappings_of`).
+    :raises MappingError: A mapping leaves out `_source` or a part of it, which would be lost by writing back.
+    """
+    for name, mappings in live.items():
+        source = mappings.get("_source", {})
+        if source.get("enabled") is False or source.get("excludes") or source.get("includes"):
+            msg = (
+                f"The index '{name}' does not keep whole documents (`_source` in its mapping): the part that it leaves "
+                "out cannot be read and would be lost by writing a document back. Index the documents anew, with "
+                "KeyTokenSparseEmbedder in the pipeline."
+            )
+            raise MappingError(msg)
+
+
+def embedding_dimension(live: Mapping[str, Mapping[str, Any]], field: str, index: str) -> int | None:
+    """
+    Return the dimension of the embeddings of an index, if its mapping records it.
+
+    :param live: Live mappings (`mappings_of`).
+    :param field: Field of the dense vectors.
+    :param index: Name of the index, or of an alias, for messages.
+    :raises MappingError: An index has no such field, or indices of an alias have different dimensions.
+    """
+    dimensions = set()
+    for name, mappings in live.items():
+        if (found := mappings.get("properties", {}).get(field)) is None:
+            vectors = ", ".join(f"'{other}'" for other in dense_fields(mappings)) or "none"
+            msg = (
+                f"The index '{name}' has no field '{field}' for embeddings. Its fields of dense vectors: {vectors}; "
+                "--embedding-field names another."
+            )
+            raise MappingError(msg)
+        dimensions |= {found[key] for key in ("dimension", "dims") if key in found}
+    if len(dimensions) > 1:
+        msg = f"The indices behind '{index}' have embeddings of different dimensions: {sorted(dimensions)}."
+        raise MappingError(msg)
+    return next(iter(dimensions), None)

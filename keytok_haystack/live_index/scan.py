@@ -1,67 +1,25 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Documents of an index, read page by page as the engine has stored them."""
+"""Scans: documents of an index, read page by page as the engine has stored them."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
 from haystack.document_stores.errors import DocumentStoreError
 
-from keytok_haystack.engines import MappingError
 from keytok_haystack.engines.connection import Connection
-from keytok_haystack.engines.json_text import elements, members
+from keytok_haystack.live_index.documents import Hits, StoredDocument, hits_of
 
 PAGE = 500
+"""Number of documents of a page."""
 _KEEP_ALIVE = "10m"  # from one page to the next
 
 
-class StoredDocument(msgspec.Struct, frozen=True, rename=lambda name: f"_{name}"):
-    """
-    A document as an engine returns it.
-
-    :param source: Its fields, as they are spelled in `_source`.
-    :param sort: Its place in the order of a scan.
-    """
-
-    id: str
-    index: str
-    seq_no: int
-    primary_term: int
-    source: dict[str, msgspec.Raw] = {}
-    routing: str | None = None
-    sort: list[Any] = msgspec.field(default_factory=list, name="sort")
-
-
 class LostScanError(DocumentStoreError):
-    """A scan cannot go on, since the engine has gone away or a part of an answer is missing."""
-
-
-class Hits(msgspec.Struct):
-    hits: list[StoredDocument]
-    total: dict[str, Any] = {}
-
-
-def check_sources(live: Mapping[str, Mapping[str, Any]]) -> None:
-    """
-    Refuse an index whose documents cannot be read as they were written.
-
-    :param live: What `mappings_of` returns.
-    :raises MappingError: The mapping leaves `_source` or a part of it out, which would be lost by writing back.
-    """
-    for name, mappings in live.items():
-        source = mappings.get("_source", {})
-        if source.get("enabled") is False or source.get("excludes") or source.get("includes"):
-            msg = (
-                f"The index '{name}' does not keep whole documents (`_source` in its mapping): what it leaves out "
-                "cannot be read, and writing a document back would lose it. Index the documents anew, with "
-                "KeyTokenSparseEmbedder in the pipeline."
-            )
-            raise MappingError(msg)
+    """Scan that cannot go on, since the engine has gone away or a part of an answer is missing."""
 
 
 @contextmanager
@@ -71,10 +29,12 @@ def scan(
     """
     Read documents page by page, as they are at this moment.
 
-    :param query: Which documents to read.
-    :param fields: Which of their fields to read; all by default.
-    :param by_score: Whether to begin with those that match the query best.
-    :returns: How many documents there are, and pages of them, which raise a `LostScanError` where they cannot go on.
+    :param connection: Connection to the index.
+    :param query: Query that documents must match.
+    :param fields: Fields to read; all by default.
+    :param by_score: Whether to begin with the documents that match the query best.
+    :returns: Number of documents, and an iterator over pages of them, which raises a `LostScanError` if it cannot go
+        on.
     """
     body = {**scan_request(connection, query, fields), "size": PAGE}
     cursor = _point_in_time if connection.engine == "opensearch" else _scroll
@@ -94,7 +54,7 @@ def scan(
 
 
 _Cursor = tuple[Hits, Callable[[StoredDocument], Hits]]
-"""The first page, and what returns the page behind a document."""
+"""First page of a scan, and a function that returns the page behind a document."""
 
 
 @contextmanager
@@ -102,8 +62,9 @@ def _point_in_time(connection: Connection, body: Mapping[str, Any], order: str |
     """
     Read OpenSearch as it is at one point in time.
 
-    Never by a scroll: the end of one makes an index with dense vectors unusable there until it is closed or the node is
-    started again (OpenSearch 3.5, issue 20622, where the k-NN plugin leaves vectors out of the stored documents).
+    Scrolls are no alternative: the end of one makes an index with dense vectors unusable there until the index is
+    closed or the node is started again (OpenSearch 3.5, issue 20622, where the k-NN plugin leaves vectors out of the
+    stored documents).
     """
     client = connection.client
     request = {**body, "sort": [*([order] if order else []), "_index", "_shard_doc"]}
@@ -132,7 +93,7 @@ def _point_in_time(connection: Connection, body: Mapping[str, Any], order: str |
     try:
         yield first, ask
     finally:
-        with suppress(*connection.adapter.client_errors):
+        with suppress(*connection.server.client_errors):
             client.delete_pit(body={"pit_id": [pit]})
 
 
@@ -150,7 +111,7 @@ def _scroll(connection: Connection, body: Mapping[str, Any], order: str | None) 
     def ask(_: StoredDocument) -> Hits:
         nonlocal answer
         with _raising_lost_scan(connection, connection.is_transient):
-            # never asked for again: a scroll has passed by the page of an answer that was lost
+            # never repeated: a scroll has moved beyond the page of an answer that was lost
             answer = client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": _KEEP_ALIVE})
         if answer["_shards"]["failed"]:
             raise LostScanError(_lost(connection))
@@ -159,59 +120,28 @@ def _scroll(connection: Connection, body: Mapping[str, Any], order: str | None) 
     try:
         yield hits_of(answer), ask
     finally:
-        with suppress(*connection.adapter.client_errors):
+        with suppress(*connection.server.client_errors):
             client.clear_scroll(body={"scroll_id": answer["_scroll_id"]})
-
-
-def hits_of(answer: Any) -> Hits:
-    """Return the hits of a search whose client leaves them as bytes."""
-    try:
-        return msgspec.json.decode(answer["hits"], type=Hits)
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError:
-        return _cut_hits(bytes(answer["hits"]).decode())
-
-
-def _cut_hits(text: str) -> Hits:
-    """Return hits that msgspec refuses to read."""
-    parts = members(text)
-    found = []
-    for hit in map(members, elements(parts["hits"])):
-        about = {name: json.loads(value) for name, value in hit.items() if name != "_source"}
-        source = {name: msgspec.Raw(value.encode()) for name, value in members(hit.get("_source", "{}")).items()}
-        found.append(
-            StoredDocument(
-                id=about["_id"],
-                index=about["_index"],
-                seq_no=about["_seq_no"],
-                primary_term=about["_primary_term"],
-                source=source,
-                routing=about.get("_routing"),
-                sort=about.get("sort", []),
-            )
-        )
-    return Hits(found, json.loads(parts.get("total", "{}")))
 
 
 @contextmanager
 def _raising_lost_scan(connection: Connection, is_lost: Callable[[Exception], bool]) -> Iterator[None]:
-    """Raise a `LostScanError` where the engine does not know the scan any more, or an error means as much."""
+    """Raise a `LostScanError` if the engine does not know the scan any more, or if an error means as much."""
     try:
         yield
-    except connection.adapter.client_errors as error:
+    except connection.server.client_errors as error:
         if getattr(error, "status_code", None) == HTTPStatus.NOT_FOUND or is_lost(error):
             raise LostScanError(_lost(connection)) from error
         raise
 
 
 def _is_broken(error: Exception) -> bool:
-    """Whether a point in time has died with one of its nodes."""
+    """Return whether an error means that a point in time has died with one of its nodes."""
     return getattr(error, "status_code", None) == HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _lost(connection: Connection) -> str:
-    return f"{connection.engine} has lost the scan of the index '{connection.index}': begin again."
+    return f"{connection.server.name} has lost the scan of the index '{connection.index}': begin again."
 
 
 def scan_request(
@@ -219,6 +149,6 @@ def scan_request(
 ) -> dict[str, Any]:
     """Return the body of a search that returns documents as they are stored, vectors included."""
     source: dict[str, Any] = {} if fields is None else {"includes": list(fields)}
-    if connection.retry(lambda: connection.adapter.leaves_vectors_out(connection.client, connection.index)):
+    if connection.retry(lambda: connection.server.leaves_vectors_out(connection.client)):
         source["exclude_vectors"] = False
     return {"query": query, "_source": source or True, "seq_no_primary_term": True, "track_total_hits": True}

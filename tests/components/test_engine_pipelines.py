@@ -21,7 +21,6 @@ from nodes.stores import DENSE_STORES, connection_to, engine_of
 from keytok_haystack import pipeline_yaml
 from keytok_haystack.cli.demo import with_embeddings
 from keytok_haystack.evaluation.measures import measure_run
-from keytok_haystack.live_index import create_index
 
 INDEX = "test-pipelines"
 PARTS = ("key_token_retriever", "dense_retriever", "bm25_retriever")
@@ -35,7 +34,7 @@ def engine(request, make_store, cranfield, cranfield_documents, cranfield_model,
     definition = make_store.definition(kind, dimension=384, model=cranfield_model, field="key_tokens")
     with connection_to(name, url, INDEX) as connection:
         connection.client.indices.delete(index=INDEX, ignore_unavailable=True)
-        create_index(connection, definition, "key_tokens", cranfield_model.fingerprint)
+        connection.client.indices.create(index=INDEX, body=definition)
     own = {"model": cranfield_model_folder, "document_store": {"hosts": url, "index": INDEX}}
     own_embedder = {"document_embedder": {"model": embedder}, "key_token_embedder": {"progress_bar": False}}
     definition = pipeline_yaml(f"indexing.{name}", own_embedder, **own)

@@ -275,10 +275,8 @@ async def test_a_second_field_for_another_model_beside_the_first(
     kind, make_store, retriever_of, small_model, small_model_folder, other_model, other_model_folder
 ):
     store = make_store(kind, model=small_model)
-    with connection_to(engine_of(kind), make_store.url(kind), store._index) as connection:
-        options = {"field": "key_tokens_v2", "version": connection.version}
-        definition = index_definition(engine_of(kind), None, other_model, **options)
-        assert create_index(connection, definition, "key_tokens_v2", other_model.fingerprint) == "extended"
+    created = create_index(store, other_model, field="key_tokens_v2", dense=False)
+    assert created.change == "extended"
     store.write_documents([Document(id="a", meta={"key_tokens": {"shock": 1.0}, "key_tokens_v2": {"wave": 0.5}})])
     first = retriever_of(store, model=small_model_folder)
     second = retriever_of(store, model=other_model_folder, field="key_tokens_v2")

@@ -23,10 +23,10 @@ from nodes.stores import DENSE_STORES, ENGINE_STORES, RawIndex, engine_of
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack import KeyTokenModel
-from keytok_haystack.engines import MappingError, index_definition
-from keytok_haystack.engines.connection import connected, document_store
-from keytok_haystack.live_index import Fields, backfill, create_index, drop, sample, trial
-from keytok_haystack.live_index.scan import StoredDocument
+from keytok_haystack.engines import MappingError
+from keytok_haystack.engines.connection import document_store
+from keytok_haystack.live_index import Fields, backfill, create_index, drop, dry_run, sample
+from keytok_haystack.live_index.documents import StoredDocument
 from keytok_haystack.sparse_vectors.rank_features import truncate_weights
 
 KINDS = ("opensearch-knn", "elasticsearch-9")
@@ -428,7 +428,7 @@ def test_documents_that_cannot_be_searched_yet_are_not_missed(kind, new_index, s
 @two_engines
 def test_no_request_is_larger_than_engines_take(kind, new_index, gate, sources, small_model, monkeypatch):
     limit = 4000
-    monkeypatch.setattr("keytok_haystack.live_index.rewrite._LARGEST_REQUEST", limit)
+    monkeypatch.setattr("keytok_haystack.live_index.page._LARGEST_REQUEST", limit)
     documents = {key: compact(**{**json.loads(source), "note": "水" * 200}) for key, source in sources.items()}
     documents["large"] = json.dumps({**json.loads(sources["0"]), "note": "w" * 2 * limit})
     _, raw = new_index(kind, documents, properties={"note": PLAIN})
@@ -454,7 +454,7 @@ def test_an_index_without_documents(kind, new_index, small_model):
     report = filled(store, small_model)
     assert (report.documents, report.written) == (0, 0)
     assert "key_tokens" in raw.mappings()["properties"]
-    assert trial(store, small_model).documents == 0
+    assert dry_run(store, small_model).documents == 0
 
 
 @two_engines
@@ -617,7 +617,7 @@ def test_the_other_engine_is_told_so(kind, keytok, new_index, make_store, source
 def test_other_stores_are_refused(small_model):
     for call in (
         lambda store: backfill(store, small_model),
-        lambda store: trial(store, small_model),
+        lambda store: dry_run(store, small_model),
         lambda store: drop(store, "key_tokens"),
         lambda store: sample(store, 10),
     ):
@@ -639,7 +639,7 @@ def test_other_stores_are_refused(small_model):
     ],
 )
 def test_names_that_cannot_be_fields_of_their_own_are_refused(names):
-    with pytest.raises(ValueError, match=r"no field at the root|must be three different fields|cannot be '"):
+    with pytest.raises(ValueError, match=r"not a field at the root|must be three different fields|cannot be '"):
         Fields(**names)
 
 
@@ -828,7 +828,7 @@ def test_an_index_of_vectors_can_be_searched_while_and_after_it_is_read(
     assert expected[0] == "3"
     sample(store, 10, progress_bar=False)
     assert found() == expected
-    trial(store, small_model)
+    dry_run(store, small_model)
     assert found() == expected
     backfill(store, small_model, progress_bar=False)
     assert found() == expected
@@ -837,23 +837,23 @@ def test_an_index_of_vectors_can_be_searched_while_and_after_it_is_read(
 
 
 @two_engines
-def test_a_trial_changes_nothing_and_says_what_would_be(kind, new_index, sources, small_model):
+def test_a_dry_run_changes_nothing_and_says_what_would_be(kind, new_index, sources, small_model):
     store, raw = new_index(kind, {**sources, "none": '{"content": "shock"}'})
     before = raw.mappings(), raw.versions()
-    told = trial(store, small_model)
-    assert (told.documents, told.tried, told.already, told.failures) == (61, PAGE, 0, [])
-    assert told.without_embedding <= 1
-    assert len(told.examples) == 3
+    result = dry_run(store, small_model)
+    assert (result.documents, result.tried, result.already, result.failures) == (61, PAGE, 0, [])
+    assert result.without_embedding <= 1
+    assert len(result.examples) == 3
     texts = {document["content"]: key for key, document in ((key, json.loads(text)) for key, text in sources.items())}
-    for text, tokens in told.examples:
+    for text, tokens in result.examples:
         assert tokens == tokens_of(small_model, sources[texts[text]])
         assert list(tokens.values()) == sorted(tokens.values(), reverse=True)
     assert (raw.mappings(), raw.versions()) == before
     filled(store, small_model)
     raw.ask("POST", "_refresh")
-    told = trial(store, small_model)
-    assert told.already == told.tried - told.without_embedding
-    assert told.examples == []
+    result = dry_run(store, small_model)
+    assert result.already == result.tried - result.without_embedding
+    assert result.examples == []
 
 
 @two_engines
@@ -872,7 +872,7 @@ def test_shards_that_cannot_be_read_are_not_left_out(kind, new_index, make_store
     store = document_store(engine_of(kind), make_store.url(kind), alias)
     try:
         with pytest.raises(DocumentStoreError):
-            trial(store, small_model)
+            dry_run(store, small_model)
     finally:
         make_store.delete(kind, missing.name)
 
@@ -967,11 +967,7 @@ def test_a_model_is_phased_in_beside_another_while_queries_run(
     asking.start()
     try:
         asking.go_on()
-        with connected(store) as connection:
-            definition = index_definition(
-                connection.engine, None, other_model, field="second", version=connection.version
-            )
-            create_index(connection, definition, "second", other_model.fingerprint)
+        assert create_index(store, other_model, field="second", dense=False).change == "extended"
         pipeline.run({"first": {"documents": [document("new before")]}})
         first = backfill(store, other_model, Fields(key_tokens="second"), progress_bar=False)
         assert (first.written, first.already) == (60, 1)

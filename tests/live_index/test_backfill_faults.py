@@ -22,7 +22,7 @@ from nodes.stores import RawIndex, StoreFactory, engine_of
 
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines.connection import document_store
-from keytok_haystack.live_index import Report, backfill
+from keytok_haystack.live_index import RewriteReport, backfill
 from keytok_haystack.sparse_vectors.rank_features import truncate_weights
 
 KINDS = ("opensearch-knn", "elasticsearch-9")
@@ -74,7 +74,7 @@ class Scene:
         """The options of the command that lead through the gate."""
         return ("--engine", engine_of(self.kind), "--url", self.gate.url, "--index", self.raw.name)
 
-    def backfill(self, model: KeyTokenModel, patience: float = 60) -> Report:
+    def backfill(self, model: KeyTokenModel, patience: float = 60) -> RewriteReport:
         store = document_store(engine_of(self.kind), self.gate.url, self.raw.name)
         report = backfill(store, model, patience=patience, progress_bar=False)
         parts = (report.written, report.already, report.without_embedding, report.failed)

@@ -4,56 +4,18 @@
 from dataclasses import replace
 from typing import Any
 
-from elasticsearch import ApiError, Elasticsearch, TransportError
-from haystack import Document, logging
+from haystack import Document
 from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
 from haystack_integrations.document_stores.elasticsearch.filters import _normalize_filters
 
-from haystack_integrations.components.retrievers.keytok.adapters.engine import TIMEOUT, EngineAdapter
+from haystack_integrations.components.retrievers.keytok.adapters.engine import EngineAdapter
 from keytok_haystack.engines import KeyTokenField
-from keytok_haystack.inverted_index import BM25_K1
-
-logger = logging.getLogger(__name__)
-
-_EXCLUDED = "index.mapping.exclude_source_vectors"
 
 
 class ElasticsearchAdapter(EngineAdapter):
-    """Search an `ElasticsearchDocumentStore`."""
+    """Search of an `ElasticsearchDocumentStore`."""
 
-    engine = "Elasticsearch"
-    client_errors = (ApiError, TransportError)
-    field_types = ("rank_features", "sparse_vector")
-    bm25_factor = BM25_K1 + 1  # which Lucene's formula had before version 8, and Elasticsearch has kept
     _store: ElasticsearchDocumentStore
-
-    @staticmethod
-    def _connect(document_store: ElasticsearchDocumentStore, **options: Any) -> Elasticsearch:
-        return Elasticsearch(
-            document_store._hosts,
-            api_key=document_store._handle_auth(),
-            headers=document_store._headers,
-            **{"request_timeout": TIMEOUT, **document_store._kwargs, **options},
-        )
-
-    @staticmethod
-    def leaves_vectors_out(client: Elasticsearch, index: str) -> bool:
-        """Tell whether vectors are left out of the `_source` of documents, as by default from version 9.2 on."""
-        described = client.indices.get_settings(index=index, include_defaults=True, flat_settings=True)
-        values = [
-            {**settings.get("defaults", {}), **settings["settings"]}.get(_EXCLUDED) for settings in described.values()
-        ]
-        return "true" in values
-
-    def _warn_about_mapping(self, client: Elasticsearch) -> None:
-        if self.leaves_vectors_out(client, self._store._index):
-            logger.warning(
-                "The index '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors): key tokens "
-                "do not come back with the hits of other retrievers, which cannot be explained then, and documents "
-                "that are read and written back lose their vectors. `keytok mapping --create` makes an index that "
-                "keeps them.",
-                index=self._store._index,
-            )
 
     def _client(self) -> Any:
         return self._store.client

@@ -6,32 +6,15 @@ from typing import Any
 from haystack import Document
 from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
 from haystack_integrations.document_stores.opensearch.filters import normalize_filters
-from opensearchpy import OpenSearch
-from opensearchpy.exceptions import OpenSearchException
 
-from haystack_integrations.components.retrievers.keytok.adapters.engine import CONNECTIONS, TIMEOUT, EngineAdapter
+from haystack_integrations.components.retrievers.keytok.adapters.engine import EngineAdapter
 from keytok_haystack.engines import KeyTokenField
 
 
 class OpenSearchAdapter(EngineAdapter):
-    """Search an `OpenSearchDocumentStore`."""
+    """Search of an `OpenSearchDocumentStore`."""
 
-    engine = "OpenSearch"
-    client_errors = (OpenSearchException,)
-    field_types = ("rank_features",)  # OpenSearch's own `sparse_vector` is another thing
-    bm25_factor = 1.0
     _store: OpenSearchDocumentStore
-
-    @staticmethod
-    def _connect(document_store: OpenSearchDocumentStore, **options: Any) -> OpenSearch:
-        return OpenSearch(
-            hosts=document_store._hosts,
-            http_auth=document_store._resolve_http_auth(),
-            use_ssl=document_store._use_ssl,
-            verify_certs=document_store._verify_certs,
-            timeout=document_store._timeout or TIMEOUT,
-            **{"pool_maxsize": CONNECTIONS, **document_store._kwargs, **options},
-        )
 
     def _client(self) -> Any:
         self._store._ensure_initialized()

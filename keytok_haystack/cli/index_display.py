@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands that change an index show of their work."""
+"""Output of the commands that change the documents of an index."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -14,19 +14,24 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from keytok_haystack.live_index import Failure, Report, Trial
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
+
+if TYPE_CHECKING:
+    from keytok_haystack.live_index import DryRun, Failure, RewriteReport  # needs an extra
 
 _SHOWN_FAILURES = 10
 _SHOWN_TOKENS = 16
 
 
-def show_report(report: Report, index: str, done: str, had: str, *, as_json: bool) -> None:
+def show_report(report: "RewriteReport", index: str, done: str, had: str, *, as_json: bool) -> None:
     """
-    Show what has become of the documents of an index.
+    Show the result of rewriting the documents of an index.
 
-    :param done: What has been done to those that were changed.
-    :param had: What is said of those that were as they should be.
+    :param report: Result of the rewrite.
+    :param index: Name of the index.
+    :param done: Clause about the documents that were written.
+    :param had: Clause about the documents that were up to date.
+    :param as_json: Whether to print JSON instead of text for people.
     """
     if as_json:
         _print_json(asdict(report))
@@ -41,33 +46,40 @@ def show_report(report: Report, index: str, done: str, had: str, *, as_json: boo
     _failures(console, report.failures, report.failed)
 
 
-def show_trial(trial: Trial, index: str, field: str, *, as_json: bool) -> None:
-    """Show what a backfill would do."""
+def show_dry_run(result: "DryRun", index: str, field: str, *, as_json: bool) -> None:
+    """
+    Show the result of a dry run.
+
+    :param result: Result of the dry run.
+    :param index: Name of the index.
+    :param field: Field of the key tokens.
+    :param as_json: Whether to print JSON instead of text for people.
+    """
     if as_json:
         examples = [
             {"text": text, "key_tokens": {unescape_feature(key): weight for key, weight in tokens.items()}}
-            for text, tokens in trial.examples
+            for text, tokens in result.examples
         ]
-        _print_json({**asdict(trial), "examples": examples})
+        _print_json({**asdict(result), "examples": examples})
         return
     console = Console(highlight=False)
-    would = trial.tried - trial.already - trial.without_embedding - len(trial.failures)
+    would = result.tried - result.already - result.without_embedding - len(result.failures)
     console.print(
-        f"[bold]{escape(index)}[/bold]: {trial.documents:,} documents. Of the first {trial.tried:,}, {would:,} would "
-        f"get key tokens in '{escape(field)}', {trial.already:,} have them, {trial.without_embedding:,} are "
+        f"[bold]{escape(index)}[/bold]: {result.documents:,} documents. Of the first {result.tried:,}, {would:,} would "
+        f"get key tokens in '{escape(field)}', {result.already:,} have them, {result.without_embedding:,} are "
         "without an embedding. Nothing was changed.",
         soft_wrap=True,
     )
-    _failures(console, trial.failures, len(trial.failures))
-    if trial.examples:
+    _failures(console, result.failures, len(result.failures))
+    if result.examples:
         table = Table("text", "the key tokens that it would get, strongest first", show_lines=True)
-        for text, tokens in trial.examples:
+        for text, tokens in result.examples:
             shown = " ".join(unescape_feature(key) for key in list(tokens)[:_SHOWN_TOKENS])
             table.add_row(Text(text[:110]), Text(shown))
         console.print(table)
 
 
-def _failures(console: Console, failures: Sequence[Failure], count: int) -> None:
+def _failures(console: Console, failures: Sequence["Failure"], count: int) -> None:
     if not count:
         return
     console.print(f"[red]{count:,} documents could not be changed[/red], the others are not affected:", soft_wrap=True)

@@ -1,0 +1,43 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What is particular to Elasticsearch and its client."""
+
+from typing import Any
+
+from elasticsearch import ApiError, Elasticsearch, TransportError
+from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
+
+from keytok_haystack.engines.server import TIMEOUT, Server
+from keytok_haystack.inverted_index import BM25_K1
+
+_EXCLUDE_VECTORS = "index.mapping.exclude_source_vectors"
+
+
+class ElasticsearchServer(Server):
+    """Elasticsearch server of an `ElasticsearchDocumentStore`."""
+
+    engine = "elasticsearch"
+    name = "Elasticsearch"
+    client_errors = (ApiError, TransportError)
+    field_types = ("rank_features", "sparse_vector")
+    bm25_factor = BM25_K1 + 1  # which Lucene's formula had before version 8, and Elasticsearch has kept
+    _store: ElasticsearchDocumentStore
+
+    def connect(self, **options: Any) -> Elasticsearch:
+        """Return a new client."""
+        return Elasticsearch(
+            self._store._hosts,
+            api_key=self._store._handle_auth(),
+            headers=self._store._headers,
+            **{"request_timeout": TIMEOUT, **self._store._kwargs, **options},
+        )
+
+    def leaves_vectors_out(self, client: Elasticsearch) -> bool:
+        """Return whether vectors are left out of the `_source` of documents, as by default from version 9.2 on."""
+        described = client.indices.get_settings(index=self.index, include_defaults=True, flat_settings=True)
+        values = [
+            {**settings.get("defaults", {}), **settings["settings"]}.get(_EXCLUDE_VECTORS)
+            for settings in described.values()
+        ]
+        return "true" in values

@@ -1,0 +1,34 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What is particular to OpenSearch and its client."""
+
+from typing import Any
+
+from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
+from opensearchpy import OpenSearch
+from opensearchpy.exceptions import OpenSearchException
+
+from keytok_haystack.engines.server import CONNECTIONS, TIMEOUT, Server
+
+
+class OpenSearchServer(Server):
+    """OpenSearch server of an `OpenSearchDocumentStore`."""
+
+    engine = "opensearch"
+    name = "OpenSearch"
+    client_errors = (OpenSearchException,)
+    field_types = ("rank_features",)  # OpenSearch's own `sparse_vector` is another thing
+    bm25_factor = 1.0
+    _store: OpenSearchDocumentStore
+
+    def connect(self, **options: Any) -> OpenSearch:
+        """Return a new client."""
+        return OpenSearch(
+            hosts=self._store._hosts,
+            http_auth=self._store._resolve_http_auth(),
+            use_ssl=self._store._use_ssl,
+            verify_certs=self._store._verify_certs,
+            timeout=self._store._timeout or TIMEOUT,
+            **{"pool_maxsize": CONNECTIONS, **self._store._kwargs, **options},
+        )

@@ -1,0 +1,112 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Servers of OpenSearch and Elasticsearch, found by the document store: one module for each engine."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pkgutil import resolve_name
+from typing import Any, ClassVar
+
+from haystack.document_stores.errors import DocumentStoreError
+from haystack.document_stores.types import DocumentStore
+
+from keytok_haystack.engines.failures import Location, addresses, clear_errors
+from keytok_haystack.engines.mapping import Engine, FieldType
+from keytok_haystack.utils.classes import entry_for
+
+TIMEOUT = 60.0
+"""Seconds until a request fails, if the document store names no timeout; OpenSearch's client would wait for ever."""
+CONNECTIONS = 4
+"""Number of connections of a client that threads share; OpenSearch's client would have one."""
+
+_SERVERS = {
+    "haystack_integrations.document_stores.opensearch.document_store.OpenSearchDocumentStore": (
+        "keytok_haystack.engines.opensearch:OpenSearchServer"
+    ),
+    "haystack_integrations.document_stores.elasticsearch.document_store.ElasticsearchDocumentStore": (
+        "keytok_haystack.engines.elasticsearch:ElasticsearchServer"
+    ),
+}
+
+
+class Server(ABC):
+    """
+    Server that holds the index of a document store: all that is particular to its engine and the engine's client.
+
+    :param store: Document store, whose address and credentials are used. Nothing is connected to until `connected`.
+    """
+
+    engine: ClassVar[Engine]
+    name: ClassVar[str]
+    """Name of the engine, for messages."""
+    client_errors: ClassVar[tuple[type[Exception], ...]]
+    """Errors that the engine's client raises."""
+    field_types: ClassVar[tuple[FieldType, ...]]
+    """Types of fields that can be searched for key tokens."""
+    bm25_factor: ClassVar[float]
+    """Divisor of the engine's BM25 scores that makes a share of BM25 mean the same for every store."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    @property
+    def location(self) -> Location:
+        """Location of the index, for messages."""
+        return Location(self.name, self._store._hosts, self.index)
+
+    @property
+    def index(self) -> str:
+        """Name of the index, or of an alias of several."""
+        return str(self._store._index)
+
+    @abstractmethod
+    def connect(self, **options: Any) -> Any:
+        """
+        Return a new client with the store's address and credentials, which unlike the store's own creates no index.
+
+        :param options: Further options of the client.
+        """
+
+    def leaves_vectors_out(self, client: Any) -> bool:  # noqa: ARG002
+        """Return whether the index leaves vectors out of the `_source` of documents."""
+        return False
+
+    @contextmanager
+    def connected(self, **options: Any) -> Iterator[Any]:
+        """
+        Open a client with the store's address and credentials, and close it in the end.
+
+        :param options: Further options of the client.
+        :raises DocumentStoreError: Something goes wrong; the message is one sentence without credentials.
+        """
+        try:
+            client = self.connect(**options)
+        except ValueError:
+            msg = (
+                f"{self.name} at {addresses(self._store._hosts)} cannot be addressed: check the address, such as "
+                "http://localhost:9200, and the credentials."
+            )
+            raise DocumentStoreError(msg) from None  # the cause may show a password
+        with closing(client), self.clear_errors():
+            yield client
+
+    def clear_errors(self) -> AbstractContextManager[None]:
+        """Turn errors of the client into a `DocumentStoreError` of one sentence without credentials."""
+        return clear_errors(self.client_errors, self.location)
+
+
+def server_of(store: DocumentStore) -> Server:
+    """
+    Return the server of a document store.
+
+    :param store: An `OpenSearchDocumentStore` or `ElasticsearchDocumentStore`.
+    :raises TypeError: The store is of another kind.
+    """
+    path = entry_for(store, _SERVERS)
+    if path is None:
+        msg = f"A {type(store).__name__} is not an index of OpenSearch or Elasticsearch."
+        raise TypeError(msg)
+    server: Server = resolve_name(path)(store)
+    return server
