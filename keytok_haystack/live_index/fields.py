@@ -81,10 +81,6 @@ class Fields:
             return None
 
 
-HAYSTACK_FIELDS = Fields()
-"""Fields of an index that Haystack's document stores have written."""
-
-
 def check_root_fields(*names: str) -> None:
     """
     Require names of fields at the root of documents.
@@ -96,3 +92,7 @@ def check_root_fields(*names: str) -> None:
         if "." in name or not name:
             msg = f"'{name}' is not a field at the root of documents: fields inside others cannot be filled."
             raise ValueError(msg)
+
+
+HAYSTACK_FIELDS = Fields()
+"""Fields of an index that Haystack's document stores have written."""
