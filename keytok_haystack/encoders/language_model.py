@@ -33,12 +33,13 @@ class Batch(NamedTuple):
 
     :param tokens: Shape `(b, length)`.
     :param mask: Shape `(b, length)`, 0 where there is padding.
-    :param shares: Shape `(b, length)`, the share that each token's hidden state has in the embedding.
+    :param pooling_weights: Shape `(b, length)`, weights of the tokens' hidden states in the
+        embedding; rows sum to 1.
     """
 
     tokens: torch.Tensor
     mask: torch.Tensor
-    shares: torch.Tensor
+    pooling_weights: torch.Tensor
 
 
 class LanguageModelEncoder:
@@ -167,13 +168,13 @@ class LanguageModelEncoder:
         longest = max(len(each.ids) for each in inputs)
         tokens = torch.full((len(inputs), longest), self._pad)
         mask = torch.zeros((len(inputs), longest), dtype=torch.long)
-        shares = torch.zeros((len(inputs), longest))
+        pooling_weights = torch.zeros((len(inputs), longest))
         for row, each in enumerate(inputs):
             length = len(each.ids)
             tokens[row, :length] = torch.tensor(each.ids)
             mask[row, :length] = 1
-            shares[row, :length] = torch.from_numpy(self._shares(each))
-        return Batch(tokens, mask, shares)
+            pooling_weights[row, :length] = torch.from_numpy(self._pooling_weights(each))
+        return Batch(tokens, mask, pooling_weights)
 
     def pooled(self, batch: Batch, network: Any = None) -> torch.Tensor:
         """
@@ -182,20 +183,20 @@ class LanguageModelEncoder:
         :param network: What to run in place of the encoder's own network, such as that network in a wrapper.
         :returns: Shape `(b, d)`, not yet scaled to unit length.
         """
-        tokens, mask, shares = (part.to(self.device) for part in batch)
+        tokens, mask, pooling_weights = (part.to(self.device) for part in batch)
         # behind the final norm: what the head reads
         states = (network or self.network)(input_ids=tokens, attention_mask=mask).last_hidden_state
         if self.preset.pooling == "pooler":
             pooled: torch.Tensor = self.network.pooler(states)
         else:
-            pooled = (shares.unsqueeze(1) @ states.float()).squeeze(1)
+            pooled = (pooling_weights.unsqueeze(1) @ states.float()).squeeze(1)
         return pooled.float()
 
     def _first_pooled(self, each: Input) -> int:
         return 0 if self.preset.pools_prompt else each.text_start
 
-    def _shares(self, each: Input) -> NDArray[np.float32]:
-        """Return the share that each of an input's tokens has in the embedding."""
+    def _pooling_weights(self, each: Input) -> NDArray[np.float32]:
+        """Return the weight of each of an input's tokens in the embedding."""
         start, length = self._first_pooled(each), len(each.ids)
         weights = np.zeros(length, dtype=np.float32)
         match self.preset.pooling:
@@ -209,8 +210,8 @@ class LanguageModelEncoder:
                 weights[start:] = 1
             case "weighted-mean":
                 weights[start:] = np.arange(start, length) + 1
-        shares: NDArray[np.float32] = weights / weights.sum()
-        return shares
+        normalized: NDArray[np.float32] = weights / weights.sum()
+        return normalized
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
         """Go through the rows, longest first, as many at a time as make no more tokens than a batch may have."""

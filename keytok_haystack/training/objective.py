@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The objective of Text2Token (arXiv 2510.10224): an embedding, read by the head, is to give the target's tokens."""
+"""The objective of Text2Token (arXiv 2510.10224): the divergence of what a head reads in embeddings from targets."""
 
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ from keytok_haystack.decoder import TokenDecoder
 
 class Head(torch.nn.Module):
     """
-    A decoder's matrix, and the transform before it, as torch computes them; nothing of it is trained.
+    A decoder's matrix and the transform before it as a torch module without trainable parameters.
 
-    Of the decoder's preparation only the transform counts: the head reads hidden states as they are.
+    Only the transform of the decoder's preparation is used: the head reads hidden states as they are.
     """
 
     def __init__(self, decoder: TokenDecoder) -> None:
@@ -39,14 +39,14 @@ class Head(torch.nn.Module):
         return linear(embeddings, self.weight, self.bias)  # type: ignore[arg-type]
 
 
-def divergence(logits: Tensor, features: Tensor, shares: Tensor, temperature: float = 1.0) -> Tensor:
+def divergence(logits: Tensor, features: Tensor, probabilities: Tensor, temperature: float = 1.0) -> Tensor:
     """
     Return the mean over texts of `KL(target || softmax(logits / temperature))`, in nats.
 
     :param logits: Shape `(b, V)`.
-    :param features: Shape `(b, t)`, the features that the targets are made of, padded by any.
-    :param shares: Shape `(b, t)`, the probability of each, 0 where there is padding.
+    :param features: Shape `(b, t)`, the features of the targets; padding is any feature.
+    :param probabilities: Shape `(b, t)`, the probability of each feature, 0 for padding.
     """
     log_probabilities = log_softmax(logits / temperature, dim=1).gather(1, features)
-    terms = torch.xlogy(shares, shares) - shares * log_probabilities
+    terms = torch.xlogy(probabilities, probabilities) - probabilities * log_probabilities
     return terms.sum(dim=1).mean()

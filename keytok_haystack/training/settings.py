@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What can be chosen: how targets are made, and how training goes."""
+"""Settings: how targets are made, and how the model is trained."""
 
 from dataclasses import dataclass
 from math import inf
@@ -14,13 +14,15 @@ Method = Literal["lora", "full"]
 @dataclass(frozen=True)
 class TargetRule:
     """
-    How targets are made.
+    Rule by which targets are made.
 
-    :param kind: Of texts' own tokens ("data"), of what the embedder says already ("model"), or of both.
-    :param share: The share of texts' own tokens in a mixture of both.
-    :param min_df: Tokens of fewer texts are left out.
-    :param max_df: Tokens of more than this share of the texts are left out.
-    :param stop_words: Tokens that are left out, in lower case.
+    :param kind: Source of the target tokens: texts' literal tokens ("data"), what the embedder's embeddings express
+        already ("model"), or both.
+    :param share: Share of literal tokens in a mixture of both.
+    :param min_df: Minimum number of texts that a target token occurs in.
+    :param max_df: Maximum share of the texts that a target token occurs in.
+    :param stop_words: Tokens to leave out, in lower case.
+    :raises ValueError: A share is out of range.
     """
 
     kind: Kind = "data"
@@ -30,7 +32,7 @@ class TargetRule:
     stop_words: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Refuse settings without a meaning."""
+        """Check the ranges."""
         if not 0 < self.share < 1:
             msg = f"share must be above 0 and below 1, but it is {self.share}: for targets of one kind, name that."
             raise ValueError(msg)
@@ -42,24 +44,25 @@ class TargetRule:
 @dataclass(frozen=True)
 class Settings:
     """
-    How to train.
+    Settings of a training.
 
     :param method: "lora" trains low-rank changes of the layers' matrices (Hu et al. 2022), "full" all weights of the
-        layers, so not the word embeddings, which the head may be tied to. None takes LoRA for a causal language model
-        and full training for an encoder.
-    :param rank: The rank of LoRA's changes.
-    :param layers: The share of the layers that is trained, the last ones. The others run forward only: with half of
-        them a step takes about 0.6 of the time. None is 0.5 for LoRA and 1 for full training.
-    :param epochs: How often each text is seen.
-    :param batch_size: How many texts are in a step.
-    :param accumulate: In how many parts of equal size a step's texts go through the model, to save memory.
-    :param learning_rate: The highest; it rises over a twentieth of the steps and falls as a cosine. None is 1e-3 for
-        LoRA and 1e-4 for full training.
-    :param temperature: What logits are divided by.
-    :param bf16: Compute in bfloat16 where that is safe (mixed precision); what is trained stays in float32. None does
-        so on a GPU that has it.
-    :param checkpoint_steps: After how many steps a checkpoint is written and the held-out loss is measured.
-    :param seed: Of the order of texts and of the first weights of LoRA.
+        layers, but not the word embeddings, which the head may be tied to. None is LoRA for a causal language model and
+        full training for an encoder.
+    :param rank: Rank of LoRA's changes.
+    :param layers: Share of the layers to train, the last ones. The others run forward only: with half of them a step
+        takes about 0.6 of the time. None is 0.5 for LoRA and 1 for full training.
+    :param epochs: Number of passes over the texts.
+    :param batch_size: Number of texts in a step.
+    :param accumulate: Number of equal parts in which a step's texts go through the model, to save memory.
+    :param learning_rate: Highest learning rate; it rises over a twentieth of the steps and falls as a cosine. None is
+        1e-3 for LoRA and 1e-4 for full training.
+    :param temperature: Divisor of the logits.
+    :param bf16: Whether to compute in bfloat16 where that is safe (mixed precision); trained weights stay in float32.
+        None does so on a GPU that supports it.
+    :param checkpoint_steps: Number of steps between two checkpoints, at which the held-out loss is measured, too.
+    :param seed: Seed of the held-out sample, the order of texts and LoRA's first weights.
+    :raises ValueError: A setting is out of range.
     """
 
     method: Method | None = None
@@ -75,7 +78,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse settings without a meaning."""
+        """Check the ranges."""
         for name in ("rank", "batch_size", "accumulate", "checkpoint_steps"):
             if getattr(self, name) < 1:
                 msg = f"{name} must be at least 1, but it is {getattr(self, name)}."
@@ -90,3 +93,8 @@ class Settings:
         if self.batch_size % self.accumulate:
             msg = f"{self.batch_size} texts cannot go through the model in {self.accumulate} parts of equal size."
             raise ValueError(msg)
+
+    @property
+    def dtype(self) -> str | None:
+        """Type of the weights of embedders that are run, not trained; None is the one that suits the device."""
+        return None if self.bf16 is None else "bfloat16" if self.bf16 else "float32"

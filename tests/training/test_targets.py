@@ -14,9 +14,11 @@ from hypothesis.extra.numpy import arrays
 from scipy.sparse import csr_array
 
 from keytok_haystack import KeyTokenModel, Preparation, TokenDecoder, Vocabulary
+from keytok_haystack.sparse_vectors.rows import rows_to_dicts
+from keytok_haystack.training.errors import NoTargetsError
+from keytok_haystack.training.examples import split
 from keytok_haystack.training.settings import TargetRule
-from keytok_haystack.training.targets import data_driven, informative, mixture, model_derived
-from keytok_haystack.training.task import NoTargetsError, described, make_targets, split
+from keytok_haystack.training.targets import data_driven, informative, make_targets, mixture, model_derived
 
 ALL = {"min_df": 1, "max_df": 1.0}
 FEATURES = ("the", "wing", "lift", "shock", "drag")
@@ -141,7 +143,7 @@ def test_the_order_of_texts_does_not_matter(table: np.ndarray, random: object):
     np.testing.assert_allclose(made[0][order], made[1], rtol=1e-6)
 
 
-# The task
+# The targets of texts
 
 
 @pytest.fixture(scope="module")
@@ -151,20 +153,19 @@ def head(small_vocabulary: Vocabulary) -> KeyTokenModel:
 
 
 def refuse(texts: Sequence[str]) -> np.ndarray:
-    msg = "Own tokens need no embeddings."
+    msg = "Literal tokens need no embeddings."
     raise AssertionError(msg)
 
 
 TEXTS = ["wing lift wing", "wing flow", "heat transfer", "heat flow shock", "100% 3.5"]
 
 
-def test_make_targets_of_own_tokens(head: KeyTokenModel):
+def test_make_targets_of_literal_tokens(head: KeyTokenModel):
     rule = TargetRule(kind="data", min_df=2, max_df=0.5, stop_words=frozenset({"flow"}))
     targets = make_targets(rule, head, TEXTS, refuse)
     assert targets.shape == (5, 10)  # what the head does not know is no target
-    shown = list(described(targets, head, range(5)))
+    shown = rows_to_dicts(targets, head.vocabulary.features)
     assert shown == [{"wing": 1.0}, {"wing": 1.0}, {"heat": 1.0}, {"heat": 1.0}, {}]
-    assert list(described(targets, head, [2])) == [shown[2]]
 
 
 def test_make_targets_of_what_the_model_says(head: KeyTokenModel):
@@ -184,7 +185,7 @@ def test_make_targets_of_what_the_model_says(head: KeyTokenModel):
     rule = TargetRule(kind="model", min_df=1, max_df=1.0)
     targets = make_targets(rule, head, TEXTS, lambda texts: embeddings)
     np.testing.assert_allclose(targets.toarray(), expected, atol=1e-3)
-    assert [next(iter(each)) for each in described(targets, head, range(5))] == [
+    assert [next(iter(each)) for each in rows_to_dicts(targets, head.vocabulary.features)] == [
         "wing",
         "wing",
         "lift",
@@ -196,7 +197,7 @@ def test_make_targets_of_what_the_model_says(head: KeyTokenModel):
     np.testing.assert_allclose(
         both.toarray()[:4], 0.7 * own.toarray()[:4] + 0.3 * targets.toarray()[:4], rtol=1e-5, atol=1e-7
     )
-    np.testing.assert_array_equal(both.toarray()[4], targets.toarray()[4])  # its own words the head does not know
+    np.testing.assert_array_equal(both.toarray()[4], targets.toarray()[4])  # the head does not know its words
 
 
 def test_texts_shorter_than_the_filters(head: KeyTokenModel):
@@ -204,8 +205,8 @@ def test_texts_shorter_than_the_filters(head: KeyTokenModel):
     with pytest.raises(NoTargetsError) as error:
         make_targets(rule, head, TEXTS, refuse)
     message = str(error.value)
-    assert message.startswith("Of 5 texts there is hardly a target left: a token has to be in at least 3 of them")
-    assert "in at most 10% of them (max-df), and no stop word" in message
+    assert message.startswith("The filters leave hardly any target of 5 texts: a token has to be in at least 3 of them")
+    assert "in at most 10% of them (max-df), and must not be a stop word" in message
     assert message.endswith("Use longer or more texts, or loosen the filters.")
 
 

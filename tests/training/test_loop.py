@@ -1,59 +1,42 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Training tiny models: gradients, what changes and what does not, interruptions, and what can go wrong."""
+"""Training tiny models: what changes and what does not, interruptions, and what can go wrong."""
 
-import copy
 import gc
 import os
 import resource
+import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
-from helpers.tiny_models import TEXTS
+from helpers.training import examples_of, sentences
 from scipy.sparse import csr_array
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from keytok_haystack import Preparation, TokenDecoder, alignment
-from keytok_haystack.embedding_space import HeadTransform
+from keytok_haystack import alignment
 from keytok_haystack.encoders import head_of
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
-from keytok_haystack.training.objective import Head, divergence
+from keytok_haystack.training.errors import TrainingError
+from keytok_haystack.training.examples import Example, Examples
+from keytok_haystack.training.loop import Trained, fit_network, resolve
 from keytok_haystack.training.settings import Method, Settings
-from keytok_haystack.training.targets import data_driven
-from keytok_haystack.training.trainer import Example, Examples, Trained, TrainingError, resolved, train
 
-pytestmark = pytest.mark.usefixtures("one_thread", "swift_collection")
+pytestmark = pytest.mark.usefixtures("one_thread", "swift_collection", "interruptible")
 
 Tiny = Callable[[str], Path]
 Weights = dict[str, torch.Tensor]
 
-WORDS = " ".join(TEXTS).replace(".", " ").split()
 KINDS = [("prompt-eol", "llama"), ("contriever", "bert")]  # trained by LoRA, and in full, with dropout
 STEPS = {"batch_size": 4, "checkpoint_steps": 2}  # of 24 texts: 6 in an epoch
-
-
-def sentences(count: int, seed: int = 0) -> list[str]:
-    random = np.random.default_rng(seed)
-    return [" ".join(random.choice(WORDS, size=random.integers(3, 9))) for _ in range(count)]
-
-
-def examples_of(encoder: LanguageModelEncoder, embedder: str, texts: list[str]) -> Examples:
-    """Each text is to give its own tokens."""
-    vocabulary = head_of(embedder).vocabulary
-    return Examples(
-        encoder.inputs(texts), data_driven(vocabulary.literal_counts(texts), np.ones(len(vocabulary), bool))
-    )
 
 
 @dataclass(frozen=True)
@@ -85,7 +68,7 @@ def run(
     encoder = LanguageModelEncoder(embedder)
     encoder.network = network(encoder.network)
     made = examples_of(encoder, embedder, sentences(texts))
-    trained = train(
+    trained = fit_network(
         encoder,
         head_of(embedder).decoder,
         Eventful(made.inputs, made.targets, at, event),
@@ -145,6 +128,26 @@ def causal(tiny: Tiny) -> str:
     return f"prompt-eol:{tiny('llama')}"
 
 
+class Finished(NamedTuple):
+    """A finished run of 6 steps, with its checkpoints."""
+
+    encoder: LanguageModelEncoder
+    trained: Trained
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def finished_run(causal: str, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    return Finished(*run(causal, folder), folder)
+
+
+@pytest.fixture
+def finished(finished_run: Finished, tmp_path: Path) -> Finished:
+    """The finished run, with checkpoints that may be changed."""
+    return finished_run._replace(folder=Path(shutil.copytree(finished_run.folder, tmp_path / "finished")))
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(
     one_thread: None, swift_collection: None, tmp_path_factory: pytest.TempPathFactory
@@ -153,86 +156,12 @@ def uninterrupted(
     return cache(lambda embedder: run(embedder, tmp_path_factory.mktemp("uninterrupted"), epochs=2))
 
 
-# The objective
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.3])
-def test_divergence_is_that_of_scipy(temperature: float):
-    random = np.random.default_rng(0)
-    logits = random.normal(scale=20, size=(4, 30))
-    targets = np.zeros((4, 30))
-    features, shares = np.zeros((4, 6), int), np.zeros((4, 6))
-    for row, length in enumerate((6, 1, 3, 4)):  # the rest is padding
-        features[row, :length] = random.choice(30, size=length, replace=False)
-        shares[row, :length] = random.dirichlet(np.ones(length))
-        targets[row, features[row, :length]] = shares[row, :length]
-    found = divergence(*map(torch.from_numpy, (logits, features, shares)), temperature)
-    assert float(found) == pytest.approx(entropy(targets, softmax(logits / temperature, axis=1), axis=1).mean())
-
-
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu"])
-def test_a_head_with_a_transform_reads_as_in_numpy(activation: str):
-    random = np.random.default_rng(1)
-    arrays = [random.normal(size=size).astype(np.float32) for size in ((6, 8), 6, 6, 6)]
-    transform = HeadTransform(arrays[0], arrays[1], activation, arrays[2], arrays[3], 1e-5, norm=3.0)
-    decoder = TokenDecoder(random.normal(size=(20, 7)), Preparation(transform=transform))
-    states = random.normal(size=(5, 8)).astype(np.float32)
-    found = Head(decoder)(torch.from_numpy(states)).numpy()
-    np.testing.assert_allclose(found, transform(states) @ decoder.weight.T, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("preset", "architecture"), [("prompt-eol", "opt"), ("contriever", "bert")])
-def test_the_gradient_is_that_of_finite_differences(tiny: Tiny, preset: str, architecture: str):
-    """In float64, which the norms of some other architectures leave."""
-    embedder = f"{preset}:{tiny(architecture)}"
-    encoder, decoder = LanguageModelEncoder(embedder), head_of(embedder).decoder
-    examples = examples_of(encoder, embedder, sentences(5))
-    encoder.network.requires_grad_(requires_grad=True)
-    logits = Head(decoder)(encoder.pooled(encoder.batch(examples.inputs)))
-    shares = torch.from_numpy(examples.targets.toarray())
-    divergence(logits, torch.arange(len(decoder)).expand(5, -1), shares, 0.7).backward()
-
-    exact = copy.deepcopy(encoder.network).double()  # one text at a time, without padding, pooled by hand
-
-    @torch.no_grad()
-    def loss() -> float:
-        total = 0.0
-        for each, target in zip(examples.inputs, examples.targets.toarray(), strict=True):
-            states = exact(input_ids=torch.tensor([each.ids])).last_hidden_state[0].numpy()
-            pooled = states[-1:] if encoder.preset.pooling == "last" else states.mean(axis=0, keepdims=True)
-            transform = decoder.preparation.transform
-            read = (pooled if transform is None else transform(pooled)) @ decoder.weight.T.astype(np.float64)
-            total += entropy(target, softmax(read[0] / 0.7))
-        return total / 5
-
-    random = torch.Generator().manual_seed(2)
-    checked = 0
-    for (name, parameter), same in zip(encoder.network.named_parameters(), exact.parameters(), strict=True):
-        if parameter.grad is None:
-            assert "pooler" in name
-            continue
-        direction = torch.randn(parameter.shape, generator=random, dtype=torch.float64)
-        step = 1e-5 / direction.norm()
-        same.data += step * direction
-        above = loss()
-        same.data -= 2 * step * direction
-        below = loss()
-        same.data += step * direction
-        expected = (above - below) / (2 * step)
-        scale = float(parameter.grad.norm() * direction.norm())
-        assert float((parameter.grad * direction).sum()) == pytest.approx(float(expected), abs=1e-4 * scale + 1e-5), (
-            name
-        )
-        checked += scale > 0
-    assert checked > 15
-
-
 # What training does
 
 
 def test_an_encoder_is_trained_in_full_and_a_causal_model_by_lora(tiny: Tiny):
     methods = {
-        preset: resolved(Settings(), LanguageModelEncoder(f"{preset}:{tiny(architecture)}")).method
+        preset: resolve(Settings(), LanguageModelEncoder(f"{preset}:{tiny(architecture)}")).method
         for preset, architecture in (*KINDS, ("gritlm-7b", "mistral"), ("sgpt-nli", "gpt-neo"))
     }
     assert methods == {"prompt-eol": "lora", "contriever": "full", "gritlm-7b": "lora", "sgpt-nli": "lora"}
@@ -256,7 +185,7 @@ def test_only_the_chosen_layers_change(embedder: str, tmp_path: Path, method: st
     assert not encoder.network.training
 
 
-def test_the_loss_told_is_that_of_the_trained_encoder(embedder: str, tmp_path: Path):
+def test_the_reported_loss_is_that_of_the_trained_encoder(embedder: str, tmp_path: Path):
     """So adapters that were merged embed as they did in training."""
     untrained = LanguageModelEncoder(embedder)
     encoder, trained = run(embedder, tmp_path, epochs=2, temperature=0.5)
@@ -281,8 +210,8 @@ def test_ten_texts_are_overfitted(causal: str, tmp_path: Path, method: Method):
     encoder = LanguageModelEncoder(causal)
     before = alignment(head.decoder, head.vocabulary, encoder.encode(texts), texts)
     examples = examples_of(encoder, causal, texts)
-    settings = Settings(method, batch_size=10, epochs=60, learning_rate=0.01, layers=1.0, checkpoint_steps=60)
-    train(encoder, head.decoder, examples, examples, settings, checkpoints=tmp_path / "checkpoints")
+    settings = Settings(method, batch_size=10, epochs=40, learning_rate=0.01, layers=1.0, checkpoint_steps=40)
+    fit_network(encoder, head.decoder, examples, examples, settings, checkpoints=tmp_path / "checkpoints")
     after = alignment(head.decoder, head.vocabulary, encoder.encode(texts), texts)
     assert before.hit_at_k < 1
     assert after.hit_at_k == 1
@@ -341,25 +270,23 @@ def test_an_interrupted_run_ends_with_the_same_weights(embedder: str, uninterrup
 
 
 def test_a_killed_run_ends_with_the_same_weights(causal: str, uninterrupted: Callable, tmp_path: Path):
-    code = (
-        "import os, signal, sys; from pathlib import Path; from training.test_trainer import run; "
-        "run(sys.argv[1], Path(sys.argv[2]), epochs=2, at=40, event=lambda: os.kill(os.getpid(), signal.SIGKILL))"
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", code, causal, str(tmp_path)]
-    done = subprocess.run(command, cwd=Path(__file__).parent.parent, env=environment, capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    child = os.fork()
+    if child == 0:
+        try:
+            run(causal, tmp_path, epochs=2, at=40, event=lambda: os.kill(os.getpid(), signal.SIGKILL))
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert names(tmp_path) == ["checkpoint-6", "checkpoint-8"]
     encoder, _ = run(causal, tmp_path, epochs=2)
     assert not differing(weights(uninterrupted(causal)[0]), weights(encoder))
 
 
-def test_a_finished_run_is_not_run_again(causal: str, tmp_path: Path):
-    first, trained = run(causal, tmp_path, checkpoint_steps=4)
+def test_a_finished_run_is_not_run_again(causal: str, finished: Finished):
     asked = []
-    again, trained_again = run(causal, tmp_path, checkpoint_steps=4, at=1, event=lambda: asked.append(1))
-    assert not differing(weights(first), weights(again))
-    assert trained_again.history == trained.history
+    again, trained_again = run(causal, finished.folder, at=1, event=lambda: asked.append(1))
+    assert not differing(weights(finished.encoder), weights(again))
+    assert trained_again.history == finished.trained.history
     assert not asked
 
 
@@ -382,45 +309,42 @@ def test_what_was_not_written_to_its_end_is_removed(causal: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("change", [{"texts": 28}, {"seed": 1}, {"rank": 8}, {"temperature": 2.0}], ids=str)
-def test_checkpoints_of_another_training_are_refused_and_stay(causal: str, tmp_path: Path, change: dict[str, object]):
-    run(causal, tmp_path)
-    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+def test_checkpoints_of_another_training_are_refused_and_stay(
+    causal: str, finished: Finished, change: dict[str, object]
+):
+    before = {file: file.read_bytes() for file in finished.folder.rglob("*") if file.is_file()}
     with pytest.raises(TrainingError, match="has checkpoints of another training, with other texts or settings"):
-        run(causal, tmp_path, **change)
-    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+        run(causal, finished.folder, **change)
+    assert before == {file: file.read_bytes() for file in finished.folder.rglob("*") if file.is_file()}
 
 
-def test_checkpoints_that_do_not_say_of_which_training_are_refused(causal: str, tmp_path: Path):
-    run(causal, tmp_path)
-    (tmp_path / "digest").unlink()
+def test_checkpoints_of_an_unknown_training_are_refused(causal: str, finished: Finished):
+    (finished.folder / "digest").unlink()
     with pytest.raises(TrainingError, match="has checkpoints of another training"):
-        run(causal, tmp_path)
-    assert names(tmp_path) == ["checkpoint-4", "checkpoint-6"]
+        run(causal, finished.folder)
+    assert names(finished.folder) == ["checkpoint-4", "checkpoint-6"]
 
 
-def test_going_on_leaves_the_mark_alone(causal: str, tmp_path: Path):
+def test_continuing_leaves_the_mark_alone(causal: str, finished: Finished):
     """Writing it anew on a full disk would leave it empty."""
-    run(causal, tmp_path)
-    written = (tmp_path / "digest").stat().st_mtime_ns
-    assert run(causal, tmp_path)[1].steps == 6
-    assert (tmp_path / "digest").stat().st_mtime_ns == written
+    written = (finished.folder / "digest").stat().st_mtime_ns
+    assert run(causal, finished.folder)[1].steps == 6
+    assert (finished.folder / "digest").stat().st_mtime_ns == written
 
 
-def test_checkpoints_of_another_model_are_refused(causal: str, tiny: Tiny, tmp_path: Path):
-    run(causal, tmp_path)
+def test_checkpoints_of_another_model_are_refused(finished: Finished, tiny: Tiny):
     with pytest.raises(TrainingError, match="has checkpoints of another training"):
-        run(f"prompt-eol:{tiny('mistral')}", tmp_path)
+        run(f"prompt-eol:{tiny('mistral')}", finished.folder)
 
 
-def test_checkpoints_of_other_targets_are_refused(causal: str, tmp_path: Path):
-    run(causal, tmp_path)
-    encoder = LanguageModelEncoder(causal)
+def test_checkpoints_of_other_targets_are_refused(causal: str, finished: Finished):
+    encoder, head, folder = LanguageModelEncoder(causal), head_of(causal).decoder, finished.folder
     learnt, held_out = (examples_of(encoder, causal, sentences(count, seed)) for count, seed in ((24, 0), (6, 1)))
     others = Examples(learnt.inputs, csr_array(learnt.targets[::-1]))
     with pytest.raises(TrainingError, match="has checkpoints of another training"):
-        train(encoder, head_of(causal).decoder, others, held_out, Settings(**STEPS), checkpoints=tmp_path)
-    # of the same ones the run is known again
-    train(encoder, head_of(causal).decoder, learnt, held_out, Settings(**STEPS), checkpoints=tmp_path)
+        fit_network(encoder, head, others, held_out, Settings(**STEPS), checkpoints=folder)
+    # with the same targets the run is recognized
+    fit_network(encoder, head, learnt, held_out, Settings(**STEPS), checkpoints=folder)
 
 
 # What can go wrong
@@ -434,7 +358,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(causal: str, uninterrupted: Call
         pytest.raises(TrainingError, match=r"^The checkpoint of step 4 cannot be written .*: make room") as error,
     ):
         run(causal, tmp_path, epochs=2, at=13, event=lambda: limit_files(size))
-    assert f"run the command again: it goes on from '{tmp_path / 'checkpoint-2'}'." in str(error.value)
+    assert f"run the command again: it continues from '{tmp_path / 'checkpoint-2'}'." in str(error.value)
     assert names(tmp_path) == ["checkpoint-2"]
     encoder, _ = run(causal, tmp_path, epochs=2)
     assert not differing(weights(uninterrupted(causal)[0]), weights(encoder))
@@ -445,7 +369,7 @@ def test_too_little_memory_leaves_the_last_checkpoint(causal: str, uninterrupted
     with pytest.raises(TrainingError, match="not enough memory for 4 texts at a time in step 3") as error:
         run(causal, tmp_path, epochs=2, at=13, event=lambda: torch.empty(1 << 50, dtype=torch.uint8))
     assert "accumulate in more parts, and run the command again" in str(error.value)
-    assert str(error.value).endswith(f"it goes on from '{tmp_path / 'checkpoint-2'}'.")
+    assert str(error.value).endswith(f"it continues from '{tmp_path / 'checkpoint-2'}'.")
     assert names(tmp_path) == ["checkpoint-2"]
     encoder, trained = run(causal, tmp_path, epochs=2, accumulate=2)
     expected, whole = uninterrupted(causal)
@@ -471,6 +395,7 @@ def test_too_little_memory_of_a_gpu(causal: str, tmp_path: Path):
 def test_a_learning_rate_that_is_too_high(embedder: str, tmp_path: Path):
     with pytest.raises(TrainingError, match=r"^The loss is not finite in step \d: use a lower learning rate"):
         run(embedder, tmp_path, learning_rate=1e30)
+    assert run(embedder, tmp_path)[1].steps == 6  # there is no checkpoint of the failed run in the way
 
 
 @pytest.mark.parametrize(
