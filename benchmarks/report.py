@@ -8,8 +8,8 @@ Rewrite the tables of README.md and docs/ from the committed results and the cod
 
 A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. The tables of quality and cost come from
 docs/research/results/*.json, which `keytok evaluate --json` writes, others from benchmarks/results, the table of
-presets from the library, and a component's parameters from its docstring. With --check nothing is written, and the
-exit code is 1 if a page is out of date.
+presets from the library, a component's parameters from its docstring, and a command's options from its help. With
+--check nothing is written, and the exit code is 1 if a page is out of date.
 """
 
 import argparse
@@ -23,10 +23,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import typer
 from haystack.utils import Secret
 from haystack_integrations.components.embedders import keytok as embedders
 from haystack_integrations.components.retrievers import keytok as retrievers
 
+from keytok_haystack.cli.app import app
 from keytok_haystack.encoders import overview
 from keytok_haystack.evaluation.report import LABELS, markdown_table, marks
 
@@ -34,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = {"speed": "embedded.cranfield.md", "language-models": "language_models.md", "training": "training.md"}
 """Tables that are files in benchmarks/results."""
 COMPONENTS = {name: getattr(module, name) for module in (embedders, retrievers) for name in module.__all__}
+COMMANDS = {f"keytok-{name}": command for name, command in typer.main.get_command(app).commands.items()}
 PARAMETER = re.compile(r"^:param (\w+):(.*?)(?=^:|\Z)", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^<!-- table: ([\w-]+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
@@ -200,8 +203,25 @@ def parameters(component: type) -> list[str]:
         for name, parameter in inspect.signature(component.__init__).parameters.items()
         if name != "self"
     ]
+    return text_table(("parameter", "type", "default", "description"), rows)
+
+
+def options(command: typer.core.TyperCommand) -> list[str]:
+    """Return a table of a command's arguments and options, described as in its help."""
+    rows = []
+    for option in command.params:
+        names = [name if name.startswith("-") else name.upper() for name in (*option.opts, *option.secondary_opts)]
+        default = "" if option.default is None or option.default is False else f"`{option.default}`"
+        rows.append(
+            [" / ".join(f"`{name}`" for name in names), "required" if option.required else default, option.help]
+        )
+    return text_table(("option", "default", "description"), rows)
+
+
+def text_table(header: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+    """Return a table whose cells are text, which may contain vertical bars."""
     escaped = ([cell.replace("|", r"\|") for cell in row] for row in rows)
-    return markdown_table(("parameter", "type", "default", "description"), escaped, text_columns=4)
+    return markdown_table(header, escaped, text_columns=len(header))
 
 
 def kind(parameter: inspect.Parameter) -> str:
@@ -242,6 +262,8 @@ def table(name: str, root: Path) -> str:
         return (root / "benchmarks/results" / FILES[name]).read_text(encoding="utf-8")
     if name in COMPONENTS:
         return "\n".join(parameters(COMPONENTS[name])) + "\n"
+    if name in COMMANDS:
+        return "\n".join(options(COMMANDS[name])) + "\n"
     if name == "alignment":
         file = root / "benchmarks/results/alignment.smollm2.json"
         return "\n".join(alignment(json.loads(file.read_text(encoding="utf-8")))) + "\n"

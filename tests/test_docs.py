@@ -15,11 +15,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import typer
 from haystack import Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack_integrations.components.embedders import keytok as embedders
 from haystack_integrations.components.retrievers import keytok as retrievers
 
+from keytok_haystack.cli.app import app
 from keytok_haystack.evaluation.report import LABELS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,10 +183,13 @@ def test_a_page_that_disagrees_with_the_results_is_noticed_and_written_anew(page
     assert (copied_pages / page).read_text() == right
 
 
-def test_every_component_has_a_table_of_its_parameters():
+def test_every_component_and_every_command_has_a_table_on_a_page():
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     for name in (*embedders.__all__, *retrievers.__all__):
         assert f"<!-- table: {name} -->\n| parameter |" in pages, name
+    for name, command in typer.main.get_command(app).commands.items():
+        assert f"## keytok {name}\n" in pages, name
+        assert not command.params or f"<!-- table: keytok-{name} -->\n| option |" in pages, name
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
