@@ -211,10 +211,9 @@ def options(command: typer.core.TyperCommand) -> list[str]:
     rows = []
     for option in command.params:
         names = [name if name.startswith("-") else name.upper() for name in (*option.opts, *option.secondary_opts)]
-        default = "" if option.default is None or option.default is False else f"`{option.default}`"
-        rows.append(
-            [" / ".join(f"`{name}`" for name in names), "required" if option.required else default, option.help]
-        )
+        shown = "" if option.default is None or option.default is False else f"`{option.default}`"
+        shown = "required" if option.required else shown
+        rows.append([" / ".join(f"`{name}`" for name in names), shown, option.help])
     return text_table(("option", "default", "description"), rows)
 
 
