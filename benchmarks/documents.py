@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""As many documents as a benchmark wants, distributed as those of a real collection."""
+"""Synthetic documents in any number, distributed like those of a real collection."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 def drawn(
     embeddings: NDArray[np.float32], texts: list[str], n: int, batch: int = 1000
 ) -> Iterator[tuple[NDArray[np.float32], list[str]]]:
-    """Draw documents in batches: embeddings (batch, d) and their texts."""
+    """Yield `n` documents in batches: embeddings (batch, d) and their texts."""
     random = np.random.default_rng(0)
     words = [text.split() for text in texts]
     for start in range(0, n, batch):

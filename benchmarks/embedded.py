@@ -6,9 +6,9 @@ Speed of the embedded index from 10,000 to 100,000 documents, next to the dense 
 
     python benchmarks/embedded.py [--data FOLDER --split SPLIT] [--sizes 10000 30000 100000]
 
-Documents are drawn from a real collection: the embedding of one is a random mixture of two of the collection's
-embeddings, its text is made of as many of the words of each. Each size runs in a process of its own, in which all
-systems answer the same queries one by one, in turn. Linux only, for the peak memory.
+Documents are drawn from a real collection: each embedding is a random mixture of two of the collection's embeddings,
+and its text has the words of both in the same proportion. Each size runs in its own process, in which all systems
+answer the same queries one by one, in turn. Linux only, for the peak memory.
 """
 
 import argparse

@@ -2,13 +2,13 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 """
-How fast `LanguageModelEncoder` embeds, next to a plain run of sentence-transformers with the same model and texts.
+Speed of `LanguageModelEncoder` next to a plain run of sentence-transformers with the same model and texts.
 
     python benchmarks/encoders.py
 
-SmolLM2-135M-Instruct with PromptEOL embeds documents of Cranfield, drawn anew for each pair of runs; which one goes
-first changes. sentence-transformers is given the prompts as parts of the texts and pools the last token. The ratio of
-the two times is reported with its 95 % confidence interval (t, of its logarithm), and written to
+SmolLM2-135M-Instruct with PromptEOL embeds documents of Cranfield, drawn anew for each pair of runs, which alternate in
+order. sentence-transformers gets the prompts as parts of the texts and pools the last token. The ratio of the two
+times is printed with its 95 % confidence interval (t, of its logarithm), and written to
 benchmarks/results/encoders.json.
 """
 
@@ -44,7 +44,7 @@ def seconds(call: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--texts", type=int, default=24, help="How many texts each run embeds.")
+    parser.add_argument("--texts", type=int, default=24, help="Number of texts that each run embeds.")
     arguments = parser.parse_args()
     embedder = smollm2()
     preset = find_preset(embedder)
@@ -52,11 +52,11 @@ def main() -> None:
     ours = LanguageModelEncoder(embedder, max_tokens=MAX_TOKENS)
     with tempfile.TemporaryDirectory() as plain:
         shutil.copytree(head_source(embedder), plain, dirs_exist_ok=True)
-        Path(plain, "chat_template.jinja").unlink()  # sentence-transformers would put texts into a conversation
+        Path(plain, "chat_template.jinja").unlink()  # sentence-transformers would apply the chat template to texts
         transformer = Transformer(plain, max_seq_length=MAX_TOKENS)
     theirs = SentenceTransformer(modules=[transformer, Pooling(ours.dimension, pooling_mode="lasttoken")], device="cpu")
     documents = list(Collection.load(ROOT / "examples/cranfield", "test").documents.values())
-    # short enough for both, since sentence-transformers would cut the prompt's ending off
+    # short enough for both, since sentence-transformers would cut off the end of the prompt
     bodies = [" ".join(text.split()[:60]) for text in documents]
     random, prompt = np.random.default_rng(0), preset.document
     ratios, rates = [], []
@@ -67,7 +67,7 @@ def main() -> None:
             "ours": lambda texts=texts: ours.encode(texts),
             "theirs": lambda whole=whole: theirs.encode(whole, batch_size=32, show_progress_bar=False),
         }
-        if pair == 0:  # warms up, and shows that both do the same
+        if pair == 0:  # warm-up, and a check that both do the same
             np.testing.assert_allclose(runs["ours"](), runs["theirs"](), atol=2e-3)
             continue
         order = list(runs) if pair % 2 else list(runs)[::-1]

@@ -7,15 +7,15 @@ Key tokens next to BM25 and HNSW on one OpenSearch node as the collection grows:
     python benchmarks/engines.py [--data FOLDER --split SPLIT] [--sizes 10000 100000 400000]
 
 Documents are drawn from a real collection, as in `embedded.py`; the model is fitted to the collection itself. Each
-system has an index of its own, of one shard: the text alone, with dense vectors (HNSW by Lucene, k = 10), with key
-tokens; and the latter two in the codec `best_compression`, too. Two threads write requests that are made as they are
-sent; then the index is merged into one segment, so that nothing is measured in the middle of a merge.
+system has its own index of one shard: the text alone, with dense vectors (HNSW by Lucene, k = 10), or with key tokens;
+and the latter two with the codec `best_compression`, too. Two threads write requests that are generated as they are
+sent; then the index is merged into one segment, so that nothing is measured during a merge.
 
-All systems answer the same queries one by one, in turn, through the engine's client and return ten ids, or whole hits
-where it says so; a query of key tokens begins with its projection. The first ten documents of a search that is not
-exact are compared with those of the exact one, and its nDCG@10 is measured on the real collection.
+All systems answer the same queries one by one, in turn, through the engine's client and return ten ids, or complete
+hits where the label says so; a query of key tokens includes its projection. The first ten documents of a search that is
+not exact are compared with those of the exact one, and its nDCG@10 is measured on the real collection.
 
-Up to `--throughput` documents are also written through Haystack's DocumentWriter and by `backfill`, next to the same
+Up to `--throughput` documents are also written by Haystack's DocumentWriter and by `backfill`, next to the same
 documents in requests of two threads. The launcher of the tests starts the node. Linux only, for the peak memory.
 """
 
@@ -62,14 +62,14 @@ from nodes.launcher import Node  # noqa: E402
 TOP_K = 10
 BATCH = 500
 WRITERS = 2
-HITS = {"_source": {"excludes": ["embedding"]}}  # what Haystack's retrievers ask for
+HITS = {"_source": {"excludes": ["embedding"]}}  # as Haystack's retrievers ask
 IDS = {"_source": False}
 COMPRESSED = {"index.codec": "best_compression"}
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents: their texts, embeddings (n, d), and the model that finds their key tokens."""
+    """Texts and embeddings (n, d) of documents, and the model that finds their key tokens."""
 
     texts: list[str]
     embeddings: NDArray[np.float32]
@@ -126,7 +126,7 @@ HYBRID = Variant(dense=True, key_tokens=True)
 
 
 def write(client: OpenSearch, name: str, variant: Variant, corpus: Corpus) -> dict[str, float]:
-    """Write an index, and return how long that took and how large it is."""
+    """Write an index, and return the duration and the size."""
     variant.create(client, name, corpus)
     started = time.perf_counter()
     starts = range(0, len(corpus.texts), BATCH)
@@ -152,7 +152,7 @@ def write(client: OpenSearch, name: str, variant: Variant, corpus: Corpus) -> di
 
 
 class Queries:
-    """The queries of a collection, and the requests that each system makes of one."""
+    """Queries of a collection, and the requests that each system makes of a query."""
 
     def __init__(self, texts: list[str], embeddings: NDArray[np.float32], model: KeyTokenModel) -> None:
         self.texts, self.embeddings, self.model = texts, embeddings, model
@@ -174,7 +174,7 @@ Ask = Callable[[int], list[tuple[str, float]]]
 
 
 def systems(client: OpenSearch, queries: Queries) -> dict[str, Ask]:
-    """Return what answers a query, by the name that it has in the results."""
+    """Return the function of each system that answers a query, by its name in the results."""
 
     def asks(index: str, request: Callable[[int], dict[str, Any]], returned: dict[str, Any] = IDS) -> Ask:
         def ask(i: int) -> list[tuple[str, float]]:
@@ -258,7 +258,7 @@ def rank(corpus: Corpus, queries: Queries, collection: Collection) -> dict[str, 
 
 
 def throughput(corpus: Corpus, folder: Path) -> dict[str, Any]:
-    """Return documents a second of three ways to write an index with text, dense vectors and key tokens."""
+    """Return the documents per second of three ways to write an index with text, dense vectors and key tokens."""
     n = len(corpus.texts)
     corpus.model.save(folder / "model")
     with Node("opensearch-knn", heap="2g") as node:
@@ -337,7 +337,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def baseline(name: str) -> str:
-    """Return the HNSW that a system is compared with: of the same codec, with the same hits returned."""
+    """Return the HNSW measurement to compare a system with, of the same codec and with the same hits returned."""
     return next((f"HNSW, {kind}" for kind in ("whole hits", "best_compression") if kind in name), "HNSW")
 
 
@@ -380,7 +380,7 @@ def main() -> None:
     parser.add_argument("--data", default=str(resource("examples/cranfield")))
     parser.add_argument("--split", default="test")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--queries", type=int, default=200, help="how many queries to time")
+    parser.add_argument("--queries", type=int, default=200, help="number of queries to time")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--throughput", type=int, nargs="+", default=[10_000, 40_000])
     parser.add_argument("--output", type=Path, default=HERE / "results")

@@ -6,10 +6,10 @@ Time and peak memory of reading a head out of a large sharded checkpoint.
 
     python benchmarks/heads.py [--rows 128256 --dimension 4096 --folder FOLDER]
 
-It generates a checkpoint in bfloat16 of random numbers, the size of Llama 3's head (2.5 GB of disk with the input
-embeddings and a layer), and a byte-level tokenizer of as many tokens. A process of its own reads the head, another one
-calibrates it, too. Each tells the seconds after the imports and its peak memory, Python and libraries included. Linux
-only, for the peak memory.
+It generates a checkpoint of random numbers in bfloat16 with a head of Llama 3's size (2.5 GB of disk with the input
+embeddings and a layer), and a byte-level tokenizer with the same number of tokens. One process reads the head, another
+reads and calibrates it. Each reports the seconds after the imports and its peak memory, Python and libraries included.
+Linux only, for the peak memory.
 """
 
 import argparse
@@ -30,11 +30,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from keytok_haystack import calibrate, from_language_model
 
 HERE = Path(__file__).resolve().parent
-EMBEDDINGS = 1000  # to calibrate with
+EMBEDDINGS = 1000  # for calibration
 
 
 def write_tokenizer(path: Path, size: int) -> None:
-    """Write a byte-level BPE tokenizer of random words; no two are one feature, which takes the most memory."""
+    """Write a byte-level BPE tokenizer of random words, each a feature of its own, which takes the most memory."""
     random = np.random.default_rng(0)
     vocabulary = {character: i for i, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     merges: list[tuple[str, str]] = []
@@ -53,7 +53,7 @@ def write_tokenizer(path: Path, size: int) -> None:
 
 
 def random_rows(n: int, dimension: int) -> Iterator[NDArray[np.uint16]]:
-    """Generate normal numbers as bfloat16, in blocks; every block is the same but for its order."""
+    """Yield normally distributed numbers as bfloat16, in blocks that differ only in their order."""
     random = np.random.default_rng(1)
     values = random.normal(scale=0.02, size=1 << 22).astype(np.float32)
     bits = (values.view(np.uint32) >> 16).astype(np.uint16)
@@ -91,7 +91,7 @@ def peak_mib() -> float:
 
 
 def measure(folder: Path, *, calibrated: bool) -> dict[str, Any]:
-    """Read the head, and perhaps calibrate it."""
+    """Read the head, and calibrate it if asked."""
     before = peak_mib()
     started = time.perf_counter()
     model = from_language_model(folder)
@@ -111,7 +111,7 @@ def measure(folder: Path, *, calibrated: bool) -> dict[str, Any]:
 
 
 def in_child(folder: Path, *options: str) -> dict[str, Any]:
-    """Measure in a process of its own."""
+    """Measure in a separate process."""
     command = [sys.executable, __file__, "--measure", str(folder), *options]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout)
@@ -135,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=128_256)
     parser.add_argument("--dimension", type=int, default=4096)
-    parser.add_argument("--folder", type=Path, help="Where to generate the checkpoint; a temporary folder by default.")
+    parser.add_argument("--folder", type=Path, help="Folder for the checkpoint; by default a temporary one.")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "heads.json")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)

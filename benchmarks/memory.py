@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of this process, on Linux."""
+"""Memory of this process, on Linux."""
 
 from pathlib import Path
 
 
 def resident_mib() -> float:
-    """Return the resident memory, and begin to note its peak anew."""
+    """Return the resident memory, and reset its peak."""
     Path("/proc/self/clear_refs").write_text("5")
     return peak_mib()
 

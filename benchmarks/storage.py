@@ -2,20 +2,20 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 """
-Bytes on disk that a document's key tokens cost in OpenSearch and Elasticsearch, next to dense vectors.
+Bytes on disk per document of key tokens in OpenSearch and Elasticsearch, next to dense vectors.
 
     python benchmarks/storage.py [--data FOLDER --split SPLIT] [--documents 100000] [--only WORD ...]
 
 Documents are drawn from a real collection, as in `embedded.py`. Each variant is an index of one shard without replicas
 on a real node, in which every document has an id, its text and the variant's field. When all are written, the index
-is merged into one segment, and its files are added up by what they hold. An index with ids and texts alone is
-subtracted, so what is left is what the field costs: its postings, its share of the stored `_source`, its vectors.
+is merged into one segment, and its files are added up by content. An index with ids and texts alone is subtracted, so
+the rest is the cost of the field: its postings, its share of the stored `_source`, its vectors.
 
-Where a field is excluded from `_source`, the engine keeps a copy of the whole source for recovery until a merge after
+If a field is excluded from `_source`, the engine keeps a copy of the whole source for recovery until a merge after
 its retention lease has advanced, a minute after the last write. Such an index is measured before and after that.
 
-Vectors and `_source` cost a document the same in a small index, so that variants which differ in nothing else are
-measured with fewer documents; the table says with how many. The launcher of the tests starts the engines.
+Vectors and `_source` take the same space per document in a small index, so variants that differ in nothing else are
+measured with fewer documents; the table gives the number. The launcher of the tests starts the engines.
 """
 
 import argparse
@@ -68,15 +68,15 @@ Values = Callable[[KeyTokenModel, NDArray[np.float32]], list[Any]]
 @dataclass(frozen=True)
 class Variant:
     """
-    One index to measure, beside the one without the field that is subtracted.
+    An index to measure.
 
-    :param engine: The node's kind.
-    :param name: What the index has, and how it differs from the default.
-    :param mapping: The mapping of the variant's field; None leaves the field out.
-    :param values: What the field holds.
+    :param engine: Kind of the node.
+    :param name: Name in the table: the field, and its difference from the default.
+    :param mapping: Mapping of the variant's field; None leaves the field out.
+    :param values: Function that returns the field's values for a batch.
     :param settings: Settings of the index.
     :param excluded: Whether `_source` leaves the field out.
-    :param documents: How many documents to write at most; None writes all.
+    :param documents: Maximum number of documents to write; None writes all.
     """
 
     engine: str
@@ -99,10 +99,10 @@ def key_tokens(
     """
     Return a function that spells key tokens.
 
-    :param k: How many tokens a document has.
-    :param rounded: Rounds the weights.
-    :param keys: Spells a token, given how many tokens are more frequent; None spells it readably.
-    :param float32: Whether to write weights with all the digits of a float32, not with as few as score the same.
+    :param k: Number of tokens of a document.
+    :param rounded: Function that rounds the weights.
+    :param keys: Function that spells a token, given its rank by frequency; None spells it readably.
+    :param float32: Whether to write all digits of a weight's float32, not the fewest that score the same.
     :param alphabetical: Whether to order the tokens by name, not by weight.
     """
 
@@ -126,7 +126,7 @@ def key_tokens(
 
 
 def _by_frequency(model: KeyTokenModel) -> list[str]:
-    """Return the keys of the features, the most frequent of the fitting corpus first."""
+    """Return the keys of the features, the most frequent in the fitting corpus first."""
     assert model.idf is not None
     return [model.vocabulary.keys[i] for i in np.argsort(model.idf, kind="stable")]
 
@@ -150,7 +150,7 @@ def to_1_decimal(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def dense(_: KeyTokenModel, embeddings: NDArray[np.float32]) -> list[Any]:
-    """Return vectors as Haystack's embedders do."""
+    """Return vectors in the form of Haystack's embedders."""
     return embeddings.tolist()  # type: ignore[no-any-return]
 
 
@@ -172,7 +172,7 @@ IN_SOURCE = {"index.mapping.exclude_source_vectors": False}
 
 
 def variants() -> list[Variant]:
-    """Return all that is measured; of key tokens, one thing at a time differs from the default spelling, then some."""
+    """Return all variants; those of key tokens differ from the default spelling in one thing, then in several."""
     spellings: dict[str, Values] = {
         "default": key_tokens(),
         "K = 96": key_tokens(96),
@@ -282,7 +282,7 @@ class Index:
             self.request("POST", path)
 
     def bytes(self) -> Counter[str]:
-        """Return the sizes of the files by `KINDS`; whatever is not listed there is "rest"."""
+        """Return the sizes of the files by `KINDS`; files of other kinds are "rest"."""
         answer = self.request("GET", "/_stats/segments,store?include_segment_file_sizes=true")
         primaries = next(iter(answer["indices"].values()))["primaries"]
         assert primaries["segments"]["count"] == 1, primaries["segments"]
@@ -295,10 +295,10 @@ class Index:
 
     def forget(self) -> None:
         """
-        Merge once more when the copy for recovery is no longer needed.
+        Merge again when the copy for recovery is no longer needed.
 
         Merging needs a second segment, so an empty document is added; three times, since the lease is read before a
-        merge and written behind it.
+        merge and written after it.
         """
         time.sleep(2 * LEASE_SYNC)
         for i in range(3):
@@ -351,7 +351,7 @@ def measure(
 
 
 def cost(variant: Variant, sizes: Sizes, baseline: Sizes) -> dict[str, Any]:
-    """Return what JSON keeps of a variant: bytes per document of its field by kind, their sum, and the whole index."""
+    """Return the bytes per document of a variant's field by kind, their sum, and those of the whole index."""
     row: dict[str, Any] = {"engine": variant.engine, "name": variant.name, "settings": variant.settings}
     for moment, size in sizes.items():
         field_sizes = {kind: size[kind] - baseline["merged"][kind] for kind in size}
@@ -360,7 +360,7 @@ def cost(variant: Variant, sizes: Sizes, baseline: Sizes) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return Markdown; the dense vectors that a row is compared with are those of the same engine, by default."""
+    """Return the Markdown table; a row is compared with the default dense vectors of the same engine."""
     kinds = [*KINDS, "rest"]
     header = ["engine", "field", "documents", *kinds, "bytes per document", "of 384-d", "of 4096-d", "whole index"]
     lines = [f"| {' | '.join(header)} |", f"| --- | --- |{' ---: |' * (len(header) - 2)}"]

