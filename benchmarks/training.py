@@ -32,13 +32,13 @@ COMMON = ("--max-tokens", "72", "--bf16", "--checkpoint-steps", "40")
 UNFILTERED = ("--min-df", "1", "--max-df", "1", "--stop-words", "none")
 SHORT = ("--epochs", "0.4", "--evaluate", "cranfield")
 RUNS: dict[str, tuple[str, ...]] = {
-    "own tokens": (*SHORT, "--targets", "data"),
+    "literal tokens": (*SHORT, "--targets", "data"),
     "what the model says": (*SHORT, "--targets", "model"),
     "both": (*SHORT, "--targets", "both"),
-    "own tokens, not filtered": (*SHORT, "--targets", "data", *UNFILTERED),
-    "own tokens, longer": ("--epochs", "0.8", "--evaluate", "cranfield", "--evaluate", "scifact"),
+    "literal tokens, not filtered": (*SHORT, "--targets", "data", *UNFILTERED),
+    "literal tokens, longer": ("--epochs", "0.8", "--evaluate", "cranfield", "--evaluate", "scifact"),
 }
-LONG = "own tokens, longer"
+LONG = "literal tokens, longer"
 
 
 def run(name: str, model: str, collections: Path, work: Path) -> dict[str, Any]:
