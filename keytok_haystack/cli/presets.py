@@ -9,7 +9,7 @@ from keytok_haystack.encoders import overview
 
 
 def presets_command() -> None:
-    """List the language models that are known by name, and how each of them is run."""
+    """List the language models that are known by name, and their recipes."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("name", no_wrap=True, style="bold")
     for column in ("checkpoint", "pooling", "attention", "head of"):

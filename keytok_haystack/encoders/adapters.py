@@ -17,9 +17,9 @@ _PREFIX = "base_model.model."
 
 def base_of(checkpoint: str, token: str | None = None) -> str | None:
     """
-    Return the model that an adapter was made for; None of a checkpoint that is no adapter.
+    Return the model that an adapter was made for; None for a checkpoint that is not an adapter.
 
-    :raises ValueError: The adapter does not say so.
+    :raises ValueError: The adapter does not name its model.
     """
     config = find_adapter_config_file(checkpoint, token=token)
     if config is None:
@@ -35,7 +35,7 @@ def with_adapter(model: PreTrainedModel, adapter: str, token: str | None = None)
     """
     Merge an adapter into a model without a head.
 
-    An adapter may have been made for the model with its head. What it changes of the head does not matter here.
+    An adapter may have been made for the model with its head; its changes of the head are left out.
 
     :raises ValueError: The adapter cannot be read, or is not for this model.
     :raises ModuleNotFoundError: peft is not installed.
@@ -51,8 +51,8 @@ def with_adapter(model: PreTrainedModel, adapter: str, token: str | None = None)
         weights = load_peft_weights(adapter, device="cpu", token=token)
         weights = {name: tensor for name, tensor in weights.items() if ".lm_head." not in name}
         headed = any(name.startswith(f"{_PREFIX}{part}.") for name in weights)
-        whole: Any = _Headless(part, model) if headed else model
-        adapted = PeftModel(whole, PeftConfig.from_pretrained(adapter, token=token))
+        adaptable: Any = _Headless(part, model) if headed else model
+        adapted = PeftModel(adaptable, PeftConfig.from_pretrained(adapter, token=token))
         result: Any = set_peft_model_state_dict(adapted, weights)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         msg = f"The adapter '{adapter}' cannot be merged into its model: {error}"
@@ -68,7 +68,7 @@ def with_adapter(model: PreTrainedModel, adapter: str, token: str | None = None)
 
 
 class _Headless(torch.nn.Module):
-    """A model as part of the one with a head, where its parameters have other names."""
+    """A model as a part of the one with a head, in which its parameters have other names."""
 
     def __init__(self, part: str, model: PreTrainedModel) -> None:
         super().__init__()

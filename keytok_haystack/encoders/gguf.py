@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Language models that are GGUF files, as llama.cpp has them."""
+"""Language models as GGUF files, the format of llama.cpp."""
 
 import hashlib
 import struct
@@ -14,13 +14,13 @@ from keytok_haystack.utils.files import replaced_folder
 
 def unpacked(checkpoint: str) -> str:
     """
-    Return a checkpoint as it is, or of a GGUF file the path of a folder with the same model.
+    Return the path of a folder with the model of a GGUF file; other checkpoints are returned as they are.
 
-    Its weights, which are quantized as a rule, are written as float32 in safetensors format, once: the folder is in the
-    cache, under a digest of the file.
+    The weights, quantized as a rule, are written once as float32 in safetensors format; the folder is in the cache,
+    under a digest of the file.
 
     :raises ValueError: The file cannot be read as a model.
-    :raises ModuleNotFoundError: What reads such files is not installed.
+    :raises ModuleNotFoundError: torch, transformers or gguf is not installed.
     """
     file = Path(checkpoint)
     if file.suffix != ".gguf" or not file.is_file():
@@ -42,7 +42,7 @@ def unpacked(checkpoint: str) -> str:
     except (OSError, ValueError, KeyError, struct.error) as error:
         msg = f"'{file}' cannot be read as a language model: {error}"
         raise ValueError(msg) from error
-    # what has been read is no longer quantized, which its configuration does not know
+    # the weights are not quantized any more, but the configuration still says so
     model.hf_quantizer, model.is_quantized = None, False
     model.config.__dict__.pop("quantization_config", None)
     with replaced_folder(folder, keep_existing=True) as new:  # another process may have been quicker

@@ -14,22 +14,22 @@ from keytok_haystack.encoders.presets import find_preset
 from keytok_haystack.model import KeyTokenModel
 
 KEY_TOKENS = "key_tokens"
-"""The folder of the key-token model within that of an embedder that `keytok train` has written."""
+"""Name of the key-token model's folder within that of an embedder that `keytok train` has written."""
 
 
 def head_of(embedder: str, *, local_files_only: bool = False, fold: bool = True) -> KeyTokenModel:
     """
     Read the head that decodes an embedder's embeddings.
 
-    It is the LM head of the embedder or its backbone, the masked-language-model head of an encoder, or of one without a
-    head its word embeddings, which heads are tied to. Of an embedder that `keytok train` has written it is the head
-    that it was trained with, which is beside it.
+    It is the LM head of the embedder or its backbone, the masked-language-model head of an encoder, or the word
+    embeddings of an encoder without a head, which heads are tied to. An embedder that `keytok train` has written comes
+    with the head that it was trained with.
 
-    :param embedder: As for `embed`.
-    :param local_files_only: Take files of a model on the hub from the local cache only.
-    :param fold: Whether ids share features (`Vocabulary.from_tokenizer`).
-    :returns: A model without idf and spectrum; give it to `calibrate` with some of your embeddings.
-    :raises CheckpointError: There is no such head, or it cannot be read.
+    :param embedder: Embedder, as for `embed`.
+    :param local_files_only: Whether to read files of hub models from the local cache only.
+    :param fold: Whether several token ids can share a feature (`Vocabulary.from_tokenizer`).
+    :returns: A model without idf and spectrum; pass it to `calibrate` with some of your embeddings.
+    :raises CheckpointError: The embedder has no head, or it cannot be read.
     """
     source = head_source(embedder)
     kept = Path(source) / KEY_TOKENS

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""From a text and what stands around it to the token ids that a model sees."""
+"""From a text and its prompt to the token ids that a model sees."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ from tokenizers import Encoding, Tokenizer
 
 from keytok_haystack.encoders.presets import Prompt
 
-_AT_A_TIME = 1024  # what a tokenizer gives of a text takes up many times the text's memory
+_AT_A_TIME = 1024  # a tokenizer's encodings take many times the memory of the texts
 
 
 @dataclass(frozen=True)
 class Input:
     """
-    A text as a model sees it.
+    Input of a model.
 
-    :param ids: The token ids, the prompt's and special ones included.
-    :param text_start: The position of the first token that has a character of the text, or of what is after it.
+    :param ids: Token ids, those of the prompt and special tokens included.
+    :param text_start: Position of the first token with a character of the text, or of what follows the text.
     """
 
     ids: list[int]
@@ -27,14 +27,15 @@ class Input:
 
 class InputBuilder:
     """
-    Put texts between the parts of a prompt, and cut those that are too long.
+    Builder of inputs: it puts texts between the parts of a prompt, and truncates those that are too long.
 
-    The end of a text is cut off, never that of the prompt: where the last token is pooled, it is what makes the
+    The end of a text is cut off, never that of the prompt: where the last token is pooled, that token makes the
     embedding.
 
-    :param tokenizer: It adds special tokens by its own rules; it is copied, and the copy neither truncates nor pads.
-    :param max_tokens: How long an input may be.
-    :param ending: The id that inputs end with, if the tokenizer does not put it there itself.
+    :param tokenizer: Tokenizer, which adds special tokens by its own rules; a copy is used, without truncation and
+        padding.
+    :param max_tokens: Maximum length of an input.
+    :param ending: Id that inputs end with, if the tokenizer does not add it itself.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, ending: int | None = None) -> None:
@@ -46,7 +47,7 @@ class InputBuilder:
 
     def __call__(self, texts: list[str], prompt: Prompt) -> list[Input]:
         """
-        Return the inputs of texts.
+        Return the inputs for texts.
 
         :raises ValueError: The prompt leaves no room for a text.
         """
@@ -64,7 +65,7 @@ class InputBuilder:
         return built
 
     def _cut(self, text: str, prompt: Prompt, room: int) -> Input:
-        """Leave out as many of a text's last tokens as are too many; `room` are left by the prompt alone."""
+        """Return the input of a text that is too long, its end cut off; the prompt leaves `room` tokens for it."""
         ends = [0, *(end for _, end in self._tokenizer.encode(text, add_special_tokens=False).offsets)]
         room = min(room, len(ends) - 1)
         while True:
@@ -72,25 +73,25 @@ class InputBuilder:
             excess = len(built.ids) - self._max_tokens
             if excess <= 0:
                 return built
-            room = max(0, room - excess)  # beside the prompt or a cut, other tokens come out
+            room = max(0, room - excess)  # tokens may differ beside the prompt or the cut
 
     def _inputs(self, texts: list[str], prompt: Prompt) -> list[Input]:
         if not prompt.apart:
             whole = self._tokenizer.encode_batch([f"{prompt.before}{text}{prompt.after}" for text in texts])
-            start = len(prompt.before.rstrip(" "))  # the space before a text is in its first token, or is that
-            return [Input(self._ended(each.ids), _first_behind(each, start)) for each in whole]
+            start = len(prompt.before.rstrip(" "))  # the space before a text belongs to its first token
+            return [Input(self._with_ending(each.ids), _first_token_after(each, start)) for each in whole]
         before, after = (
             self._tokenizer.encode(part, add_special_tokens=False).ids for part in (prompt.before, prompt.after)
         )
         return [
-            Input(self._ended([*before, *encoding.ids, *after]), len(before))
+            Input(self._with_ending([*before, *encoding.ids, *after]), len(before))
             for encoding in self._tokenizer.encode_batch(texts)
         ]
 
-    def _ended(self, ids: list[int]) -> list[int]:
+    def _with_ending(self, ids: list[int]) -> list[int]:
         return ids if self._ending is None or ids[-1:] == [self._ending] else [*ids, self._ending]
 
 
-def _first_behind(encoding: Encoding, position: int) -> int:
-    """Return the first token that reaches beyond a character's position."""
+def _first_token_after(encoding: Encoding, position: int) -> int:
+    """Return the first token that ends after a character's position."""
     return next((i for i, (_, end) in enumerate(encoding.offsets) if end > position), len(encoding.ids))

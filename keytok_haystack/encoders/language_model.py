@@ -29,7 +29,7 @@ _BATCH_TOKENS_ON_GPU = 32_768
 
 class Batch(NamedTuple):
     """
-    Inputs side by side.
+    Padded inputs.
 
     :param tokens: Shape `(b, length)`.
     :param mask: Shape `(b, length)`, 0 where there is padding.
@@ -44,23 +44,23 @@ class Batch(NamedTuple):
 
 class LanguageModelEncoder:
     """
-    A language model in memory, with the recipe by which it embeds texts (`PRESETS`).
+    A language model in memory, and the recipe by which it embeds texts (`PRESETS`).
 
     Texts are sorted by their lengths in tokens and go through the model in batches of about equal work. They are padded
     on the right, where a causal model does not see the padding and positions count from the first token. Hidden states
     are pooled in float32.
 
-    :param embedder: The name of a preset, or `NAME:CHECKPOINT` for another checkpoint of the preset's kind: a hub id, a
+    :param embedder: Name of a preset, or `NAME:CHECKPOINT` for another checkpoint of the preset's kind: a hub id, a
         folder, a PEFT adapter or a GGUF file.
-    :param max_tokens: How long the whole input may be, prompt and special tokens included; by default what the preset
-        says, at most the model's window. Of a longer text the end is cut off; the prompt stays whole.
-    :param device: Where to run, as torch names it; by default a GPU if there is one.
-    :param dtype: The type of the weights, as torch names it; by default float32 on a CPU, and elsewhere bfloat16, or
-        float16 where the GPU does not know that.
-    :param batch_tokens: How many tokens a batch has at most, padding included.
-    :param token: Opens checkpoints on the Hugging Face hub that are not open to all.
-    :raises ValueError: The embedder is not known, its checkpoint cannot be loaded or run so, or `max_tokens` is beyond
-        its window.
+    :param max_tokens: Maximum length of the whole input in tokens, prompt and special tokens included; by default that
+        of the preset, at most the model's window. The end of a longer text is cut off; the prompt stays whole.
+    :param device: Device to run on, as torch names it; by default a GPU if there is one.
+    :param dtype: Type of the weights, as torch names it; by default float32 on a CPU, and elsewhere bfloat16, or
+        float16 on GPUs without bfloat16.
+    :param batch_tokens: Maximum number of tokens in a batch, padding included.
+    :param token: Access token for gated checkpoints on the Hugging Face hub.
+    :raises ValueError: The embedder is not a preset, its checkpoint cannot be loaded or run like that, or `max_tokens`
+        exceeds its window.
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class LanguageModelEncoder:
         model, tokenizer = _load(preset, preset.checkpoint, _dtype(dtype, self.device), token)
         self.network: Any = model.to(self.device).eval()
         self.tokenizer = tokenizer
-        self._pad = _first(tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self._pad = next(each for each in ids if each is not None)
         self._mask = tokenizer.mask_token_id
         if preset.pooling == "mask" and self._mask is None:
             msg = f"'{embedder}' pools the mask token, but the tokenizer of '{preset.checkpoint}' has none."
@@ -94,10 +95,10 @@ class LanguageModelEncoder:
         if preset.pooling == "pooler" and getattr(model, "pooler", None) is None:
             msg = f"'{embedder}' uses the pooler of an encoder, which '{preset.checkpoint}' does not have."
             raise ValueError(msg)
-        self.max_tokens = _length(max_tokens, preset, self.network, tokenizer)
-        self._inputs = InputBuilder(_fast(tokenizer, preset), self.max_tokens, _ending(preset, tokenizer))
+        self.max_tokens = _input_length(max_tokens, preset, self.network, tokenizer)
+        self._inputs = InputBuilder(_fast_tokenizer(tokenizer, preset), self.max_tokens, _ending_id(preset, tokenizer))
         if preset.bidirectional:
-            self._open_attention()
+            self._make_bidirectional()
 
     @property
     def dimension(self) -> int:
@@ -118,14 +119,14 @@ class LanguageModelEncoder:
         Embed texts.
 
         :param texts: The `n` texts. Quotes or other parts of the prompt in a text are passed on as they are.
-        :param role: Whether they are documents or queries.
-        :param instruction: What to embed them with in place of the preset's instruction for queries; an empty one
-            embeds queries as documents are.
-        :param scaled: Whether embeddings have unit length where the preset says so.
+        :param role: Role of the texts, "document" or "query".
+        :param instruction: Instruction in place of the preset's instruction for queries; an empty one embeds queries as
+            documents.
+        :param scaled: Whether to scale embeddings to unit length if the preset does.
         :param progress_bar: Whether to show a progress bar.
         :returns: Shape `(n, d)`.
-        :raises ValueError: The preset takes no instruction, the instruction leaves no room for a text, a text is not of
-            whole characters or is empty where only its own tokens are pooled, or an embedding is not finite.
+        :raises ValueError: The preset takes no instruction, the instruction leaves no room for a text, a text has half
+            a surrogate pair, or is empty although the prompt is not pooled, or an embedding is not finite.
         :raises TypeError: A text is not a string, or `texts` is one.
         """
         if isinstance(texts, str):
@@ -151,20 +152,20 @@ class LanguageModelEncoder:
 
     def inputs(self, texts: Sequence[str], role: Role = "document", instruction: str | None = None) -> list[Input]:
         """
-        Return texts as the model sees them; parameters and errors are those of `encode`.
+        Return the model's inputs for texts; parameters and errors are those of `encode`.
 
-        :raises ValueError: Also if nothing of a text is left to be pooled.
+        :raises ValueError: As `encode`, also if nothing of a text is left to be pooled.
         """
         check_texts(texts)
         inputs = self._inputs(list(texts), self.preset.prompt(role, instruction))
         for position, each in enumerate(inputs):
             if self._first_pooled(each) >= len(each.ids):
-                msg = f"Text {position} is empty, so there are no hidden states of it to pool: leave it out."
+                msg = f"Text {position} is empty, so it has no hidden states to pool: leave it out."
                 raise ValueError(msg)
         return inputs
 
     def batch(self, inputs: Sequence[Input]) -> Batch:
-        """Put `b` inputs side by side, padded on the right to the longest."""
+        """Return `b` inputs as a batch, padded on the right to the longest."""
         longest = max(len(each.ids) for each in inputs)
         tokens = torch.full((len(inputs), longest), self._pad)
         mask = torch.zeros((len(inputs), longest), dtype=torch.long)
@@ -178,13 +179,14 @@ class LanguageModelEncoder:
 
     def pooled(self, batch: Batch, network: Any = None) -> torch.Tensor:
         """
-        Run a batch and pool its hidden states, in float32; gradients flow through.
+        Run a batch and pool its hidden states in float32; gradients flow through.
 
-        :param network: What to run in place of the encoder's own network, such as that network in a wrapper.
+        :param batch: The `b` inputs.
+        :param network: Network to run in place of the encoder's own, such as that network in a wrapper.
         :returns: Shape `(b, d)`, not yet scaled to unit length.
         """
         tokens, mask, pooling_weights = (part.to(self.device) for part in batch)
-        # behind the final norm: what the head reads
+        # after the final norm, as the head reads them
         states = (network or self.network)(input_ids=tokens, attention_mask=mask).last_hidden_state
         if self.preset.pooling == "pooler":
             pooled: torch.Tensor = self.network.pooler(states)
@@ -204,7 +206,7 @@ class LanguageModelEncoder:
                 weights[-1] = 1
             case "cls" | "pooler":
                 weights[0] = 1
-            case "mask":  # that of the prompt: a text may have its own
+            case "mask":  # the prompt's: a text may have one of its own
                 weights[length - 1 - each.ids[::-1].index(self._mask)] = 1
             case "mean":
                 weights[start:] = 1
@@ -214,7 +216,7 @@ class LanguageModelEncoder:
         return normalized
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Go through the rows, longest first, as many at a time as make no more tokens than a batch may have."""
+        """Yield batches of rows, longest first, each within the maximum number of tokens."""
         order = np.argsort(lengths, kind="stable")[::-1].tolist()
         start = 0
         while start < len(order):
@@ -223,17 +225,17 @@ class LanguageModelEncoder:
             start += size
 
     def looks_ahead(self) -> bool:
-        """Whether a token's hidden state depends on those behind it, as in an encoder."""
+        """Return whether a token's hidden state depends on later tokens, as in an encoder."""
         tokens = torch.tensor([[0, 1, 2], [0, 1, 3]], device=self.device)
         with torch.inference_mode():
             first = self.network(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state[:, 0]
         return not torch.equal(first[0], first[1])
 
-    def _open_attention(self) -> None:
+    def _make_bidirectional(self) -> None:
         """
-        Let all tokens see each other.
+        Let all tokens attend to each other.
 
-        :raises ValueError: The model still does not: a change of the last token leaves the first one's state alone.
+        :raises ValueError: The model stays causal: the first token's state does not depend on the last token.
         """
         self.network.config.is_causal = False
         if not self.looks_ahead():
@@ -247,7 +249,7 @@ class LanguageModelEncoder:
 def _load(
     preset: Preset, checkpoint: str, dtype: torch.dtype, token: str | None
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Load a model without its head, adapters merged, and its tokenizer; no code of the checkpoint is run."""
+    """Load a model without its head, with adapters merged, and its tokenizer; no code of the checkpoint is run."""
     checkpoint = unpacked(checkpoint)
     try:
         base = base_of(checkpoint, token)
@@ -259,14 +261,14 @@ def _load(
             token=token,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are told below
+            ignore_mismatched_sizes=True,  # reported below
         )
         tokenizer = AutoTokenizer.from_pretrained(
             checkpoint if own_tokenizer else base, token=token, trust_remote_code=False
         )
-    except Exception as error:  # what is wrong with files is told in a dozen ways
+    except Exception as error:  # broken files raise a dozen types of errors
         lines = str(error).strip().splitlines() or ["a file of it is cut off"]
-        msg = f"'{checkpoint}' is no language model that can be loaded: {type(error).__name__}: {lines[0]}"
+        msg = f"'{checkpoint}' is not a language model that can be loaded: {type(error).__name__}: {lines[0]}"
         raise ValueError(msg) from error
     # many encoders are saved without their pooler, which only some embedders use
     if missing := [name for name in loading["missing_keys"] if preset.pooling == "pooler" or "pooler" not in name]:
@@ -276,7 +278,7 @@ def _load(
         msg = f"The weights of '{checkpoint}' have other shapes than its config.json says: {', '.join(others[:3])}."
         raise ValueError(msg)
     if model.config.is_encoder_decoder:
-        msg = f"'{checkpoint}' is an encoder with a decoder; only models that are one of them can be run here."
+        msg = f"'{checkpoint}' is an encoder with a decoder; only encoders and decoders alone can be run."
         raise ValueError(msg)
     for adapter in adapters:
         model = with_adapter(model, adapter, token)
@@ -295,25 +297,27 @@ def _dtype(name: str | None, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def _length(asked: int | None, preset: Preset, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return how long inputs may be: what is asked for, or what the preset says, within the model's window."""
+def _input_length(
+    requested: int | None, preset: Preset, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> int:
+    """Return the maximum length of inputs: the requested one, or that of the preset within the model's window."""
     positions = next((each for name, each in model.named_modules() if name.endswith("position_embeddings")), None)
-    padding = getattr(positions, "padding_idx", None)  # RoBERTa and MPNet count positions from behind it
+    padding = getattr(positions, "padding_idx", None)  # RoBERTa and MPNet count positions from the one after it
     config = model.config.get_text_config()
     window = int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
     window = min(window - (0 if padding is None else padding + 1), tokenizer.model_max_length)
-    if asked is not None and not 0 < asked <= window:
-        msg = f"max_tokens must be between 1 and {window}, the window of '{preset.checkpoint}', but it is {asked}."
+    if requested is not None and not 0 < requested <= window:
+        msg = f"max_tokens must be between 1 and {window}, the window of '{preset.checkpoint}', but it is {requested}."
         raise ValueError(msg)
-    return asked or min(preset.max_tokens or window, window)
+    return requested or min(preset.max_tokens or window, window)
 
 
-def _fast(tokenizer: PreTrainedTokenizerBase, preset: Preset) -> Tokenizer:
-    """Return the tokenizer that does the work."""
+def _fast_tokenizer(tokenizer: PreTrainedTokenizerBase, preset: Preset) -> Tokenizer:
+    """Return the fast tokenizer, which transformers wraps."""
     if not tokenizer.is_fast:
         msg = f"The tokenizer of '{preset.checkpoint}', {type(tokenizer).__name__}, has no tokenizer.json."
         raise ValueError(msg)
-    # where there are no files, transformers makes a tokenizer that knows nothing
+    # without files transformers makes a tokenizer without a vocabulary
     if not set(tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)) - set(tokenizer.all_special_tokens):
         msg = f"The checkpoint '{preset.checkpoint}' has no tokenizer: put the files of its tokenizer there."
         raise ValueError(msg)
@@ -321,8 +325,8 @@ def _fast(tokenizer: PreTrainedTokenizerBase, preset: Preset) -> Tokenizer:
     return fast
 
 
-def _ending(preset: Preset, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the id of the token that inputs end with, if the preset says so."""
+def _ending_id(preset: Preset, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the id of the token that inputs end with, if the preset has one."""
     if preset.ending is None:
         return None
     ending = tokenizer.get_vocab().get(preset.ending)
@@ -330,7 +334,3 @@ def _ending(preset: Preset, tokenizer: PreTrainedTokenizerBase) -> int | None:
         msg = f"Inputs of '{preset.checkpoint}' end with '{preset.ending}', a token that its tokenizer does not have."
         raise ValueError(msg)
     return int(ending)
-
-
-def _first(*ids: int | None) -> int:
-    return next(each for each in ids if each is not None)

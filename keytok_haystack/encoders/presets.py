@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""How embedders are run, one row each: what stands around the text, which hidden states are pooled, and whose head."""
+"""Presets of embedders, one row each: the prompts, the pooling of hidden states, and the model with the head."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -16,11 +16,11 @@ _PLACE = "{instruction}"
 @dataclass(frozen=True)
 class Prompt:
     """
-    What stands around a text.
+    Text around the text to embed.
 
-    :param before: Before the text; `{instruction}` is the place of the instruction.
-    :param after: After the text; truncation never reaches it.
-    :param apart: Whether the three parts are tokenized each for itself, so that no token spans two of them.
+    :param before: Text before it; `{instruction}` is the place of the instruction.
+    :param after: Text after it, which truncation never reaches.
+    :param apart: Whether the three parts are tokenized separately, so that no token spans two of them.
     """
 
     before: str = ""
@@ -31,22 +31,22 @@ class Prompt:
 @dataclass(frozen=True)
 class Preset:
     """
-    How an embedder is run, as its authors run it.
+    Recipe by which an embedder is run, as its authors run it.
 
-    :param checkpoint: The hub id or path of the model; None where the user names it, as in `prompt-eol:PATH`.
+    :param checkpoint: Hub id or path of the model; None if the user names it, as in `prompt-eol:PATH`.
     :param adapters: PEFT adapters to merge into it, in this order.
-    :param backbone: The model whose head decodes the embeddings; None if the checkpoint has it.
-    :param pooling: Which hidden states of the last layer, behind its final norm, become the embedding: that of the last
-        token, the first (cls), also as the encoder's own layer for it returns it (pooler), or the mask token; the mean;
-        or the mean with weights 1, 2, ... (SGPT).
-    :param pools_prompt: Whether a mean is over the whole input, or only over the text and what is after it (GritLM).
-    :param bidirectional: Let every token of a causal language model see all others.
-    :param document: What stands around a document.
-    :param query: What stands around a query.
-    :param instruction: What queries are embedded with unless something else is said.
-    :param ending: The token that the input ends with, whether or not the tokenizer adds it.
-    :param max_tokens: How long the whole input may be; None is as long as the model's window.
-    :param normalize: Scale embeddings to unit length.
+    :param backbone: Model whose head decodes the embeddings; None if the checkpoint has the head.
+    :param pooling: Hidden states of the last layer, after its final norm, that become the embedding: that of the last
+        token, the first token (cls), also as the encoder's pooling layer returns it (pooler), or the mask token; the
+        mean; or the mean with weights 1, 2, ... (SGPT).
+    :param pools_prompt: Whether a mean is over the whole input, or only over the text and what follows it (GritLM).
+    :param bidirectional: Whether all tokens of a causal language model attend to each other.
+    :param document: Prompt of a document.
+    :param query: Prompt of a query.
+    :param instruction: Default instruction of queries.
+    :param ending: Token that the input ends with, whether or not the tokenizer adds it.
+    :param max_tokens: Maximum length of the whole input in tokens; None is the model's window.
+    :param normalize: Whether embeddings are scaled to unit length.
     """
 
     checkpoint: str | None = None
@@ -64,17 +64,17 @@ class Preset:
 
     @property
     def takes_instruction(self) -> bool:
-        """Whether there is a place for an instruction."""
+        """Whether the prompt of queries has a place for an instruction."""
         return _PLACE in self.query.before
 
     def prompt(self, role: Role, instruction: str | None = None) -> Prompt:
         """
-        Return what stands around a text.
+        Return the prompt of a text.
 
-        :param role: Whether it is a document or a query.
-        :param instruction: What to use in place of the preset's own instruction, then for documents, too; an empty one
-            embeds queries as documents are, where there is a place for one.
-        :raises ValueError: There is no place for an instruction, or no such role.
+        :param role: Role of the text, "document" or "query".
+        :param instruction: Instruction in place of the preset's own, also for documents; with an empty one queries have
+            the prompt of documents, if the preset takes instructions.
+        :raises ValueError: The preset takes no instruction, or the role does not exist.
         """
         if role not in get_args(Role):
             msg = f"role must be 'document' or 'query', but it is {role!r}."
@@ -191,15 +191,15 @@ PRESETS: dict[str, Preset] = {
         normalize=True,
     ),
 }
-"""The embedders that are known by name; also how to run others of their kind, as in `prompt-eol:PATH`."""
+"""Embedders that are known by name, and recipes for others of their kind, as in `prompt-eol:PATH`."""
 
 
 def find_preset(embedder: str) -> Preset | None:
     """
-    Return how an embedder is run, if its name is that of a preset, or begins so: `NAME` or `NAME:CHECKPOINT`.
+    Return the preset of an embedder, `NAME` or `NAME:CHECKPOINT`; None if there is no preset of that name.
 
-    The checkpoint of the second form, a hub id or a path, takes the place of the preset's own; what decodes the
-    embeddings is then its own head.
+    The checkpoint of the second form, a hub id or a path, replaces the preset's own, and its own head then decodes the
+    embeddings.
 
     :raises ValueError: The preset has no checkpoint, and none is named.
     """
@@ -216,7 +216,7 @@ def find_preset(embedder: str) -> Preset | None:
 
 
 def overview() -> list[tuple[str, str, str, str, str]]:
-    """Return each preset's name, checkpoint with adapters, pooling, attention, and where its head comes from."""
+    """Return the name, checkpoint with adapters, pooling, attention and backbone of each preset."""
     rows = []
     for name, preset in PRESETS.items():
         checkpoint = preset.checkpoint or f"{name}:CHECKPOINT"

@@ -77,7 +77,7 @@ def test_bad_settings_are_refused(settings: dict, message: str):
         LanguageModelEmbedder(**settings)
 
 
-def test_to_dict_and_from_dict(monkeypatch: pytest.MonkeyPatch):
+def test_serialization(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OWN_TOKEN", "secret")
     embedder = LanguageModelEmbedder(
         "gritlm-7b",
@@ -115,11 +115,12 @@ def test_to_dict_and_from_dict(monkeypatch: pytest.MonkeyPatch):
     assert loaded.token == Secret.from_env_var("OWN_TOKEN")
 
 
-def test_from_dict_needs_only_the_model():
-    embedder = LanguageModelEmbedder.from_dict({"type": TYPE, "init_parameters": {"model": "gritlm-7b"}})
+def test_a_serialized_component_needs_only_the_model():
+    data = {"type": TYPE, "init_parameters": {"model": "gritlm-7b"}}
+    embedder = component_from_dict(LanguageModelEmbedder, data, "embedder")
     assert embedder.to_dict() == LanguageModelEmbedder("gritlm-7b").to_dict()
     without = LanguageModelEmbedder("gritlm-7b", token=None)
-    assert LanguageModelEmbedder.from_dict(without.to_dict()).token is None
+    assert component_from_dict(LanguageModelEmbedder, without.to_dict(), "embedder").token is None
 
 
 def test_a_token_that_is_written_out_is_not_serialized():
@@ -187,7 +188,7 @@ def test_exactly_one_input_is_needed(embedder: LanguageModelEmbedder, documents:
 
 
 @pytest.mark.parametrize("documents", ["lift", ["lift"], [None], Document(content="lift")])
-def test_what_is_no_list_of_documents_is_refused(embedder: LanguageModelEmbedder, documents: object):
+def test_only_lists_of_documents_are_accepted(embedder: LanguageModelEmbedder, documents: object):
     with pytest.raises(TypeError, match="LanguageModelEmbedder expects a list of Documents"):
         embedder.run(documents=documents)
 
@@ -212,7 +213,7 @@ def test_warm_up_close_and_run_again(embedder: LanguageModelEmbedder):
     assert embedder.run(text="lift")["embedding"] == embedding
     embedder.close()
     embedder.close()
-    with pytest.raises(ValueError, match="'/no/where' is no language model that can be loaded"):
+    with pytest.raises(ValueError, match="'/no/where' is not a language model that can be loaded"):
         LanguageModelEmbedder("prompt-eol:/no/where").warm_up()
 
 

@@ -298,7 +298,7 @@ def test_no_texts_have_no_embeddings(tiny: Callable[[str], Path]):
 def test_an_empty_text_is_refused_where_only_its_own_tokens_are_pooled(
     tiny: Callable[[str], Path], preset: str, architecture: str
 ):
-    with pytest.raises(ValueError, match="Text 1 is empty, so there are no hidden states of it to pool: leave it out"):
+    with pytest.raises(ValueError, match="Text 1 is empty, so it has no hidden states to pool: leave it out"):
         LanguageModelEncoder(f"{preset}:{tiny(architecture)}").encode(["lift", ""])
 
 
@@ -327,7 +327,7 @@ def test_an_empty_text_is_what_the_prompt_says_elsewhere(tiny: Callable[[str], P
             "prompt-eol",
             "'prompt-eol' says how to run a language model, but not which one: name it, as in 'prompt-eol:P",
         ),
-        ("prompt-eol:/no/where", "'/no/where' is no language model that can be loaded"),
+        ("prompt-eol:/no/where", "'/no/where' is not a language model that can be loaded"),
     ],
 )
 def test_unknown_embedders_are_refused(embedder: str, message: str):
@@ -395,7 +395,7 @@ def test_a_tokenizer_that_is_only_python_is_refused(damaged: Path):
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_files_that_cannot_be_read_are_refused(damaged: Path, file: str):
     (damaged / file).write_bytes((damaged / file).read_bytes()[:100])
-    with pytest.raises(ValueError, match=f"'{damaged}' is no language model that can be loaded: "):
+    with pytest.raises(ValueError, match=f"'{damaged}' is not a language model that can be loaded: "):
         LanguageModelEncoder(f"prompt-eol:{damaged}")
 
 
@@ -404,6 +404,6 @@ def test_code_in_a_checkpoint_is_not_run(damaged: Path, tmp_path: Path):
     configure(damaged, auto_map={"AutoConfig": "own.Config", "AutoModel": "own.Model"})
     assert LanguageModelEncoder(f"prompt-eol:{damaged}").encode(["lift"]).shape == (1, 32)
     configure(damaged, model_type="of its own")
-    with pytest.raises(ValueError, match="is no language model that can be loaded"):
+    with pytest.raises(ValueError, match="is not a language model that can be loaded"):
         LanguageModelEncoder(f"prompt-eol:{damaged}")
     assert not (tmp_path / "run").exists()

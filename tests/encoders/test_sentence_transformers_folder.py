@@ -111,7 +111,7 @@ def test_the_checkpoint_keeps_its_chat_template(embedder: Callable[[str, str], s
         ("prompt-bert", "bert", "it has no pooling 'mask'"),
         ("simcse-sup", "bare-bert", "it has no pooling 'pooler'"),
         ("gritlm-7b", "mistral", "the mean leaves out the prompt"),
-        ("sgpt-msmarco", "gpt-neo", "the prompt is tokenized apart"),
+        ("sgpt-msmarco", "gpt-neo", "the prompt is tokenized separately"),
         ("own-two-ends", "bert", "followed by different words"),
     ],
 )

@@ -4,7 +4,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from haystack import Document, component, default_from_dict, default_to_dict
+from haystack import Document, component, default_to_dict
 from haystack.utils import ComponentDevice, Secret
 
 from haystack_integrations.components.embedders.keytok.conversion import check_documents
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 @component
 class LanguageModelEmbedder:
     """
-    Embeds documents or queries with a language model, as its authors do: prompts, attention, pooling.
+    Embeds documents or queries with a language model as its authors run it: prompts, attention and pooling.
 
-    It is for embedders that sentence-transformers cannot run as they are: PromptEOL (a prompt that goes on behind the
-    text), GritLM and LLM2Vec (attention in both directions, pooling without the instruction), SGPT, adapters, GGUF
-    files. In an indexing pipeline give it `documents`, in a query pipeline `text`.
+    Use it for embedders that sentence-transformers cannot run: PromptEOL (a prompt that continues after the text),
+    GritLM and LLM2Vec (attention in both directions, pooling without the instruction), SGPT, adapters, and GGUF files.
+    Pass `documents` in an indexing pipeline, and `text` in a query pipeline.
 
     ### Usage example
     ```python
@@ -53,33 +53,33 @@ class LanguageModelEmbedder:
         Creates a LanguageModelEmbedder component.
 
         :param model:
-            The name of a preset, such as "gritlm-7b" or "qwen3-embedding-0.6b" (`keytok_haystack.encoders.PRESETS` has
-            all), or `NAME:CHECKPOINT` for another checkpoint that is run like it: a hub id, a folder, a PEFT adapter or
-            a GGUF file.
+            The name of a preset, such as "gritlm-7b" or "qwen3-embedding-0.6b" (see `keytok_haystack.encoders.PRESETS`
+            for all names), or `NAME:CHECKPOINT` to run another checkpoint like a preset: a hub id, a folder, a PEFT
+            adapter or a GGUF file.
         :param instruction:
-            What queries are embedded with in place of the preset's own instruction; an empty one embeds them as
-            documents are, if the preset takes one.
+            The instruction for queries, in place of the preset's own. If the preset takes instructions, an empty one
+            embeds queries as documents.
         :param device:
-            Where to run the model. By default, Haystack's default device.
+            The device to run the model on. By default, Haystack's default device.
         :param dtype:
-            The type of the model's weights, such as "bfloat16". By default float32 on a CPU, bfloat16 or float16 on a
-            GPU.
+            The type of the model's weights, such as "bfloat16". By default, float32 on a CPU, and bfloat16 or float16
+            on a GPU.
         :param token:
-            The API token to download models from Hugging Face that are not open to all.
+            The API token for downloading gated models from Hugging Face.
         :param max_tokens:
-            How long the whole input may be, prompt included. Of a longer text the end is cut off, never the prompt's.
-            By default, what the preset says.
+            The maximum length of the whole input in tokens, prompt included. The end of a longer text is cut off; the
+            prompt stays whole. By default, the preset's maximum length.
         :param batch_tokens:
-            How many tokens go through the model at once. By default, 4,096 on a CPU, 32,768 on a GPU.
+            The maximum number of tokens in a batch. By default, 4,096 on a CPU and 32,768 on a GPU.
         :param meta_fields_to_embed:
-            Fields of `meta` to embed before a document's `content`.
+            List of metadata fields to embed along with the document's content.
         :param embedding_separator:
-            What to put between them.
+            Separator used to concatenate the metadata fields and the content.
         :param progress_bar:
-            Whether to show a progress bar when embedding documents.
+            If `True`, shows a progress bar when embedding documents.
 
         :raises ValueError:
-            If the model is not known by name, it takes no instruction, or a number is not positive.
+            If the model is not a preset, the preset takes no instruction, or a number is not positive.
         """
         preset = find_preset(model)
         if preset is None:
@@ -88,7 +88,7 @@ class LanguageModelEmbedder:
                 "run are for SentenceTransformersDocumentEmbedder and SentenceTransformersTextEmbedder."
             )
             raise ValueError(msg)
-        preset.prompt("query", instruction)  # refuses an instruction where there is no place for one
+        preset.prompt("query", instruction)  # raises an error if the preset takes no instruction
         for name, value in (("max_tokens", max_tokens), ("batch_tokens", batch_tokens)):
             if value is not None and value <= 0:
                 msg = f"{name} must be greater than 0, but got {value}."
@@ -126,24 +126,12 @@ class LanguageModelEmbedder:
             progress_bar=self.progress_bar,
         )
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "LanguageModelEmbedder":
-        """
-        Deserializes the component from a dictionary.
-
-        :param data:
-            The dictionary to deserialize from.
-        :returns:
-            The deserialized component.
-        """
-        return default_from_dict(cls, data)
-
     def warm_up(self) -> None:
         """
-        Loads the language model, downloading it if need be.
+        Loads the language model, and downloads it if necessary.
 
         :raises ValueError:
-            If it cannot be loaded or run as the preset says.
+            If it cannot be loaded, or not be run like the preset.
         :raises ModuleNotFoundError:
             If torch or transformers is not installed.
         """
@@ -172,20 +160,20 @@ class LanguageModelEmbedder:
         self, documents: list[Document] | None = None, text: str | None = None
     ) -> dict[str, list[Document] | list[float]]:
         """
-        Embeds documents, or one query.
+        Embeds a list of documents or a query.
 
         :param documents:
-            Documents to embed. One without `content` is embedded as an empty text.
+            The documents to embed. A document without `content` is embedded as an empty text.
         :param text:
             The query to embed.
         :returns:
-            A dictionary with one of the following keys, according to the input:
+            A dictionary with one of the following keys, depending on the input:
             - `documents`: Copies of the documents with embeddings.
             - `embedding`: The embedding of the query.
 
         :raises ValueError:
-            If not exactly one of `documents` and `text` is given, or a text cannot be embedded: it is not of whole
-            characters, or it is empty where only its own tokens are pooled.
+            If not exactly one of `documents` and `text` is given, or a text cannot be embedded: it has half a
+            surrogate pair, or it is empty although the prompt is not pooled.
         :raises TypeError:
             If `documents` is not a list of Documents, or `text` is not a string.
         """
