@@ -12,7 +12,6 @@ import sys
 from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
-from datetime import datetime
 
 import numpy as np
 import pytest
@@ -206,50 +205,7 @@ def test_a_hit_without_key_tokens_of_its_own_is_found_by_bm25(sample, written, s
     assert not hits["d07"].meta.get("key_tokens")
 
 
-def date(text):
-    return None if text is None else datetime.fromisoformat(text)
-
-
-OPERATORS = {
-    "==": lambda x, y: x == y,
-    "!=": lambda x, y: x != y,
-    ">": lambda x, y: x is not None and x > y,
-    ">=": lambda x, y: x is not None and x >= y,
-    "<": lambda x, y: x is not None and x < y,
-    "<=": lambda x, y: x is not None and x <= y,
-    "in": lambda x, y: x in y,
-    "not in": lambda x, y: x not in y,
-}
-RANGES = (">", ">=", "<", "<=")
-COMPARISONS = [
-    *[("year", operator, 1962) for operator in OPERATORS if "in" not in operator],
-    *[("rating", operator, 1.0) for operator in OPERATORS if "in" not in operator],
-    *[("date", operator, "1962-05-01") for operator in RANGES],
-    ("kind", "==", "report"),
-    ("kind", "!=", "report"),
-    *[("kind", operator, ["paper", "letter", "none"]) for operator in ("in", "not in")],
-    *[("year", operator, [1958, 1970]) for operator in ("in", "not in")],
-    ("year", "in", []),
-    ("unmapped", "==", 5),
-    ("unmapped", "!=", 5),
-    ("unmapped", ">", 5),
-    ("year", "==", None),
-    ("year", "!=", None),
-]
 QUERY = dict.fromkeys(WORDS, 0.5)
-
-
-@pytest.mark.parametrize(("field", "operator", "value"), COMPARISONS)
-def test_a_comparison_means_the_same_everywhere(field, operator, value, sample, written):
-    def matches(document):
-        found = document.meta.get(field)
-        if operator in RANGES and isinstance(value, str):
-            return OPERATORS[operator](date(found), date(value))
-        return OPERATORS[operator](found, value)
-
-    filters = {"field": f"meta.{field}", "operator": operator, "value": value}
-    hits = search(SparseRetriever(sample, top_k=100), QUERY, filters=filters)
-    assert_ranking(hits, dot_products(QUERY, [document for document in written if matches(document)]))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +271,7 @@ VALUES = {
 
 
 @given(filters=any_filters(VALUES))
-@settings(max_examples=25)
+@settings(max_examples=60)
 def test_any_filter_means_what_it_means_to_the_store(sample, filters):
     retriever = SparseRetriever(sample, top_k=100)
     query = {"wing": 1.0, "lift": 0.3}
@@ -627,14 +583,12 @@ def test_serialization(sample, monkeypatch, small_model_folder):
     )
     expected = search(retriever, QUERY, query="wing")
     data = retriever.to_dict()
-    for loaded in (  # of copies: OpenSearch's document store changes what it is loaded from
-        SparseRetriever.from_dict(deepcopy(data)),
-        component_from_dict(SparseRetriever, deepcopy(data), "retriever"),
-    ):
-        assert loaded.to_dict() == data
-        assert search(loaded, QUERY, query="wing") == expected
+    # of a copy: OpenSearch's document store changes what it is loaded from
+    loaded = component_from_dict(SparseRetriever, deepcopy(data), "retriever")
+    assert loaded.to_dict() == data
+    assert search(loaded, QUERY, query="wing") == expected
     pipeline = Pipeline()
-    pipeline.add_component("retriever", SparseRetriever.from_dict(data))
+    pipeline.add_component("retriever", loaded)
     loaded = Pipeline.loads(pipeline.dumps())
     assert loaded == pipeline
     found = loaded.run({"retriever": {"key_tokens": QUERY, "query": "wing"}})["retriever"]["documents"]
@@ -927,7 +881,9 @@ async def test_the_hybrid_retriever_joins_three_retrievers_and_explains(
     store.write_documents(documents)
     text_embedder = MockTextEmbedder(embedding=small_embeddings[17].tolist())
     text = small_texts[17]
-    hybrid = KeyTokenHybridRetriever(store, embedder=text_embedder, model=small_model_folder, top_k=5, candidates=20)
+    hybrid = KeyTokenHybridRetriever(
+        store, embedder=text_embedder, model=small_model_folder, top_k=5, candidates_per_retriever=20
+    )
     hits = hybrid.run(query=text)["documents"]
 
     embedding = text_embedder.run(text)["embedding"]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Between Haystack's documents and sparse embeddings and the library's arrays."""
+"""Conversions between Haystack's documents and sparse embeddings and the library's arrays."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -12,7 +12,7 @@ from haystack.dataclasses import SparseEmbedding
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from keytok_haystack import EmbeddingError
+from keytok_haystack import EmbeddingError, KeyTokenModel
 from keytok_haystack.utils.checks import check_embeddings, check_texts
 
 
@@ -93,3 +93,37 @@ def stringified(sparse_embedding: SparseEmbedding) -> dict[str, float]:
     for index, value in zip(sparse_embedding.indices, sparse_embedding.values, strict=True):
         tokens[str(index)] = tokens.get(str(index), 0.0) + float(value)
     return {key: value for key, value in tokens.items() if value != 0}
+
+
+def encode_query(
+    model: KeyTokenModel, embedding: list[float], text: str | None, top_k: int | None = None
+) -> tuple[dict[str, float], SparseEmbedding]:
+    """
+    Return the key tokens of a query, strongest first, and the same as a sparse embedding over the model's features.
+
+    :param model: Key-token model.
+    :param embedding: Dense embedding of the query.
+    :param text: Text of the query, whose literal tokens join the aligned ones.
+    :param top_k: Number of aligned tokens; by default the model's.
+    :raises ValueError: The embedding or the text is unusable.
+    """
+    weights = model.encode_queries([embedding], None if text is None else [text], top_k)
+    return model.query_tokens(weights)[0], sparse_embeddings(weights)[0]
+
+
+def named_tokens(sparse_embedding: SparseEmbedding, model: KeyTokenModel | None) -> dict[str, float]:
+    """
+    Turn a sparse embedding into key tokens.
+
+    :param sparse_embedding: Sparse embedding over the features of the model, or of any sparse embedder.
+    :param model: Model whose features the indices are; without one, the indices are the keys, as strings.
+    :raises ValueError: An index is beyond the features of the model.
+    """
+    by_index = stringified(sparse_embedding)
+    if model is None:
+        return by_index
+    keys = model.vocabulary.keys
+    if any(not 0 <= index < len(keys) for index in sparse_embedding.indices):
+        msg = f"The sparse embedding has indices beyond the {len(keys)} features of the key-token model."
+        raise ValueError(msg)
+    return {keys[int(index)]: weight for index, weight in by_index.items()}

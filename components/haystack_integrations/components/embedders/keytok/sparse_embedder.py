@@ -13,6 +13,7 @@ from haystack_integrations.components.embedders.keytok.conversion import (
     check_documents,
     document_embeddings,
     document_texts,
+    encode_query,
     sparse_embeddings,
 )
 from haystack_integrations.components.embedders.keytok.loading import load_model
@@ -163,9 +164,8 @@ class KeyTokenSparseEmbedder:
             If `documents` is not a list of Documents, or `text` is not a string.
         """
         if embedding is not None and documents is None:
-            model = self._loaded_model()
-            weights = model.encode_queries([embedding], None if text is None else [text], self.query_top_k)
-            return {"key_tokens": model.query_tokens(weights)[0], "sparse_embedding": sparse_embeddings(weights)[0]}
+            tokens, sparse_embedding = encode_query(self._loaded_model(), embedding, text, self.query_top_k)
+            return {"key_tokens": tokens, "sparse_embedding": sparse_embedding}
         if documents is None or embedding is not None:
             msg = "KeyTokenSparseEmbedder needs exactly one of `documents` and `embedding`."
             raise ValueError(msg)

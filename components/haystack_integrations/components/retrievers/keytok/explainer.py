@@ -16,10 +16,10 @@ class KeyTokenExplainer:
     """
     Explains hits by the tokens that they share with the query.
 
-    Each document gets `meta["matched_tokens"]`, strongest first, and loses its bulky `meta["key_tokens"]`. Put it
-    last, behind the `DocumentJoiner` of a hybrid pipeline: it explains any document that was written with key tokens,
-    also one that the dense retriever or BM25 has found. For a hit of `SparseRetriever` without a BM25 share, the
-    contributions of all matched tokens sum to its score.
+    Each document gets `meta["matched_tokens"]`, strongest first, and loses its bulky `meta["key_tokens"]`. Its place is
+    the end of a hybrid pipeline, behind the `DocumentJoiner`: it explains any document that was written with key
+    tokens, also one that the dense retriever or BM25 has found. For a hit of `SparseRetriever` without a BM25 share,
+    the contributions of all matched tokens sum to its score.
 
     ### Usage example
     ```python
@@ -39,9 +39,9 @@ class KeyTokenExplainer:
         Creates a KeyTokenExplainer component.
 
         :param top_k:
-            How many matched tokens to list at most; `None` lists all.
+            Maximum number of matched tokens to list; `None` lists all.
         :param strip:
-            Whether to take the document's key tokens out of its `meta`, which are 2 to 4 KB of it.
+            Whether to remove the document's key tokens from its `meta`, of which they take 2 to 4 KB.
         :param field:
             The key of `meta` that holds a document's key tokens.
 
@@ -70,17 +70,17 @@ class KeyTokenExplainer:
         Explains documents.
 
         :param documents:
-            The documents that were found, by whatever retriever.
+            Documents that any retriever has found.
         :param key_tokens:
-            The key tokens of the query.
+            Key tokens of the query, `{token: weight}`.
         :returns:
             A dictionary with the following keys:
             - `documents`: Copies of the documents, in the same order. `meta["matched_tokens"]` is a list of dicts with
                 the keys `token`, `query_weight`, `document_weight` and `contribution`; it is empty for a document that
-                shares no key token with the query or was written without.
+                shares no key token with the query or was written without any.
 
         :raises TypeError:
-            If `documents` is not a list of Documents, or a document's field holds something else than key tokens.
+            If `documents` is not a list of Documents, or a document's field holds something other than key tokens.
         """
         check_documents(documents, "KeyTokenExplainer")
         return {"documents": [self._explain(document, key_tokens) for document in documents]}

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from haystack import Document, Pipeline, default_from_dict, default_to_dict, super_component
+from haystack import Document, Pipeline, default_to_dict, super_component
 from haystack.components.embedders.types import TextEmbedder
 from haystack.components.joiners import DocumentJoiner
 from haystack.document_stores.types import DocumentStore
@@ -18,12 +18,12 @@ from haystack_integrations.components.retrievers.keytok.sparse_retriever import 
 @super_component
 class KeyTokenHybridRetriever:
     """
-    Retrieves documents by key tokens, dense vectors and BM25 at once, and says why each was found.
+    Retrieves documents by key tokens, dense vectors and BM25 at once, and explains the hits.
 
-    One component in place of seven: the query is embedded once, the document store's own retrievers find documents by
-    dense vectors and BM25 beside `SparseRetriever`, reciprocal rank fusion joins them, and `KeyTokenExplainer` lists
-    the tokens that each shares with the query. Build the pipeline yourself (`pipelines/hybrid.*.yml`) where you want
-    more than this.
+    It is a pipeline of seven components: the query is embedded once, the document store's own retrievers find documents
+    by dense vectors and BM25 beside `SparseRetriever`, reciprocal rank fusion joins the three lists, and
+    `KeyTokenExplainer` lists the tokens that each document shares with the query. For anything else, build your own
+    pipeline from `pipelines/hybrid.*.yml`.
 
     ### Usage example
     ```python
@@ -48,7 +48,7 @@ class KeyTokenHybridRetriever:
         embedder: TextEmbedder,
         model: str | Path,
         top_k: int = 10,
-        candidates: int = 100,
+        candidates_per_retriever: int = 100,
         field: str = "key_tokens",
     ) -> None:
         """
@@ -57,31 +57,36 @@ class KeyTokenHybridRetriever:
         :param document_store:
             The document store to search, of a kind that `SparseRetriever` supports.
         :param embedder:
-            The text embedder whose embeddings the documents and the key-token model were made with.
+            The text embedder for queries. Its embeddings must be of the kind that the documents and the key-token model
+            have.
         :param model:
-            The folder of the key-token model that the documents were written with.
+            Path of the folder of the key-token model that the documents were written with.
         :param top_k:
-            The maximum number of documents to return.
-        :param candidates:
-            How many documents each of the three ways of retrieval contributes to the fusion.
+            Maximum number of documents to return.
+        :param candidates_per_retriever:
+            Number of documents that each of the three retrievers contributes to the fusion.
         :param field:
             The key of `meta` that holds a document's key tokens.
+
+        :raises TypeError:
+            If the document store is of a kind that is not supported.
         """
         self.document_store = document_store
         self.embedder = embedder
         self.model = str(model)
         self.top_k = top_k
-        self.candidates = candidates
+        self.candidates_per_retriever = candidates_per_retriever
         self.field = field
 
         dense_retriever, bm25_retriever = store_retrievers(document_store)
         self.pipeline = Pipeline()
         self.pipeline.add_component("text_embedder", embedder)
         self.pipeline.add_component("key_token_embedder", KeyTokenSparseEmbedder(model))
-        key_token_retriever = SparseRetriever(document_store, model=model, field=field, top_k=candidates)
+        common: dict[str, Any] = {"document_store": document_store, "top_k": candidates_per_retriever}
+        key_token_retriever = SparseRetriever(model=model, field=field, **common)
         self.pipeline.add_component("key_token_retriever", key_token_retriever)
-        self.pipeline.add_component("dense_retriever", dense_retriever(document_store=document_store, top_k=candidates))
-        self.pipeline.add_component("bm25_retriever", bm25_retriever(document_store=document_store, top_k=candidates))
+        self.pipeline.add_component("dense_retriever", dense_retriever(**common))
+        self.pipeline.add_component("bm25_retriever", bm25_retriever(**common))
         joiner = DocumentJoiner(join_mode="reciprocal_rank_fusion", top_k=top_k)
         self.pipeline.add_component("joiner", joiner)
         self.pipeline.add_component("explainer", KeyTokenExplainer(field=field))
@@ -113,7 +118,7 @@ class KeyTokenHybridRetriever:
             :param filters:
                 Filters to narrow down the documents.
             :param top_k:
-                The maximum number of documents to return.
+                Maximum number of documents to return.
             :returns:
                 A dictionary with the following keys:
                 - `documents`: The documents, best first, with `meta["matched_tokens"]`.
@@ -132,18 +137,6 @@ class KeyTokenHybridRetriever:
             embedder=self.embedder,
             model=self.model,
             top_k=self.top_k,
-            candidates=self.candidates,
+            candidates_per_retriever=self.candidates_per_retriever,
             field=self.field,
         )
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "KeyTokenHybridRetriever":
-        """
-        Deserializes the component from a dictionary.
-
-        :param data:
-            The dictionary to deserialize from.
-        :returns:
-            The deserialized component.
-        """
-        return default_from_dict(cls, data)

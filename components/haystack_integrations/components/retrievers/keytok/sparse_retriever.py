@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from haystack import Document, component, default_from_dict, default_to_dict
+from haystack import Document, component, default_to_dict
 from haystack.dataclasses import SparseEmbedding
 from haystack.document_stores.types import DocumentStore, FilterPolicy, apply_filter_policy
 
-from haystack_integrations.components.embedders.keytok.conversion import stringified
+from haystack_integrations.components.embedders.keytok.conversion import encode_query, named_tokens
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from haystack_integrations.components.retrievers.keytok.adapters import SparseQuery, adapter_for
 from keytok_haystack import KeyTokenModel
@@ -23,12 +23,12 @@ class SparseRetriever:
     Retrieves documents by their key tokens, from an inverted index.
 
     The score of a document is the sum, over the tokens that it shares with the query, of the query's weight times the
-    document's. Give the query in one of three forms: `key_tokens` from `KeyTokenSparseEmbedder`; `query_embedding`
-    from any dense embedder, which needs `model` and makes this the only new component of a query pipeline; or
+    document's. The query has one of three forms: `key_tokens` from `KeyTokenSparseEmbedder`; `query_embedding` from any
+    dense embedder, which needs `model` and makes this the only new component of a query pipeline; or
     `query_sparse_embedding`, the vector of any Haystack sparse embedder.
 
     Supported document stores: `InMemoryDocumentStore`; `OpenSearchDocumentStore` with a `rank_features` field;
-    `ElasticsearchDocumentStore` with a `rank_features` or `sparse_vector` field. `keytok mapping --create` makes an
+    `ElasticsearchDocumentStore` with a `rank_features` or `sparse_vector` field. `keytok mapping --create` creates an
     index that has the field.
 
     ### Usage example
@@ -69,23 +69,24 @@ class SparseRetriever:
         :param filters:
             Filters to narrow down the documents.
         :param top_k:
-            The maximum number of documents to return.
+            Maximum number of documents to return.
         :param filter_policy:
             Whether filters at run time replace the ones given here or are merged with them.
         :param model:
-            The folder of the key-token model that the documents were written with. Needed for `query_embedding`, and
-            for BM25 over an `InMemoryDocumentStore`; with it, `warm_up` checks that an index of OpenSearch or
-            Elasticsearch is written with this very model.
+            Path of the folder of the key-token model that the documents were written with. It is needed for
+            `query_embedding`, and for BM25 over an `InMemoryDocumentStore`; with it, `warm_up` checks that an index of
+            OpenSearch or Elasticsearch is written with this very model.
         :param bm25_weight:
-            What BM25 scores of `query` are multiplied by before they are added to the key-token scores, in one query.
-            Key-token weights have the same scale for every model. 0.1 helps where queries repeat words of the
-            documents they are looking for, and costs elsewhere.
+            Factor of the BM25 scores of `query` that are added to the key-token scores, in one request. Key-token
+            weights have the same scale for every model. 0.1 helps if queries repeat words of the documents that they
+            are to find, and costs quality otherwise.
         :param field:
-            The key of `meta` that holds a document's key tokens, and so the name of the field in the index.
+            The key of `meta` that holds a document's key tokens, which is also the name of the field in the index.
         :param exact:
-            Whether OpenSearch and Elasticsearch look for documents by all tokens of a query. By default, where up to 20
-            hits are asked for, they look for them by the strong ones and add what the others contribute for the best,
-            which is faster: nearly all hits are those of the exact search, with the same scores. An
+            Whether OpenSearch and Elasticsearch always search by all tokens of a query. By default, a `top_k` up to 20
+            is searched in two phases, which is faster: candidates are found by the query's strong tokens, and the best
+            of them are rescored with the others. Nearly all hits are those of the exact search, with the same scores;
+            if two phases find fewer than `top_k` documents, a second request searches by all tokens. An
             `InMemoryDocumentStore` is always searched exactly.
 
         :raises ValueError:
@@ -132,18 +133,6 @@ class SparseRetriever:
             exact=self.exact,
         )
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "SparseRetriever":
-        """
-        Deserializes the component from a dictionary.
-
-        :param data:
-            The dictionary to deserialize from.
-        :returns:
-            The deserialized component.
-        """
-        return default_from_dict(cls, data)
-
     def warm_up(self) -> None:
         """
         Loads the key-token model, if one was given, and checks that the document store can be searched.
@@ -161,13 +150,13 @@ class SparseRetriever:
 
     async def warm_up_async(self) -> None:
         """
-        Does what `warm_up` does, in a thread.
+        Loads the key-token model and checks the document store as `warm_up` does, in a thread.
         """
         await asyncio.to_thread(self.warm_up)
 
     def close(self) -> None:
         """
-        Frees the model and the index, or closes the document store's connection; a later run makes them again.
+        Frees the model and the index, or closes the document store's connection; a later run restores them.
         """
         self._adapter.close()
         self._model = None
@@ -195,28 +184,28 @@ class SparseRetriever:
         Retrieves documents.
 
         :param key_tokens:
-            The key tokens of the query, `{token: weight}`. Tokens are escaped as in documents (`escape_feature`).
+            Key tokens of the query, `{token: weight}`. Tokens are escaped as in documents (`escape_feature`).
         :param query_sparse_embedding:
-            The sparse embedding of the query. With `model`, its indices are features of that model, as
-            `KeyTokenSparseEmbedder` returns them. Without, they are those of any other sparse embedder, and are
-            looked up as strings.
+            Sparse embedding of the query. With `model`, its indices are features of that model, as
+            `KeyTokenSparseEmbedder` returns them. Without, they are those of any other sparse embedder, and are looked
+            up as strings.
         :param query_embedding:
-            The dense embedding of the query. Needs `model`.
+            Dense embedding of the query. It needs `model`.
         :param query:
-            The text of the query: for BM25, and for the query's own tokens next to `query_embedding`.
+            Text of the query, for BM25, and for the literal tokens beside `query_embedding`.
         :param filters:
-            Filters to narrow down the documents. How they go together with those given at initialization depends on
-            `filter_policy`.
+            Filters to narrow down the documents. `filter_policy` decides whether they replace those given at
+            initialization or are merged with them.
         :param top_k:
-            The maximum number of documents to return. 0 returns none.
+            Maximum number of documents to return. 0 returns none.
         :returns:
             A dictionary with the following keys:
-            - `documents`: The documents with the highest scores, best first. Documents that share no token with the
-                query are not among them.
+            - `documents`: The documents with the highest scores, best first, without documents that share no token with
+                the query.
 
         :raises ValueError:
-            If not exactly one form of the query is given, what it needs is missing, a weight is not positive, or
-            `top_k` is negative.
+            If not exactly one form of the query is given, the model or text that it needs is missing, a weight is not
+            positive, or `top_k` is negative.
         :raises DocumentStoreError:
             If an engine cannot be reached or cannot answer.
         """
@@ -239,17 +228,17 @@ class SparseRetriever:
         Retrieves documents asynchronously; parameters, result and errors are those of `run`.
 
         :param key_tokens:
-            The key tokens of the query, `{token: weight}`.
+            Key tokens of the query, `{token: weight}`.
         :param query_sparse_embedding:
-            The sparse embedding of the query.
+            Sparse embedding of the query.
         :param query_embedding:
-            The dense embedding of the query. Needs `model`.
+            Dense embedding of the query. It needs `model`.
         :param query:
-            The text of the query.
+            Text of the query.
         :param filters:
             Filters to narrow down the documents.
         :param top_k:
-            The maximum number of documents to return. 0 returns none.
+            Maximum number of documents to return. 0 returns none.
         :returns:
             A dictionary with the following keys:
             - `documents`: The documents with the highest scores, best first.
@@ -269,22 +258,22 @@ class SparseRetriever:
         top_k: int | None = None,
     ) -> dict[str, list[list[Document]]]:
         """
-        Retrieves documents for many queries, in few requests to an engine: for evaluation.
+        Retrieves documents for many queries, in few requests to an engine, as for evaluation.
 
         :param key_tokens:
-            The key tokens of each query.
+            Key tokens of each query.
         :param queries:
-            The text of each query. Needed with a `bm25_weight`.
+            Text of each query. It is needed with a `bm25_weight`.
         :param filters:
             Filters to narrow down the documents.
         :param top_k:
-            The maximum number of documents to return for each query. 0 returns none.
+            Maximum number of documents to return for each query. 0 returns none.
         :returns:
             A dictionary with the following keys:
             - `documents`: For each query, the documents with the highest scores, best first.
 
         :raises ValueError:
-            If there are not as many texts as queries, or for a reason that `run` names.
+            If there are not as many texts as queries, or for the reasons that `run` lists.
         """
         self.warm_up()
         texts = [None] * len(key_tokens) if queries is None else queries
@@ -318,29 +307,15 @@ class SparseRetriever:
             msg = "SparseRetriever has a `bm25_weight`, so it needs the text of the query: pass `query`."
             raise ValueError(msg)
         if query_embedding is not None:
-            key_tokens = self._decoded(query_embedding, query)
+            if self._model is None:
+                msg = "SparseRetriever needs a key-token model for `query_embedding`: set `model`."
+                raise ValueError(msg)
+            key_tokens, _ = encode_query(self._model, query_embedding, query)
         elif query_sparse_embedding is not None:
-            key_tokens = self._named(query_sparse_embedding)
+            key_tokens = named_tokens(query_sparse_embedding, self._model)
         tokens = key_tokens or {}
         for token, weight in tokens.items():
             if not SMALLEST_WEIGHT <= weight <= LARGEST_WEIGHT:
                 msg = f"Query weights must be positive and finite, as float32, but that of '{token}' is {weight}."
                 raise ValueError(msg)
         return SparseQuery(tokens, query or "", self.bm25_weight, self.exact)
-
-    def _decoded(self, embedding: list[float], text: str | None) -> dict[str, float]:
-        if self._model is None:
-            msg = "SparseRetriever needs a key-token model for `query_embedding`: set `model`."
-            raise ValueError(msg)
-        weights = self._model.encode_queries([embedding], None if text is None else [text])
-        return self._model.query_tokens(weights)[0]
-
-    def _named(self, sparse_embedding: SparseEmbedding) -> dict[str, float]:
-        by_index = stringified(sparse_embedding)
-        if self._model is None:
-            return by_index
-        keys = self._model.vocabulary.keys
-        if any(not 0 <= index < len(keys) for index in sparse_embedding.indices):
-            msg = f"The sparse embedding has indices beyond the {len(keys)} features of the model '{self.model}'."
-            raise ValueError(msg)
-        return {keys[int(index)]: weight for index, weight in by_index.items()}
