@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from haystack import Document, Pipeline, component
+from haystack.components.embedders import MockTextEmbedder
 from haystack.components.retrievers import TextEmbeddingRetriever
 from haystack.core.serialization import component_from_dict
 from haystack.dataclasses import SparseEmbedding
@@ -221,7 +222,10 @@ def test_from_dict(store):
             "filter_policy": "merge",
         },
     }
-    for retriever in (SparseRetriever.from_dict(data), component_from_dict(SparseRetriever, data, "retriever")):
+    for retriever in (
+        default_from_dict(SparseRetriever, data),
+        component_from_dict(SparseRetriever, data, "retriever"),
+    ):
         assert (retriever.top_k, retriever.filter_policy) == (1, FilterPolicy.MERGE)
         assert search(retriever, {"wave": 1.0}) == [("wavy", stored(0.9))]
 
@@ -633,6 +637,17 @@ async def test_inside_haystacks_own_text_embedding_retriever(small_store, small_
     assert retriever.run("wing", top_k=7)["documents"] == expected
     assert (await retriever.run_async("wing", top_k=7))["documents"] == expected
     assert retriever.to_dict()["init_parameters"]["retriever"] == inner.to_dict()
+
+
+def test_haystacks_own_text_embedding_retriever_is_loaded_with_it(small_store, small_model_folder, small_embeddings):
+    inner = SparseRetriever(small_store, model=small_model_folder, top_k=7)
+    embedder = MockTextEmbedder(embedding=small_embeddings[0].tolist())
+    pipeline = Pipeline()
+    pipeline.add_component("retriever", TextEmbeddingRetriever(retriever=inner, text_embedder=embedder))
+    loaded = Pipeline.loads(pipeline.dumps())
+    data = {"retriever": {"query": "wing"}}
+    assert loaded.run(data) == pipeline.run(data)
+    assert len(loaded.run(data)["retriever"]["documents"]) == 7
 
 
 def test_a_sparse_query_embedding_of_the_model_is_its_key_tokens(small_store, small_model_folder, small_embeddings):
