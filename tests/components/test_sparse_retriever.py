@@ -222,12 +222,9 @@ def test_from_dict(store):
             "filter_policy": "merge",
         },
     }
-    for retriever in (
-        default_from_dict(SparseRetriever, data),
-        component_from_dict(SparseRetriever, data, "retriever"),
-    ):
-        assert (retriever.top_k, retriever.filter_policy) == (1, FilterPolicy.MERGE)
-        assert search(retriever, {"wave": 1.0}) == [("wavy", stored(0.9))]
+    retriever = component_from_dict(SparseRetriever, data, "retriever")
+    assert (retriever.top_k, retriever.filter_policy) == (1, FilterPolicy.MERGE)
+    assert search(retriever, {"wave": 1.0}) == [("wavy", stored(0.9))]
 
 
 def test_warm_up_loads_the_model_once_and_for_good(small_store, small_model_folder, small_embeddings, tmp_path):

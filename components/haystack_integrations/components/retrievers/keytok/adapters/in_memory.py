@@ -19,13 +19,13 @@ from keytok_haystack import InvertedIndex, KeyTokenModel, Vocabulary
 
 class InMemoryAdapter(StoreAdapter):
     """
-    Search an `InMemoryDocumentStore` through an inverted index that is kept in step with it.
+    Search of an `InMemoryDocumentStore` through an inverted index that is kept in step with it.
 
-    The store has neither a version nor a hook, and its `update_by_filter` changes documents in place. So each search
-    first compares the store's documents and their key tokens with those indexed, by identity, which takes 5 to 7 ms
-    for 100,000 documents, and indexes only what has changed. What escapes it, until the document is written again, is
-    an assignment to an attribute of a stored document (against which Haystack warns) or a change inside the dict of
-    its key tokens.
+    The store has neither a version nor a hook, and its `update_by_filter` changes documents in place. Each search
+    therefore first compares the store's documents and their key tokens with those indexed, by identity, which takes 5
+    to 7 ms for 100,000 documents, and indexes only the changed ones. Two changes are not noticed until the document is
+    written again: an assignment to an attribute of a stored document (against which Haystack warns), and a change
+    inside the dict of its key tokens.
 
     Documents without key tokens but with a `sparse_embedding` are indexed under its indices, as strings.
     """
@@ -44,7 +44,7 @@ class InMemoryAdapter(StoreAdapter):
         self._fields: list[Any] = []
 
     def warm_up(self, model: KeyTokenModel | None) -> None:
-        """Keep the model for BM25, which counts its tokens."""
+        """Keep the model for BM25, which counts tokens of its vocabulary."""
         self._model = model
 
     def search(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
@@ -53,7 +53,7 @@ class InMemoryAdapter(StoreAdapter):
 
         :raises ValueError: The filters are invalid, there is a `bm25_weight` but no model, or a document of the store
             has a weight that no index can hold.
-        :raises TypeError: The field of a document holds something else than key tokens.
+        :raises TypeError: The field of a document holds something other than key tokens.
         """
         # the store's own filtering, so that filters mean exactly what they mean to its other retrievers
         among = [document.id for document in self._store.filter_documents(filters)] if filters else None
@@ -70,7 +70,7 @@ class InMemoryAdapter(StoreAdapter):
     def search_many(
         self, queries: Sequence[SparseQuery], filters: dict[str, Any] | None, top_k: int
     ) -> list[list[Document]]:
-        """Search with one query after the other."""
+        """Return the best documents for each of many queries, one after the other."""
         return [self.search(query, filters, top_k) for query in queries]
 
     def close(self) -> None:
@@ -106,13 +106,13 @@ class InMemoryAdapter(StoreAdapter):
         return self._model.vocabulary
 
     def _is_current(self, index: InvertedIndex, documents: list[Document]) -> bool:
-        """Whether the store's documents, and their key tokens, are the very objects that are indexed."""
+        """Return whether the store's documents and their key tokens are the very objects that are indexed."""
         if len(documents) != len(self._documents):
             return False
         if not documents:
             return True
-        # A write puts its document last, so that only the last can have been written again in place. This also spares
-        # comparing equal copies below: comparing lists of the same objects is quick.
+        # A write moves its document to the end, so only the last can have been written again in place. Checking it first
+        # also avoids comparing equal copies below: comparing lists of the same objects is quick.
         last = documents[-1]
         if last is not self._documents[-1] or stored_key_tokens(last, self._field) != index.tokens_of(last.id):
             return False
@@ -125,7 +125,7 @@ class InMemoryAdapter(StoreAdapter):
             return [meta.get(self._field) for meta in metas]
 
     def _follow(self, index: InvertedIndex, documents: list[Document]) -> None:
-        """Add, replace and remove in the index what differs from the store."""
+        """Add, replace and remove documents of the index that differ from the store's."""
         metas = [document.meta for document in documents]
         fields = self._read_fields(metas)
         unmoved = self._unmoved(documents, fields)
@@ -150,7 +150,7 @@ class InMemoryAdapter(StoreAdapter):
         self._documents, self._metas, self._fields = documents, metas, fields
 
     def _unmoved(self, documents: list[Document], fields: list[Any]) -> list[bool]:
-        """Tell which documents are where they were, with the key tokens that they had: writes move documents last."""
+        """Return whether each document is where it was, with its key tokens: writes move documents to the end."""
         unmoved = []
         previous = zip(self._documents, self._fields, strict=True)
         for document, field in zip(documents, fields, strict=True):
