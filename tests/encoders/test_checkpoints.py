@@ -164,11 +164,11 @@ def test_an_adapter_of_another_model_is_refused(
     [
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"nothing"), "cannot be merged"),
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), "cannot be merged"),
-        (lambda folder: (folder / "adapter_config.json").write_text("{"), "no language model that can be loaded"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{"), "not a language model that can be loaded"),
         (lambda folder: (folder / "adapter_config.json").write_text("{}"), "does not name the model that it adapts"),
         (
             lambda folder: (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/no/where"}'),
-            "no language model that can be loaded",
+            "not a language model that can be loaded",
         ),
     ],
 )
@@ -337,7 +337,7 @@ def test_a_damaged_bin_file_is_refused(content: bytes, tiny: Callable[[str], Pat
     folder = shutil.copytree(tiny("opt"), tmp_path / "opt")
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(content)
-    with pytest.raises(ValueError, match="no language model that can be loaded"):
+    with pytest.raises(ValueError, match="not a language model that can be loaded"):
         LanguageModelEncoder(f"prompt-eol:{folder}")
 
 
