@@ -120,8 +120,16 @@ def test_pages_are_120_characters_wide():
 
 def test_links_of_the_pages_lead_somewhere():
     for page in [*PAGES, ROOT / "AGENTS.md"]:
-        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{name_of(page)}: {target}"
+        for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{name_of(page)}: {target}"
+            assert not anchor or anchor in anchors_of(linked), f"{name_of(page)}: {target}#{anchor}"
+
+
+def anchors_of(page: Path) -> list[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def test_the_tables_hold_the_committed_results():
