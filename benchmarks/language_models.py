@@ -29,9 +29,9 @@ from keytok_haystack import KeyTokenModel, Preparation, Spectrum, TokenDecoder, 
 from keytok_haystack.embedding_space import embed_filter
 from keytok_haystack.encoders import embed, find_preset, head_of
 from keytok_haystack.evaluation import Collection
-from keytok_haystack.evaluation.measures import measure_run
-from keytok_haystack.evaluation.report import markdown_table
-from keytok_haystack.evaluation.systems import System, dense, key_tokens, ranking
+from keytok_haystack.evaluation.measures import measure_run, ranking
+from keytok_haystack.evaluation.systems import System, dense, key_tokens
+from keytok_haystack.evaluation.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "benchmarks/results/language_models.json"

@@ -30,7 +30,7 @@ from haystack_integrations.components.retrievers import keytok as retrievers
 
 from keytok_haystack.cli.app import app
 from keytok_haystack.encoders import overview
-from keytok_haystack.evaluation.report import LABELS, markdown_table, marks
+from keytok_haystack.evaluation.tables import LABELS, markdown_table, marks
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {"speed": "embedded.cranfield.md", "language-models": "language_models.md", "training": "training.md"}

@@ -23,7 +23,7 @@ from typing import Any
 
 from language_models import smollm2
 
-from keytok_haystack.evaluation.report import markdown_table
+from keytok_haystack.evaluation.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "benchmarks/results/training.json"

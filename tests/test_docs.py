@@ -22,7 +22,7 @@ from haystack_integrations.components.embedders import keytok as embedders
 from haystack_integrations.components.retrievers import keytok as retrievers
 
 from keytok_haystack.cli.app import app
-from keytok_haystack.evaluation.report import LABELS
+from keytok_haystack.evaluation.tables import LABELS
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTIONS = ("cranfield", "cisi", "scifact")

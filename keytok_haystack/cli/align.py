@@ -42,7 +42,7 @@ def align_command(
     Show what is inside embeddings: their alignment with tokens, the principal components, and what removing them does.
     """
     from keytok_haystack.cli.aligning import align, write  # noqa: PLC0415  # needs the extras eval and plots
-    from keytok_haystack.evaluation.alignment_page import table  # noqa: PLC0415
+    from keytok_haystack.evaluation.alignment.page import adjustment_table  # noqa: PLC0415
 
     report = align(
         model,
@@ -56,5 +56,5 @@ def align_command(
         max_tokens=max_tokens,
         progress_bar=is_interactive(),
     )
-    Console(highlight=False).print(table(report))
+    Console(highlight=False).print(adjustment_table(report))
     write(report, html_path, json_path)

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from keytok_haystack.encoders import embed, head_of
 from keytok_haystack.encoders.presets import Role
 from keytok_haystack.evaluation import Collection, read_texts
-from keytok_haystack.evaluation.alignment_page import page
-from keytok_haystack.evaluation.alignment_report import AlignmentReport, Subject, evenly, report_alignment
-from keytok_haystack.evaluation.experiment import embedder_name
+from keytok_haystack.evaluation.alignment.analysis import analyze
+from keytok_haystack.evaluation.alignment.page import write_page
+from keytok_haystack.evaluation.alignment.report import AlignmentReport
+from keytok_haystack.evaluation.alignment.subject import Subject
+from keytok_haystack.evaluation.report import embedder_name
 from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.utils.sampling import evenly_spaced_rows
 
 _INSTRUCTED = 3
 
@@ -57,12 +60,12 @@ def align(
     model, ids = _heads(head or embedder)
     texts, collection = _read(data, split)
     if len(texts) > max_texts:
-        texts, collection = [texts[row] for row in evenly(len(texts), max_texts)], None
-    samples = [texts[row] for row in evenly(len(texts), _INSTRUCTED)] if instructions else []
+        texts, collection = [texts[row] for row in evenly_spaced_rows(len(texts), max_texts)], None
+    samples = [texts[row] for row in evenly_spaced_rows(len(texts), _INSTRUCTED)] if instructions else []
     instructed = {
         instruction: (samples, embedded(samples, role="query", instruction=instruction)) for instruction in instructions
     }
-    return report_alignment(
+    return analyze(
         Subject(
             embedder=embedder_name(embedder),
             data=data.resolve().name,
@@ -86,7 +89,7 @@ def write(report: AlignmentReport, html_path: Path | None, json_path: Path | Non
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
     if html_path is not None:
-        html_path.write_text(page(report), encoding="utf-8")
+        write_page(html_path, report)
     if json_path is not None:
         json_path.write_text(json.dumps(report.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 

@@ -22,9 +22,10 @@ from keytok_haystack.cli.fitting import timed_fit
 from keytok_haystack.encoders import embed
 from keytok_haystack.engines import Engine
 from keytok_haystack.evaluation import Collection
-from keytok_haystack.evaluation.experiment import evaluate
+from keytok_haystack.evaluation.chart import draw_chart
+from keytok_haystack.evaluation.experiment import measure_systems
 from keytok_haystack.evaluation.measures import measure_run
-from keytok_haystack.evaluation.report import draw, tables
+from keytok_haystack.evaluation.tables import terminal_table
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.pipelines import pipeline_yaml
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
@@ -106,14 +107,14 @@ def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool)
         for key, text in tqdm(collection.queries.items(), desc="Asking", disable=not interactive, leave=False)
     }
     through_yaml = {"nDCG@10": measure_run(collection, answers)["nDCG@10"]}
-    report = evaluate(collection, "test", model, documents, queries, progress_bar=interactive)
-    draw(report, output / "chart.png")
+    report = measure_systems(collection, "test", model, documents, queries, progress_bar=interactive)
+    draw_chart(output / "chart.png", report)
     result = {**report.to_dict(), "through_query_pipeline": through_yaml}
     (output / "report.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
-    console.print(tables(report))
+    console.print(terminal_table(report))
     console.print(
         f"All {len(answers)} queries through pipelines/query.{suffix}.yml: nDCG@10 {through_yaml['nDCG@10']:.3f}"
     )

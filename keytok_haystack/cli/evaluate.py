@@ -54,14 +54,14 @@ def evaluate_command(
     collection = Collection.load(data, split)
     documents, queries = _embedded(collection, embeddings, query_embeddings, given, embedder, max_tokens)
     from keytok_haystack.cli.evaluation import Evaluation, write  # noqa: PLC0415  # needs the extra eval
-    from keytok_haystack.evaluation.report import tables  # noqa: PLC0415
+    from keytok_haystack.evaluation.tables import terminal_table  # noqa: PLC0415
 
     evaluation = Evaluation(collection, split, documents, queries, embedder, is_interactive())
     if given is not None:
         report = evaluation.of_model(given)
     else:
         report = evaluation.of_fitted_models(vocabulary, other or [], seed, refine=refine)
-    Console(highlight=False).print(tables(report))
+    Console(highlight=False).print(terminal_table(report))
     write(report, json_path, markdown_path, png_path)
 
 

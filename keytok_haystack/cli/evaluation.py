@@ -17,8 +17,10 @@ from keytok_haystack.decoders import calibrate
 from keytok_haystack.decoders.checkpoints import CheckpointError
 from keytok_haystack.encoders import Embedded, embed, head_of
 from keytok_haystack.evaluation import Collection, read_texts
-from keytok_haystack.evaluation.experiment import Report, evaluate
-from keytok_haystack.evaluation.report import draw, markdown
+from keytok_haystack.evaluation.chart import draw_chart
+from keytok_haystack.evaluation.experiment import measure_systems
+from keytok_haystack.evaluation.report import EvaluationReport
+from keytok_haystack.evaluation.tables import write_markdown
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.vocabulary import Vocabulary
 
@@ -43,11 +45,13 @@ class Evaluation:
     embedder: str | None
     progress_bar: bool
 
-    def of_model(self, model: KeyTokenModel) -> Report:
+    def of_model(self, model: KeyTokenModel) -> EvaluationReport:
         """Measure a model, whatever it was fitted to."""
         return self._evaluate(model, fitted_on="given model")
 
-    def of_fitted_models(self, vocabulary: Vocabulary, others: Sequence[Path], seed: int, *, refine: bool) -> Report:
+    def of_fitted_models(
+        self, vocabulary: Vocabulary, others: Sequence[Path], seed: int, *, refine: bool
+    ) -> EvaluationReport:
         """
         Fit a model to all documents and measure it, and for comparison to a random half of them and to other texts.
 
@@ -74,8 +78,8 @@ class Evaluation:
         refined = model.refine(everything, texts, seed=seed, progress_bar=self.progress_bar) if refine else None
         return self._evaluate(model, refined=refined, out_of_sample=out_of_sample)
 
-    def _evaluate(self, model: KeyTokenModel, **options: Any) -> Report:
-        return evaluate(
+    def _evaluate(self, model: KeyTokenModel, **options: Any) -> EvaluationReport:
+        return measure_systems(
             self.collection,
             self.split,
             model,
@@ -114,7 +118,7 @@ class Evaluation:
         return texts
 
 
-def write(report: Report, json_path: Path | None, markdown_path: Path | None, png_path: Path | None) -> None:
+def write(report: EvaluationReport, json_path: Path | None, markdown_path: Path | None, png_path: Path | None) -> None:
     """Write a report to each file that is named."""
     for path in (json_path, markdown_path, png_path):
         if path is not None:
@@ -122,6 +126,6 @@ def write(report: Report, json_path: Path | None, markdown_path: Path | None, pn
     if json_path is not None:
         json_path.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
     if markdown_path is not None:
-        markdown_path.write_text(markdown(report), encoding="utf-8")
+        write_markdown(markdown_path, report)
     if png_path is not None:
-        draw(report, png_path)
+        draw_chart(png_path, report)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""How good an embedder is, alone and read by its head: what is compared before and after it is trained."""
+"""Quality of an embedder, alone and decoded by its head, to compare it before and after training."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,11 +17,14 @@ from keytok_haystack.alignment import Alignment, alignments_among
 from keytok_haystack.decoders import calibrate
 from keytok_haystack.embedding_space import Preparation, Spectrum
 from keytok_haystack.encoders.presets import Role
-from keytok_haystack.evaluation.alignment_report import HIT_AT, ndcg, token_class, unprepared
+from keytok_haystack.evaluation.alignment.adjustments import HIT_AT
+from keytok_haystack.evaluation.alignment.subject import linear_decoder
+from keytok_haystack.evaluation.alignment.token_classes import token_class
 from keytok_haystack.evaluation.collection import Collection
-from keytok_haystack.evaluation.experiment import rounded
+from keytok_haystack.evaluation.measures import mean_ndcg
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.utils.checks import check_embeddings
+from keytok_haystack.utils.files import rounded
 
 _MINIMUM_WORDS, _MINIMUM_TEXTS = 16, 16
 _HALVES = "halves of held-out texts"
@@ -42,23 +45,23 @@ _RG65 = """
 """
 RATED_PAIRS = [(a, b, float(rating)) for a, b, rating in map(str.split, _RG65.split(","))]
 """
-Pairs of nouns, and how similar people find them, from 0 to 4: all of table 1 of "Contextual correlates of synonymy"
-(Rubenstein and Goodenough 1965).
+Pairs of nouns, and their similarity as rated by people, from 0 to 4: all of table 1 of "Contextual correlates of
+synonymy" (Rubenstein and Goodenough 1965).
 """
 
 Embed = Callable[[Sequence[str], Role], NDArray[np.float32]]
-"""From `n` texts, all documents or all queries, to their embeddings, shape `(n, d)`."""
+"""Function from `n` texts, all documents or all queries, to their embeddings, shape `(n, d)`."""
 
 
 @dataclass(frozen=True)
 class Retrieval:
     """
-    The nDCG@10 of a collection's queries.
+    Mean nDCG@10 of a collection's queries.
 
-    :param dense: Of the cosine similarities of the embeddings.
-    :param dense_without_pc1: Of the same with the first principal component of the documents removed from both.
-    :param key_tokens: Of the key tokens that the head reads in the embeddings without that component, as many as its
-        weighting says, no literal ones on either side.
+    :param dense: nDCG@10 of the cosine similarities of the embeddings.
+    :param dense_without_pc1: The same with the documents' first principal component removed from documents and queries.
+    :param key_tokens: nDCG@10 of the key tokens that the head reads in the embeddings without that component, as many
+        as its weighting keeps, without literal tokens of documents or queries.
     """
 
     dense: float
@@ -69,14 +72,15 @@ class Retrieval:
 @dataclass(frozen=True)
 class EmbedderQuality:
     """
-    What is measured of an embedder and its head; of everything more is better.
+    Quality of an embedder and its head; for all measures more is better.
 
     :param collections: Retrieval in each test collection, by its name.
-    :param halves: Retrieval of the second halves of held-out texts by their first halves; None where too few are long
-        enough.
-    :param alignment: How the embeddings of held-out texts align with their own tokens, read by the head as it is.
-    :param content_alignment: The same among content tokens alone: of the others, mostly stop words, embeddings are
-        meant to be rid.
+    :param halves: Retrieval of the second halves of held-out texts by their first halves; None if too few texts are
+        long enough.
+    :param alignment: Alignment of the embeddings of held-out texts with their literal tokens, decoded by the head as it
+        is.
+    :param content_alignment: Alignment among content tokens alone; training is meant to suppress the others, mostly
+        stop words.
     :param word_similarity: Spearman's rho of the cosine similarities of 65 pairs of nouns with human ratings.
     """
 
@@ -87,7 +91,7 @@ class EmbedderQuality:
     word_similarity: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the measures as JSON data, numbers rounded to 6 significant digits."""
+        """Return the measures as JSON data, with numbers rounded to 6 significant digits."""
         data: dict[str, Any] = rounded(asdict(self))
         return data
 
@@ -99,17 +103,17 @@ def judge(
     Measure an embedder and its head.
 
     :param embed: The embedder.
-    :param head: What decodes its embeddings, as `head_of` reads it.
+    :param head: The head that decodes its embeddings, as `head_of` reads it.
     :param held_out: Texts that the embedder was not trained on.
-    :param collections: Test collections, of different names.
+    :param collections: Test collections with different names.
     :raises EmbeddingError: The embeddings are unusable, or of another dimension than the head.
     :raises ValueError: No held-out text has a content token that the head knows.
     """
     cut = halves(held_out)
     features = head.vocabulary.features[: len(head.decoder)]
     content = np.flatnonzero([token_class(feature) == "content" for feature in features])
-    everything, content_alone = alignments_among(
-        unprepared(head),
+    among_all, among_content = alignments_among(
+        linear_decoder(head),
         head.vocabulary,
         embed(held_out, "document"),
         held_out,
@@ -119,15 +123,15 @@ def judge(
     return EmbedderQuality(
         collections={collection.name: retrieval(embed, head, collection) for collection in collections},
         halves=None if cut is None else retrieval(embed, head, cut),
-        alignment=everything,
-        content_alignment=content_alone,
+        alignment=among_all,
+        content_alignment=among_content,
         word_similarity=word_similarity(embed),
     )
 
 
 def retrieval(embed: Embed, head: KeyTokenModel, collection: Collection) -> Retrieval:
     """
-    Measure what an embedder, and its head, find of a collection.
+    Measure retrieval in a collection by an embedder, and by its head.
 
     :raises EmbeddingError: The embeddings are unusable, or of another dimension than the head.
     """
@@ -135,22 +139,22 @@ def retrieval(embed: Embed, head: KeyTokenModel, collection: Collection) -> Retr
     queries = check_embeddings(embed(list(collection.queries.values()), "query"), head.dimension)
     removal = Spectrum.from_embeddings(documents).removal()
     dense, dense_without_pc1 = (
-        ndcg(collection, prepare(queries) @ prepare(documents).T) for prepare in (Preparation(), removal)
+        mean_ndcg(collection, prepare(queries) @ prepare(documents).T) for prepare in (Preparation(), removal)
     )
     model = calibrate(head, documents, preparation=removal)
-    shared = model.encode_queries(queries) @ model.encode_documents(documents).T
-    return Retrieval(dense, dense_without_pc1, ndcg(collection, shared.toarray()))
+    scores = model.encode_queries(queries) @ model.encode_documents(documents).T
+    return Retrieval(dense, dense_without_pc1, mean_ndcg(collection, scores.toarray()))
 
 
 def halves(texts: Sequence[str]) -> Collection | None:
     """
-    Make a test collection of texts that nobody has judged: which second half belongs to a first half?
+    Make a test collection from texts without judgements, in which the first half of a text finds its second half.
 
     The first halves are the queries, the second halves the documents; each query has one relevant document.
 
-    :param texts: Texts whose words are set apart by white space. Those of fewer than 16 words are left out, and of
-        equal ones all but the first.
-    :returns: The collection; None where fewer than 16 texts remain.
+    :param texts: Texts whose words are separated by white space. Texts of fewer than 16 words and duplicates are left
+        out.
+    :returns: The collection, or None if fewer than 16 texts remain.
     """
     texts_words = [words for text in dict.fromkeys(texts) if len(words := text.split()) >= _MINIMUM_WORDS]
     if len(texts_words) < _MINIMUM_TEXTS:
@@ -166,10 +170,10 @@ def halves(texts: Sequence[str]) -> Collection | None:
 
 def word_similarity(embed: Embed) -> float:
     """
-    Return how far an embedder ranks pairs of nouns as people do: Spearman's rho with `RATED_PAIRS`.
+    Return Spearman's rho between an embedder's ranking of pairs of nouns and human ratings (`RATED_PAIRS`).
 
-    A pair's similarity is the cosine of the embeddings of its two nouns, as they are. The pairs are few: the standard
-    error is about .06 where rho is .7, and .1 where it is .3.
+    The similarity of a pair is the cosine of the unadjusted embeddings of its two nouns. With so few pairs the standard
+    error is about .06 at a rho of .7, and .1 at .3.
 
     :raises EmbeddingError: The embeddings are unusable.
     """
@@ -177,16 +181,16 @@ def word_similarity(embed: Embed) -> float:
     embedding = dict(zip(nouns, Preparation()(check_embeddings(embed(nouns, "document"))), strict=True))
     cosines = [embedding[a] @ embedding[b] for a, b, _ in RATED_PAIRS]
     if np.ptp(cosines) == 0:
-        return 0.0  # the tokenizer knows none of the nouns, or the embedder tells nothing apart
+        return 0.0  # the tokenizer knows none of the nouns, or all embeddings are the same
     return float(spearmanr(cosines, [rating for *_, rating in RATED_PAIRS]).statistic)
 
 
 def comparison(before: EmbedderQuality, after: EmbedderQuality) -> Table:
     """
-    Return two embedders' measures side by side as a table for the terminal, the better one of each in bold.
+    Return the measures of two embedders side by side as a table for the terminal, with the better values in bold.
 
-    :param before: The measures of the first one.
-    :param after: Those of the other one, or of the same after training, with the same texts and collections.
+    :param before: Measures of the first embedder, usually the one before training.
+    :param after: Measures of the second embedder on the same texts and collections.
     """
     table = Table()
     table.add_column("measure", no_wrap=True)
@@ -203,24 +207,24 @@ def comparison(before: EmbedderQuality, after: EmbedderQuality) -> Table:
 
 
 def _sections(quality: EmbedderQuality) -> Iterator[tuple[str, dict[str, float]]]:
-    """Go through the measures: a title, and what is measured by its name."""
-    retrieved = dict(quality.collections)
+    """Yield the sections of the measures: a title, and values by their names."""
+    retrievals = dict(quality.collections)
     if quality.halves is not None:
-        retrieved[_HALVES] = quality.halves
-    for name, found in retrieved.items():
+        retrievals[_HALVES] = quality.halves
+    for name, found in retrievals.items():
         yield (
             f"{name}, nDCG@10",
             {"dense": found.dense, "dense, PC1 removed": found.dense_without_pc1, "key tokens": found.key_tokens},
         )
-    aligned = {"own tokens": quality.alignment, "own content tokens": quality.content_alignment}
-    for name, own in aligned.items():
+    alignments = {"literal tokens": quality.alignment, "literal content tokens": quality.content_alignment}
+    for name, aligned in alignments.items():
         yield (
             f"held-out texts, alignment with their {name}",
             {
-                f"Hit@{HIT_AT}": own.hit_at_k,
-                "LAR": own.local_alignment_rate,
-                "GAR": own.global_alignment_rate,
-                "AUC": own.literal_auc,
+                f"Hit@{HIT_AT}": aligned.hit_at_k,
+                "LAR": aligned.local_alignment_rate,
+                "GAR": aligned.global_alignment_rate,
+                "AUC": aligned.literal_auc,
             },
         )
-    yield "65 pairs of nouns, similar as people say (RG-65)", {"Spearman's rho": quality.word_similarity}
+    yield "similarity of 65 pairs of nouns (RG-65)", {"Spearman's rho": quality.word_similarity}

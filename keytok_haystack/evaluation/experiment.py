@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+"""Measuring key tokens on a test collection, next to dense vectors, BM25 and fusions of them."""
+
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,17 @@ from tqdm import tqdm
 
 from keytok_haystack.encoders import Embedded
 from keytok_haystack.evaluation.collection import Collection
-from keytok_haystack.evaluation.measures import measure_queries, paired_p_value
+from keytok_haystack.evaluation.measures import measure_queries, paired_p_value, ranking
+from keytok_haystack.evaluation.report import EvaluationReport, SystemMeasures, decoder_name, embedder_name
 from keytok_haystack.evaluation.systems import (
     System,
     bm25_of_tokens,
     dense,
-    in_one_query,
     key_tokens,
+    literal_tokens,
     min_max,
-    own_tokens,
-    ranking,
     reciprocal_rank_fusion,
+    single_query,
     stemmed_bm25,
 )
 from keytok_haystack.model import KeyTokenModel
@@ -32,82 +32,16 @@ from keytok_haystack.model import KeyTokenModel
 DECODER_SIZES = (128, 64)
 SWEEP_K = (16, 32, 48, 64, 96, 128, 192, 256)
 SWEEP_M = (0, 4, 8, 16, 32, 64)
-_DECODERS = {
-    "language-model": "LM head",
-    "masked-language-model": "MLM head",
-    "word-embeddings": "word embeddings",
-    "fit": "fitted",
-}
 _COMPARED_WITH = {
     "dense": (),
     "dense_bm25_key_tokens": ("dense", "dense_bm25"),
     "dense_bm25_key_tokens_rrf": ("dense", "dense_bm25_rrf"),
 }
-"""What a system is compared with, where that is not just the dense vectors."""
+"""Baselines of a system, where these are not just the dense vectors."""
 _BASELINES = {"dense", *(name for names in _COMPARED_WITH.values() for name in names)}
 
-Measured = dict[str, Any]
-"""
-What is measured of a system: `nDCG@10` and `R@100`, means over the queries; `p_values`, for each system that it is
-compared with how likely chance alone makes such a difference of nDCG@10 (`paired_p_value`); `bytes_per_document` of
-the index in memory; and `ms_per_query`, the median time of scoring all documents and selecting the best, a query's
-embedding not included. In a list, also what tells its entries apart: `system`, `decoder`, `fitted_on`, `k_document`,
-`m_query`.
-"""
 
-
-@dataclass
-class Report:
-    """
-    What an evaluation has measured; its fields are the keys of the JSON that `keytok evaluate` writes.
-
-    :param data: The collection's name.
-    :param split: The split of its judgements.
-    :param embedder: The embedding model.
-    :param dimension: The dimension of its embeddings.
-    :param documents: How many documents there are.
-    :param queries: How many judged queries there are.
-    :param decoder: What decodes the embeddings of `systems`, `controls`, `out_of_sample` and `sweep`.
-    :param fitted_on: What that decoder was fitted on.
-    :param k_document: How many key tokens a document keeps there.
-    :param m_query: How many aligned tokens a query has.
-    :param seconds: `embed` all documents, `fit` the decoder, `refine` it, `project` all documents to key tokens. None:
-        not done, or not known.
-    :param embeddings_cached: Whether embedding was timed in an earlier run.
-    :param systems: What is measured of each system.
-    :param decoders: Key tokens by different decoders, of documents that keep more and fewer tokens.
-    :param controls: Key tokens with one part changed at a time, which shows where the quality comes from.
-    :param refined: The systems with key tokens, by the refined decoder, if there is one.
-    :param out_of_sample: The same, by models that were not fitted on all of the documents.
-    :param sweep: Key tokens with more and fewer tokens per document and per query.
-    """
-
-    data: str
-    split: str
-    embedder: str | None
-    dimension: int
-    documents: int
-    queries: int
-    decoder: str
-    fitted_on: str
-    k_document: int
-    m_query: int
-    seconds: dict[str, float | None]
-    embeddings_cached: bool
-    systems: dict[str, Measured]
-    decoders: list[Measured]
-    controls: dict[str, Measured]
-    refined: dict[str, Measured]
-    out_of_sample: list[Measured]
-    sweep: list[Measured]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON data, numbers rounded to 6 significant digits."""
-        data: dict[str, Any] = rounded(asdict(self))
-        return data
-
-
-def evaluate(
+def measure_systems(
     collection: Collection,
     split: str,
     model: KeyTokenModel,
@@ -120,24 +54,25 @@ def evaluate(
     out_of_sample: Mapping[str, KeyTokenModel] | None = None,
     sweep: bool = False,
     progress_bar: bool = True,
-) -> Report:
+) -> EvaluationReport:
     """
     Measure key tokens, BM25, the dense vectors, and their combinations on a test collection.
 
-    Dense scores are cosine similarities. Fusions are sums of scores, each system's scaled to between 0 and 1 for the
-    query (min-max), or reciprocal rank fusions (`_rrf`). `key_tokens_bm25` is one query: BM25 over the model's tokens
-    with a weight of 0.1 beside the key tokens. All are compared with dense, fusions of three also with those of two.
+    Dense scores are cosine similarities. BM25 is stemmed and without stop words (`stemmed_bm25`). Fusions are sums of
+    scores, each system's scaled to between 0 and 1 for the query (min-max), or reciprocal rank fusions (`_rrf`).
+    `key_tokens_bm25` is one query: BM25 over the model's tokens with a weight of 0.1 beside the key tokens. All systems
+    are compared with the dense vectors, fusions of three also with those of two.
 
-    :param collection: The collection.
-    :param split: The name of its judgements, for the report.
+    :param collection: The test collection.
+    :param split: Name of its judgements, for the report.
     :param model: The key-token model.
-    :param documents: The documents' embeddings.
-    :param queries: The judged queries' embeddings.
-    :param fitted_on: What the model was fitted on, for the report.
-    :param decoders: Models to compare it with that differ in their decoder, fitted, if at all, on the same texts.
+    :param documents: Embeddings of the documents.
+    :param queries: Embeddings of the judged queries.
+    :param fitted_on: Texts that the model was fitted to, for the report.
+    :param decoders: Models to compare it with that differ in their decoder; fitted ones, if any, to the same texts.
     :param refined: The model with its decoder refined.
-    :param out_of_sample: Models fitted on something else, by its name.
-    :param sweep: Whether to vary how many tokens documents and queries have, too.
+    :param out_of_sample: Models fitted to other texts, by the name of these texts.
+    :param sweep: Whether to measure different numbers of tokens per document and per query, too.
     :param progress_bar: Whether to show a progress bar.
     """
     with tqdm(desc="Evaluating", unit=" systems", disable=not progress_bar) as progress:
@@ -145,7 +80,7 @@ def evaluate(
         started = time.perf_counter()
         bench.encode_documents(model)
         project_seconds = time.perf_counter() - started
-        return Report(
+        return EvaluationReport(
             data=collection.name,
             split=split,
             embedder=None if model.embedder is None else embedder_name(model.embedder),
@@ -197,7 +132,7 @@ def evaluate(
 
 
 class _Bench:
-    """What all systems are measured on, and the baselines that they are compared with."""
+    """Test bench: the collection, its embeddings, and the baselines that all systems are compared with."""
 
     def __init__(
         self,
@@ -221,7 +156,7 @@ class _Bench:
         return key_tokens(model, self.encode_documents(model), self._queries, self._query_texts)
 
     def systems(self, model: KeyTokenModel) -> Iterator[tuple[str, System]]:
-        """Go through all systems, each after those that it is compared with."""
+        """Yield all systems, each after those that it is compared with."""
         yield "dense", self._dense
         yield "bm25", self._bm25
         yield "dense_bm25", min_max(self._dense, self._bm25)
@@ -229,11 +164,11 @@ class _Bench:
         yield from self.systems_with(model)
 
     def systems_with(self, model: KeyTokenModel) -> Iterator[tuple[str, System]]:
-        """Go through the systems that a model is part of."""
+        """Yield the systems that a model is part of."""
         ours = self.key_tokens(model)
         yield "key_tokens", ours
         in_index = bm25_of_tokens(model.vocabulary, self._texts, self._query_texts)
-        yield "key_tokens_bm25", in_one_query(ours, in_index)
+        yield "key_tokens_bm25", single_query(ours, in_index)
         yield "key_tokens_bm25_rrf", reciprocal_rank_fusion(ours, self._bm25)
         yield "dense_bm25_key_tokens", min_max(self._dense, self._bm25, ours)
         yield "dense_bm25_key_tokens_rrf", reciprocal_rank_fusion(self._dense, self._bm25, ours)
@@ -246,19 +181,19 @@ class _Bench:
         yield "documents_without_literals", key_tokens(model, without, self._queries, self._query_texts)
         yield "query_literals_only", key_tokens(model, weights, self._queries, self._query_texts, 0)
         if model.idf is not None:
-            own = own_tokens(model, self._texts)
-            yield "own_tokens", key_tokens(model, own, self._queries, self._query_texts)
-            yield "own_tokens_query_literals_only", key_tokens(model, own, self._queries, self._query_texts, 0)
+            literal = literal_tokens(model, self._texts)
+            yield "literal_tokens", key_tokens(model, literal, self._queries, self._query_texts)
+            yield "literal_tokens_query_literals_only", key_tokens(model, literal, self._queries, self._query_texts, 0)
         for head in decoders:
             if head.source != "fit":
                 weights = head.encode_documents(self._documents)
                 yield "raw_head_without_literals", key_tokens(head, weights, self._queries, None)
 
-    def measure(self, system: System, name: str = "") -> Measured:
+    def measure(self, system: System, name: str = "") -> SystemMeasures:
         """
         Measure a system.
 
-        :param name: Decides what it is compared with, and whether others are compared with it.
+        :param name: Name of the system, which determines its baselines, and whether it is one itself.
         """
         identifiers = list(self._collection.documents)
         run, seconds = {}, []
@@ -284,28 +219,6 @@ class _Bench:
 
 
 def _sweep(model: KeyTokenModel) -> list[tuple[int, int]]:
-    """Return `(K, M)`: other sizes of documents with the model's queries, other sizes of queries with its documents."""
+    """Return pairs `(K, M)`: different `K` with the model's `M`, and different `M` with its `K`."""
     k, m = model.weighting.k_document, model.weighting.m_query
     return sorted({(other, m) for other in SWEEP_K} | {(k, other) for other in SWEEP_M})
-
-
-def decoder_name(model: KeyTokenModel) -> str:
-    """Return what to call a model's decoder."""
-    if model.refine_seconds is not None:
-        return "refined"
-    return _DECODERS.get(model.source, model.source)
-
-
-def embedder_name(embedder: str) -> str:
-    """Return what to call an embedder: of a path its end, which means the same on every machine; a hub id as it is."""
-    preset, colon, checkpoint = embedder.rpartition(":")
-    return preset + colon + "/".join(Path(checkpoint).parts[-2:])
-
-
-def rounded(data: Any) -> Any:
-    """Return JSON data with its numbers rounded to 6 significant digits."""
-    if isinstance(data, Mapping):
-        return {key: rounded(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [rounded(value) for value in data]
-    return float(f"{data:.6g}") if isinstance(data, float) else data

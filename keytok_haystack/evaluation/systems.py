@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Retrieval systems, as functions from a query to the scores of all documents, and how they are combined."""
+"""Retrieval systems, as functions from a query to the scores of all documents, and combinations of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from keytok_haystack.embedding_space import Preparation
-from keytok_haystack.evaluation.measures import DEPTH
+from keytok_haystack.evaluation.measures import ranking
 from keytok_haystack.inverted_index import BM25_B, BM25_K1, Bm25, Postings
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import truncate_weights
@@ -28,10 +28,11 @@ _RRF_K = 60
 @dataclass(frozen=True)
 class System:
     """
-    What ranks documents for a query.
+    Retrieval system that ranks the documents of a collection.
 
-    :param scores: From the position of a query to the scores of all documents, shape `(n,)`; 0 means not found.
-    :param nbytes: The memory that its index takes up.
+    :param scores: Function from the position of a query to the scores of all documents, shape `(n,)`; 0 means not
+        found.
+    :param nbytes: Memory of its index, in bytes.
     """
 
     scores: Callable[[int], NDArray[np.floating]]
@@ -40,17 +41,17 @@ class System:
 
 def dense(documents: NDArray[np.float32], queries: NDArray[np.float32]) -> System:
     """Rank by cosine similarity; embeddings have the shapes `(n, d)` and `(queries, d)`."""
-    rows, asked = Preparation()(documents), Preparation()(queries)
+    rows, query_rows = Preparation()(documents), Preparation()(queries)
 
     def scores(i: int) -> NDArray[np.floating]:
-        similarities: NDArray[np.floating] = rows @ asked[i]
+        similarities: NDArray[np.floating] = rows @ query_rows[i]
         return similarities
 
     return System(scores, rows.nbytes)
 
 
 def stemmed_bm25(texts: Sequence[str], query_texts: Sequence[str]) -> System:
-    """BM25 as it is usually run: English stop words removed, Porter2 stemming, Lucene's formula and parameters."""
+    """Rank by BM25 with English stop words removed, Porter2 stemming, and Lucene's formula and parameters."""
     stemmer = Stemmer.Stemmer("english")
 
     def tokens(batch: Sequence[str]) -> Any:
@@ -68,10 +69,10 @@ def stemmed_bm25(texts: Sequence[str], query_texts: Sequence[str]) -> System:
 
 
 def bm25_of_tokens(vocabulary: Vocabulary, texts: Sequence[str], query_texts: Sequence[str]) -> System:
-    """BM25 over a vocabulary's tokens, as the key-token index has it beside key tokens."""
+    """Rank by BM25 over a vocabulary's tokens, as the inverted index scores it beside key tokens."""
     index = Bm25(vocabulary)
     index.add(texts)
-    index.score("")  # weighs the postings, as the first query does
+    index.score("")  # the first query weights the postings
     return System(lambda i: index.score(query_texts[i]), index.nbytes)
 
 
@@ -83,12 +84,12 @@ def key_tokens(
     m_query: int | None = None,
 ) -> System:
     """
-    Rank by key tokens, projecting a query each time.
+    Rank by key tokens, projecting each query when it is scored.
 
-    :param document_weights: Shape `(n, V)`.
-    :param queries: The queries' embeddings, shape `(queries, d)`.
-    :param query_texts: The queries' texts; None leaves their literal tokens out.
-    :param m_query: How many aligned tokens a query has; the model's own number by default.
+    :param document_weights: Key tokens of the documents, shape `(n, V)`.
+    :param queries: Embeddings of the queries, shape `(queries, d)`.
+    :param query_texts: Texts of the queries; None leaves their literal tokens out.
+    :param m_query: Number of aligned tokens of a query; by default that of the model.
     """
     rows, postings = document_weights, Postings()
     postings.add(csr_array((truncate_weights(rows.data), rows.indices, rows.indptr), shape=rows.shape))
@@ -101,15 +102,15 @@ def key_tokens(
     return System(scores, postings.nbytes)
 
 
-def own_tokens(model: KeyTokenModel, texts: Sequence[str]) -> csr_array:
+def literal_tokens(model: KeyTokenModel, texts: Sequence[str]) -> csr_array:
     """
-    Weigh documents' own tokens by tf-idf and keep as many as a document has key tokens.
+    Weight documents' literal tokens by tf-idf and keep as many as a document has key tokens.
 
     :returns: Shape `(n, V)`.
-    :raises ValueError: The model knows no idf.
+    :raises ValueError: The model has no idf.
     """
     if model.idf is None:
-        msg = "Own tokens are weighed by the idf, but this model has none: fit it, or `calibrate` it with texts."
+        msg = "Literal tokens are weighted by the idf, but this model has none: fit it, or `calibrate` it with texts."
         raise ValueError(msg)
     counts = model.vocabulary.literal_counts(texts)
     frequencies = csr_array((1 + np.log(counts.data), counts.indices, counts.indptr), shape=counts.shape)
@@ -117,15 +118,15 @@ def own_tokens(model: KeyTokenModel, texts: Sequence[str]) -> csr_array:
     return model.weighting.document_weights(tf_idf)
 
 
-def in_one_query(key_token_system: System, lexical: System) -> System:
-    """One query over one index: key tokens, and BM25 with a weight of 0.1."""
+def single_query(key_token_system: System, lexical: System) -> System:
+    """Combine key tokens with BM25, at a weight of 0.1, as one query over one index does."""
     return System(
         lambda i: key_token_system.scores(i) + BM25_SHARE * lexical.scores(i), key_token_system.nbytes + lexical.nbytes
     )
 
 
 def min_max(*systems: System) -> System:
-    """Sum the systems' scores, each system's scaled to between 0 and 1 for the query."""
+    """Combine systems by the sum of their scores, each system's scaled to between 0 and 1 for the query."""
 
     def scaled(scores: NDArray[np.floating]) -> NDArray[np.floating]:
         low, high = scores.min(), scores.max()
@@ -136,9 +137,9 @@ def min_max(*systems: System) -> System:
 
 def reciprocal_rank_fusion(*systems: System) -> System:
     """
-    Fuse the systems' best 100 documents by their ranks, as Haystack's `DocumentJoiner` in the hybrid pipelines.
+    Combine systems by the ranks of their best 100 documents, as Haystack's `DocumentJoiner` in the hybrid pipelines.
 
-    A document's score is the sum of `1 / (60 + rank)` over the systems that have found it; ranks begin with 1.
+    A document's score is the sum of `1 / (60 + rank)` over the systems that find it; ranks start at 1.
     """
 
     def scores(i: int) -> NDArray[np.floating]:
@@ -149,13 +150,6 @@ def reciprocal_rank_fusion(*systems: System) -> System:
         return fused
 
     return System(scores, _nbytes(systems))
-
-
-def ranking(scores: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return the positions of the best 100 documents that are found, best first, from the scores of all, `(n,)`."""
-    best: NDArray[np.int64] = np.argpartition(-scores, min(DEPTH, len(scores)) - 1)[:DEPTH]
-    best = best[scores[best] != 0]
-    return best[np.argsort(-scores[best], kind="stable")]
 
 
 def _nbytes(systems: Sequence[System]) -> int:

@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from keytok_haystack.evaluation.report import OTHERS, OURS
+from keytok_haystack.evaluation.chart import OTHERS, OURS
 from keytok_haystack.training.loop import Trained
 
 

@@ -27,20 +27,14 @@ from keytok_haystack import (
     from_masked_lm,
 )
 from keytok_haystack.evaluation import Collection
-from keytok_haystack.evaluation.alignment_page import page, table
-from keytok_haystack.evaluation.alignment_report import (
-    CLASSES,
-    AlignmentReport,
-    Subject,
-    change,
-    components,
-    evenly,
-    explain_pair,
-    ndcg,
-    near_pairs,
-    report_alignment,
-    token_class,
-)
+from keytok_haystack.evaluation.alignment.analysis import analyze
+from keytok_haystack.evaluation.alignment.components import backbone_change, leading_components
+from keytok_haystack.evaluation.alignment.page import adjustment_table, html_page
+from keytok_haystack.evaluation.alignment.pairs import explain_pair, similar_pairs
+from keytok_haystack.evaluation.alignment.report import AlignmentReport
+from keytok_haystack.evaluation.alignment.subject import Subject
+from keytok_haystack.evaluation.alignment.token_classes import CLASSES, token_class
+from keytok_haystack.evaluation.measures import mean_ndcg
 
 Keytok = Callable[..., tuple[int, str, str]]
 Tiny = Callable[[str], Path]
@@ -89,7 +83,7 @@ def subject(
 
 @pytest.fixture(scope="module")
 def report(subject: Subject) -> AlignmentReport:
-    return report_alignment(subject)
+    return analyze(subject)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +114,7 @@ def test_the_class_of_a_token(token: str, expected: str):
 def test_a_planted_first_component_is_found_and_decoded(small_vocabulary: Vocabulary, seed: int):
     embeddings, direction = space(seed, shared=20.0)
     head = random_head(small_vocabulary)
-    first = components(head, embeddings, Spectrum.from_embeddings(embeddings))[0]
+    first = leading_components(head, embeddings, Spectrum.from_embeddings(embeddings))[0]
     order = np.argsort(-(head.decoder.weight @ direction))
     assert first.explained_energy > 0.95
     assert first.constancy > 0.99
@@ -134,7 +128,7 @@ def test_contributions_are_those_of_the_definition_and_add_up(small_vocabulary: 
     embeddings, _ = space(seed)
     head = random_head(small_vocabulary)
     spectrum = Spectrum.from_embeddings(embeddings)
-    found = components(head, embeddings, spectrum)
+    found = leading_components(head, embeddings, spectrum)
     weight = head.decoder.weight.astype(np.float64)
     logits = embeddings @ weight.T  # there are fewer than 50 tokens, so all of them are the strongest
     classes = np.array([CLASSES.index(token_class(feature)) for feature in small_vocabulary.features])
@@ -154,7 +148,7 @@ def test_contributions_are_those_of_the_definition_and_add_up(small_vocabulary: 
 def test_the_energy_of_a_change_adds_up_to_all_of_it(seed: int, scale: float):
     backbone, direction = space(seed)
     embeddings = backbone - 4 * np.outer(backbone @ direction, direction) + space(seed + 1, shared=0.0)[0]
-    changed = change((scale * embeddings).astype(np.float32), backbone)
+    changed = backbone_change((scale * embeddings).astype(np.float32), backbone)
     assert min(changed.energy) >= -1e-6
     assert sum(changed.energy) == pytest.approx(1, abs=1e-4)
     # the definition, in the basis of the singular value decomposition
@@ -173,7 +167,7 @@ def test_a_change_along_the_first_component_alone_lies_there():
     size = np.sqrt(np.square(backbone).sum(axis=1).mean())
     # what is taken from the first component makes up for the norm, so that nothing else has to be scaled
     moved = backbone - 2 * (backbone.mean(axis=0) @ u1) * u1
-    changed = change(moved, backbone)
+    changed = backbone_change(moved, backbone)
     assert changed.energy[0] == pytest.approx(1, abs=1e-5)
     assert changed.variation[0] == pytest.approx(-2 * (backbone.mean(axis=0) @ u1) / size, rel=1e-4)
     assert np.abs(changed.variation[1:]).max() < 1e-5
@@ -182,17 +176,11 @@ def test_a_change_along_the_first_component_alone_lies_there():
 def test_changes_that_cannot_be_told_are_refused():
     embeddings, _ = space(4)
     with pytest.raises(ValueError, match="the backbone's own"):
-        change(3 * embeddings, embeddings)
+        backbone_change(3 * embeddings, embeddings)
     with pytest.raises(ValueError, match="80 embeddings, but 79"):
-        change(embeddings, embeddings[1:])
+        backbone_change(embeddings, embeddings[1:])
     with pytest.raises(EmbeddingError, match="7 dimensions, but 8"):
-        change(embeddings, embeddings[:, 1:])
-
-
-def test_evenly_drawn_positions():
-    assert evenly(5, 10).tolist() == [0, 1, 2, 3, 4]
-    assert evenly(101, 3).tolist() == [0, 50, 100]
-    assert len(evenly(1000, 400)) == 400
+        backbone_change(embeddings, embeddings[:, 1:])
 
 
 def test_a_pair_is_explained_by_the_products_of_its_weights(
@@ -210,8 +198,8 @@ def test_a_pair_is_explained_by_the_products_of_its_weights(
     )
     assert sum(token.weight for token in pair.shared) == pytest.approx(1)
     in_both = set(texts[0].split()) & set(texts[1].split())
-    assert {token.token for token in pair.shared if token.own} == in_both & products.keys()
-    assert pair.own_share == pytest.approx(sum(products.get(t, 0) for t in in_both) / total, rel=1e-4)
+    assert {token.token for token in pair.shared if token.literal} == in_both & products.keys()
+    assert pair.literal_share == pytest.approx(sum(products.get(t, 0) for t in in_both) / total, rel=1e-4)
     assert {token.token for token in pair.only_a} == {features[i] for i in range(12) if a[i] > 0 and b[i] == 0}
     assert {token.token for token in pair.only_b} == {features[i] for i in range(12) if b[i] > 0 and a[i] == 0}
     x, y = small_embeddings[rows].astype(float)
@@ -223,16 +211,16 @@ def test_a_pair_is_explained_by_the_products_of_its_weights(
     assert (swapped.shared, swapped.only_a, swapped.only_b) == (pair.shared, pair.only_b, pair.only_a)
 
 
-def test_near_pairs_are_those_that_were_planted_and_never_the_same_text():
+def test_similar_pairs_are_those_that_were_planted_and_never_the_same_text():
     embeddings, _ = space(6, n=60, d=16)
     texts = [f"text {i}" for i in range(60)]
     for row, other in ((0, 17), (59, 8)):
         embeddings[other] = embeddings[row] + 0.01
     embeddings[5], texts[5] = embeddings[0], texts[0]
-    found = {pair for pair, _ in near_pairs(texts, embeddings)}
+    found = {pair for pair, _ in similar_pairs(texts, embeddings)}
     assert {("text 0", "text 17"), ("text 59", "text 8")} <= found
     assert all(a != b for a, b in found)
-    assert near_pairs(["same"] * 60, embeddings) == []
+    assert similar_pairs(["same"] * 60, embeddings) == []
 
 
 def test_ndcg_of_scores(collection: Collection):
@@ -240,7 +228,7 @@ def test_ndcg_of_scores(collection: Collection):
     scores[0, [0, 9]] = 2, 1
     scores[1, [4, 1]] = 2, 1
     first_of_two = 1 / np.log2(3) / (1 + 1 / np.log2(3))
-    assert ndcg(collection, scores) == pytest.approx((1 + first_of_two + 0) / 3)
+    assert mean_ndcg(collection, scores) == pytest.approx((1 + first_of_two + 0) / 3)
 
 
 def test_the_ways_to_adjust_are_measured_as_their_definitions_say(subject: Subject, report: AlignmentReport):
@@ -261,7 +249,7 @@ def test_the_ways_to_adjust_are_measured_as_their_definitions_say(subject: Subje
         assert measured[name].content_alignment == own  # all words of these texts are content
         queries = adjust(subject.queries)
         cosines = Preparation()(queries) @ Preparation()(adjusted).T
-        assert measured[name].dense == pytest.approx(ndcg(subject.collection, cosines))
+        assert measured[name].dense == pytest.approx(mean_ndcg(subject.collection, cosines))
         assert sum(measured[name].classes.values()) == pytest.approx(1)
     assert len({each.dense for each in report.methods}) > 2, "the test can tell the ways apart"
 
@@ -291,7 +279,7 @@ def test_stop_words_are_left_out_of_the_alignment_of_content():
     # in each text stop words are the strongest; of content the own word is the strongest in the first two alone
     embeddings = np.array([[9, 8, 7, 2, 1], [9, 8, 1, 6, 2], [9, 8, 2, 5, 4]], dtype=np.float32)
     texts = ["the wing", "the lift", "the drag"]
-    nothing = report_alignment(Subject("e", "d", texts, embeddings, head)).methods[0]
+    nothing = analyze(Subject("e", "d", texts, embeddings, head)).methods[0]
     assert nothing.alignment.local_alignment_rate == pytest.approx(1 / 2)
     assert nothing.alignment.global_alignment_rate == pytest.approx(1 / 4)
     assert nothing.content_alignment.local_alignment_rate == pytest.approx(2 / 3)
@@ -304,7 +292,7 @@ def test_the_length_of_embeddings_does_not_matter(tiny: Tiny, cranfield: Collect
     head = from_masked_lm(tiny("bert"))
     texts = list(cranfield.documents.values())[:20]
     embeddings = np.random.default_rng(0).normal(size=(20, 32)).astype(np.float32) + 1
-    reports = [report_alignment(Subject("e", "d", texts, scale * embeddings, head)) for scale in (1, 0.01)]
+    reports = [analyze(Subject("e", "d", texts, scale * embeddings, head)) for scale in (1, 0.01)]
     first, second = ([m.alignment for m in (*r.methods, *r.strengths)] for r in reports)
     assert first == second
     assert len(set(first)) > 3
@@ -325,20 +313,22 @@ def test_samples_show_the_strongest_tokens_before_and_after(subject: Subject, re
             logits = subject.head.decoder.weight @ embedding
             order = [i for i in np.argsort(-logits) if logits[i] > 0]
             assert [token.token for token in shown] == features[order].tolist()
-            assert [token.own for token in shown] == [features[i] in sample.text.split() for i in order]
+            assert [token.literal for token in shown] == [features[i] in sample.text.split() for i in order]
 
 
 def test_the_report_is_json_and_says_what_it_is_about(subject: Subject, report: AlignmentReport):
     data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert (data["texts"], data["queries"], data["dimension"], data["ids"]) == (60, 3, 8, False)
     assert [set(each["tokens"]) for each in data["instructions"]] == [{"", "name the <field>"}] * 2
-    assert data["change"]["energy"] == pytest.approx(change(subject.embeddings, subject.backbone).energy, rel=1e-5)
+    assert data["change"]["energy"] == pytest.approx(
+        backbone_change(subject.embeddings, subject.backbone).energy, rel=1e-5
+    )
     assert 1 <= len(data["pairs"]) <= 3
 
 
 def test_a_head_of_another_dimension_is_refused(subject: Subject):
     with pytest.raises(EmbeddingError, match="head has 8 dimensions, but the embeddings 6"):
-        report_alignment(replace(subject, embeddings=subject.embeddings[:, :6]))
+        analyze(replace(subject, embeddings=subject.embeddings[:, :6]))
 
 
 class Structure(HTMLParser):
@@ -369,7 +359,7 @@ class Structure(HTMLParser):
 
 def test_the_page_stands_for_itself(report: AlignmentReport):
     dangerous = '<script>alert("1")</script> & more'
-    html = page(replace(report, embedder=dangerous, samples=[replace(report.samples[0], text=dangerous * 20)]))
+    html = html_page(replace(report, embedder=dangerous, samples=[replace(report.samples[0], text=dangerous * 20)]))
     structure = Structure()
     structure.feed(html)
     structure.close()
@@ -398,7 +388,7 @@ def test_the_page_stands_for_itself(report: AlignmentReport):
 def test_a_page_without_retrieval_change_and_instructions(subject: Subject):
     bare = replace(subject, collection=None, queries=None, backbone=None, instructed={})
     structure = Structure()
-    structure.feed(page(report_alignment(bare)))
+    structure.feed(html_page(analyze(bare)))
     text = "".join(structure.text)
     assert structure.open == []
     for absent in ("nDCG", "Instructions", "What training has changed"):
@@ -406,7 +396,7 @@ def test_a_page_without_retrieval_change_and_instructions(subject: Subject):
 
 
 def test_the_table_for_the_terminal(report: AlignmentReport):
-    rows = table(report)
+    rows = adjustment_table(report)
     assert rows.row_count == len(report.methods)
     assert [column.header for column in rows.columns] == ["adjustment", "Hit@10", "LAR", "GAR", "AUC", "dense", "key"]
 
@@ -515,9 +505,7 @@ def test_a_head_that_was_calibrated_is_compared_as_it_is(
     """Its own removal and mean would make all ways to adjust embeddings alike."""
     head = random_head(small_vocabulary)
     calibrated = calibrate(head, small_embeddings, small_texts)
-    reports = [
-        report_alignment(Subject("e", "d", small_texts, small_embeddings, model)) for model in (head, calibrated)
-    ]
+    reports = [analyze(Subject("e", "d", small_texts, small_embeddings, model)) for model in (head, calibrated)]
     assert reports[0].methods == reports[1].methods
     assert reports[0].strengths == reports[1].strengths
     assert reports[0].methods[0].alignment != reports[0].methods[1].alignment

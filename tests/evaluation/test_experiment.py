@@ -21,10 +21,12 @@ from scipy.stats import ttest_rel
 from keytok_haystack import KeyTokenModel, Vocabulary, calibrate, fit, from_word_embeddings
 from keytok_haystack.encoders import Embedded, embed
 from keytok_haystack.evaluation import Collection, CollectionError, read_texts
-from keytok_haystack.evaluation.experiment import Report, evaluate
+from keytok_haystack.evaluation.chart import draw_chart
+from keytok_haystack.evaluation.experiment import measure_systems
 from keytok_haystack.evaluation.measures import measure_queries, measure_run, paired_p_value
-from keytok_haystack.evaluation.report import LABELS, draw, markdown, tables
-from keytok_haystack.evaluation.systems import System, in_one_query, min_max, reciprocal_rank_fusion
+from keytok_haystack.evaluation.report import EvaluationReport
+from keytok_haystack.evaluation.systems import System, min_max, reciprocal_rank_fusion, single_query
+from keytok_haystack.evaluation.tables import LABELS, markdown_page, terminal_table
 
 RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "research" / "results"
 BASELINES = {"dense", "bm25", "dense_bm25", "dense_bm25_rrf"}
@@ -39,8 +41,8 @@ CONTROLS = {
     "without_query_literals",
     "documents_without_literals",
     "query_literals_only",
-    "own_tokens",
-    "own_tokens_query_literals_only",
+    "literal_tokens",
+    "literal_tokens_query_literals_only",
     "raw_head_without_literals",
 }
 MEASURED = {"nDCG@10", "R@100", "p_values", "bytes_per_document", "ms_per_query"}
@@ -209,8 +211,8 @@ def test_min_max_of_a_hand_computed_case():
     assert fused.nbytes == 4
 
 
-def test_bm25_has_a_tenth_of_a_share_in_one_query():
-    one_query = in_one_query(scored([2.0, 0.0]), scored([1.0, 5.0]))
+def test_bm25_has_a_tenth_of_a_share_single_query():
+    one_query = single_query(scored([2.0, 0.0]), scored([1.0, 5.0]))
     assert one_query.scores(0) == pytest.approx([2.1, 0.5])
     assert one_query.nbytes == 2
 
@@ -290,10 +292,10 @@ def fitted_in_this_run(cranfield, cranfield_documents, embedder) -> KeyTokenMode
 
 
 @pytest.fixture(scope="module")
-def report(cranfield, cranfield_documents, cranfield_queries, fitted_in_this_run, embedder) -> Report:
+def report(cranfield, cranfield_documents, cranfield_queries, fitted_in_this_run, embedder) -> EvaluationReport:
     texts = list(cranfield.documents.values())
     head = calibrate(from_word_embeddings(embedder), cranfield_documents.embeddings, texts)
-    return evaluate(
+    return measure_systems(
         cranfield,
         "test",
         fitted_in_this_run,
@@ -410,9 +412,9 @@ def small_collection(small_texts) -> Collection:
 def measured_small(small_collection, small_embeddings):
     """Evaluate a model on the small collection."""
 
-    def measured(model: KeyTokenModel, **options: Any) -> Report:
+    def measured(model: KeyTokenModel, **options: Any) -> EvaluationReport:
         documents, queries = Embedded(small_embeddings), Embedded(small_embeddings[:4])
-        return evaluate(small_collection, "test", model, documents, queries, progress_bar=False, **options)
+        return measure_systems(small_collection, "test", model, documents, queries, progress_bar=False, **options)
 
     return measured
 
@@ -458,19 +460,21 @@ def test_sizes_and_decoders_are_measured_like_the_model(measured_small, small_mo
     assert [entry["decoder"] for entry in report.decoders] == ["word embeddings"] * 2 + ["fitted"] * 2
 
 
-def shown(report: Report) -> list[list[str]]:
+def shown(report: EvaluationReport) -> list[list[str]]:
     """The cells of the terminal's table."""
     console = Console(width=200)
     with console.capture() as captured:
-        console.print(tables(report))
+        console.print(terminal_table(report))
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in captured.get().splitlines()]
     return [row for row in rows if len(row) == 7]
 
 
-def paged(report: Report) -> list[list[str]]:
+def paged(report: EvaluationReport) -> list[list[str]]:
     """The cells of the Markdown page's tables."""
     return [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in markdown(report).splitlines() if "|" in line
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in markdown_page(report).splitlines()
+        if "|" in line
     ]
 
 
@@ -521,8 +525,8 @@ def test_a_page_has_all_tables(measured_small, small_model):
 
 
 def test_the_chart_is_a_png(report, measured_small, small_model, tmp_path):
-    draw(report, tmp_path / "systems.png")
-    draw(measured_small(small_model, sweep=True), tmp_path / "all.png")
+    draw_chart(tmp_path / "systems.png", report)
+    draw_chart(tmp_path / "all.png", measured_small(small_model, sweep=True))
     for name in ("systems.png", "all.png"):
         content = (tmp_path / name).read_bytes()
         assert content.startswith(b"\x89PNG\r\n\x1a\n")
@@ -543,7 +547,7 @@ def test_a_model_without_idf_has_no_control_that_needs_it(measured_small, small_
 def test_a_collection_smaller_than_the_depth_is_evaluated(small_model, small_embeddings):
     collection = Collection("tiny", {"a": "wing lift", "b": "heat"}, {"1": "wing"}, {"1": {"a": 1}})
     rows = Embedded(np.array([[1, 0], [0, 1]], dtype=np.float32).repeat(4, axis=1))
-    report = evaluate(collection, "test", small_model, rows, Embedded(rows.embeddings[:1]), progress_bar=False)
+    report = measure_systems(collection, "test", small_model, rows, Embedded(rows.embeddings[:1]), progress_bar=False)
     assert report.systems["dense"]["nDCG@10"] == report.systems["bm25"]["nDCG@10"] == 1.0
 
 
@@ -558,7 +562,7 @@ def test_the_committed_results_of_cranfield_are_what_is_measured(
 ):
     """So that a change of quality is noticed, and the tables made anew."""
     committed = json.loads((RESULTS / "cranfield.json").read_text())
-    report = evaluate(
+    report = measure_systems(
         cranfield, "test", cranfield_model, cranfield_documents, cranfield_queries, progress_bar=False
     ).to_dict()
     for section in ("systems", "controls"):

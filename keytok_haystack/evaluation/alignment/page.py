@@ -1,28 +1,37 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""An alignment report for people: a page that needs nothing but itself, and a table for the terminal."""
+"""An alignment report for people: a self-contained HTML page, and a table for the terminal."""
 
 import re
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup
 from rich.table import Table
 
-from keytok_haystack.evaluation.alignment_report import CLASSES, HIT_AT, STRENGTHS, AlignmentReport, Measured, Token
-from keytok_haystack.evaluation.report import OTHERS, OURS
+from keytok_haystack.evaluation.alignment.adjustments import HIT_AT, STRENGTHS
+from keytok_haystack.evaluation.alignment.report import AdjustmentMeasures, AlignmentReport, Token
+from keytok_haystack.evaluation.alignment.token_classes import CLASSES
+from keytok_haystack.evaluation.chart import OTHERS, OURS
 
 _COLORS = dict(zip(CLASSES, (OTHERS, "#b58db6", OURS, "#5f9e8f"), strict=True))
-_INK = "#010203"  # becomes the color of the text around a drawing, light or dark
+_INK = "#010203"  # replaced by the color of the surrounding text, light or dark
 
 
-def page(report: AlignmentReport) -> str:
-    """Return a report as an HTML page, its drawings within it."""
-    template = files(__package__).joinpath("alignment_page.html.jinja").read_text(encoding="utf-8")
+def write_page(path: Path, report: AlignmentReport) -> None:
+    """Write a report as an HTML page; the parents of the path are created."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html_page(report), encoding="utf-8")
+
+
+def html_page(report: AlignmentReport) -> str:
+    """Return a report as an HTML page with its drawings embedded."""
+    template = files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["strength"] = _strength
     return environment.from_string(template).render(
@@ -36,8 +45,8 @@ def page(report: AlignmentReport) -> str:
     )
 
 
-def table(report: AlignmentReport) -> Table:
-    """Return the ways to adjust embeddings as a table for the terminal."""
+def adjustment_table(report: AlignmentReport) -> Table:
+    """Return the measures of each way to adjust embeddings as a table for the terminal."""
     first = report.components[0]
     result = Table(
         title=f"{report.embedder} on {report.data}: {report.texts:,} texts",
@@ -49,15 +58,15 @@ def table(report: AlignmentReport) -> Table:
     result.add_column("adjustment", no_wrap=True)
     for heading in (f"Hit@{HIT_AT}", "LAR", "GAR", "AUC", *(["dense", "key"] if report.queries else [])):
         result.add_column(heading, justify="right", no_wrap=True)
-    for measured in report.methods:
-        result.add_row(measured.name, *(f"{value:.3f}" for value in _numbers(measured)))
+    for measures in report.methods:
+        result.add_row(measures.name, *(f"{value:.3f}" for value in _numbers(measures)))
     return result
 
 
-def _numbers(measured: Measured) -> list[float]:
-    own = measured.alignment
-    retrieved = [value for value in (measured.dense, measured.key_tokens) if value is not None]
-    return [own.hit_at_k, own.local_alignment_rate, own.global_alignment_rate, own.literal_auc, *retrieved]
+def _numbers(measures: AdjustmentMeasures) -> list[float]:
+    found = measures.alignment
+    retrieval = [value for value in (measures.dense, measures.key_tokens) if value is not None]
+    return [found.hit_at_k, found.local_alignment_rate, found.global_alignment_rate, found.literal_auc, *retrieval]
 
 
 def _joined(tokens: Sequence[Token]) -> str:
@@ -65,13 +74,13 @@ def _joined(tokens: Sequence[Token]) -> str:
 
 
 def _strength(token: Token, tokens: Sequence[Token]) -> str:
-    """Return how strong a token is next to the strongest of its list: between 0 and 1."""
+    """Return the weight of a token relative to the strongest of its list, between 0 and 1."""
     return f"{token.weight / tokens[0].weight:.2f}"
 
 
 def _drawing(draw: Callable[[Any, AlignmentReport], str], report: AlignmentReport) -> Markup:
-    """Return a drawing as SVG, for a page that is light or dark."""
-    import matplotlib as mpl  # noqa: PLC0415  # a second to import, and only here
+    """Return a drawing as SVG for light and dark pages."""
+    import matplotlib as mpl  # noqa: PLC0415  # takes a second to import
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     parts = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
@@ -112,9 +121,9 @@ def _draw_components(figure: Any, report: AlignmentReport) -> str:
         left = [start + value for start, value in zip(left, values, strict=True)]
     shares.invert_yaxis()
     shares.set_xlim(0, 1)
-    shares.set_title("what they contribute to, by class of tokens", loc="left", fontsize=10, pad=22)
+    shares.set_title("their contributions by class of tokens", loc="left", fontsize=10, pad=22)
     shares.legend(ncols=len(CLASSES), loc="lower left", bbox_to_anchor=(0, 0.98), frameon=False, fontsize=9)
-    return "Explained energy of the components, and the classes of tokens that they contribute to"
+    return "Explained energy of the components, and their contributions by class of tokens"
 
 
 def _draw_strengths(figure: Any, report: AlignmentReport) -> str:
@@ -124,32 +133,32 @@ def _draw_strengths(figure: Any, report: AlignmentReport) -> str:
     def line(axes: Any, name: str, values: Sequence[float | None], **style: Any) -> None:
         axes.plot(STRENGTHS, values, marker="o", markersize=4, linewidth=1.5, label=name, **style)
 
-    measured = report.strengths
-    contents = [each.content_alignment for each in measured]
+    measures = report.strengths
+    contents = [each.content_alignment for each in measures]
     line(panels[0], f"content Hit@{HIT_AT}", [each.hit_at_k for each in contents], color="#b58db6")
     line(panels[0], "content GAR", [each.global_alignment_rate for each in contents], color=OURS)
     line(panels[0], "content LAR", [each.local_alignment_rate for each in contents], color="#5f9e8f")
-    function_words = [each.classes["stop words"] + each.classes["punctuation"] for each in measured]
+    function_words = [each.classes["stop words"] + each.classes["punctuation"] for each in measures]
     line(panels[0], "stop words, punctuation", function_words, color=OTHERS, linestyle="--")
-    panels[0].set_title("alignment, and what the strongest tokens are", loc="left", fontsize=10)
+    panels[0].set_title("alignment, and classes of the strongest tokens", loc="left", fontsize=10)
     if report.queries:
-        line(panels[1], "dense vectors", [each.dense for each in measured], color=OTHERS)
-        line(panels[1], "key tokens alone", [each.key_tokens for each in measured], color=OURS)
+        line(panels[1], "dense vectors", [each.dense for each in measures], color=OTHERS)
+        line(panels[1], "key tokens alone", [each.key_tokens for each in measures], color=OURS)
         panels[1].set_title("nDCG@10", loc="left", fontsize=10)
     for axes in panels:
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("share of PC1 that is taken out")
+        axes.set_xlabel("share of PC1 that is removed")
         axes.axvline(1, color=_INK, linewidth=0.8, linestyle=":")
         axes.grid(alpha=0.25, linewidth=0.5)
         axes.legend(frameon=False, fontsize=9, loc="center left")
-    return "Alignment and retrieval by the share of the first component that is taken out"
+    return "Alignment and retrieval by the share of the first component that is removed"
 
 
 def _draw_change(figure: Any, report: AlignmentReport) -> str:
     figure.set_size_inches(9, 2.8)
     energy, variation = figure.subplots(1, 2)
     change = report.change
-    assert change is not None  # noqa: S101  # the page draws it only then
+    assert change is not None  # noqa: S101  # the page draws it only if there is one
     numbers = range(1, len(change.energy) + 1)
     energy.bar(numbers, change.energy, color=OURS, label="of the change")
     energy.plot(numbers, change.explained_energy, ".", markersize=3, color=_INK, label="of the backbone")
