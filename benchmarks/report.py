@@ -58,8 +58,7 @@ def summary(report: Report) -> Column:
     half = next(entry for entry in out_of_sample_of(report, "key_tokens") if entry["fitted_on"] == "a random half")
     column = {}
     for name in SUMMARY:
-        label = bold(name) if name == "key_tokens_bm25" else bold(name).replace("BM25", "BM25 (stemmed)")
-        column[label] = decimal(measured[name]["nDCG@10"])
+        column[bold(name)] = decimal(measured[name]["nDCG@10"])
         if name == "key_tokens":
             column["key tokens, fitted to a random half of the documents"] = decimal(half["nDCG@10"])
     return column
