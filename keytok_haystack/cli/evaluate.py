@@ -2,25 +2,27 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
+from collections.abc import Sized
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 
-from keytok_haystack.cli.inputs import embedder_of, is_interactive, ready_made, vocabulary_of
+from keytok_haystack.cli.inputs import is_interactive, ready_made
 from keytok_haystack.cli.options import EmbedderOption, MaxTokensOption
-from keytok_haystack.encoders import Embedded, embed
+from keytok_haystack.encoders import vocabulary_of
 from keytok_haystack.evaluation import Collection
-from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.vocabulary import Vocabulary
+from keytok_haystack.utils.files import write_json
 
 
 def evaluate_command(
-    data: Annotated[Path, typer.Argument(help="A test collection: a folder in BEIR's layout.")],
-    split: Annotated[str, typer.Option(help="Which judgements to use: qrels/SPLIT.tsv.")] = "test",
+    data: Annotated[Path, typer.Argument(help="Test collection: a folder in BEIR's layout.")],
+    split: Annotated[str, typer.Option(help="Split of the judgements: qrels/SPLIT.tsv.")] = "test",
     model: Annotated[
-        Path | None, typer.Option(help="The key-token model. Without one, it is fitted to the collection's documents.")
+        Path | None, typer.Option(help="Key-token model. Default: fit one to the collection's documents.")
     ] = None,
     embedder: EmbedderOption = None,
     max_tokens: MaxTokensOption = None,
@@ -29,66 +31,52 @@ def evaluate_command(
         Path | None, typer.Option(help="Ready-made embeddings of the judged queries, in the order of the file, .npy.")
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Whose tokenizer to fit with: hub id or path. Default: the embedder's.")
+        str | None, typer.Option(help="Tokenizer to fit with, hub id or path. Default: the embedder's.")
     ] = None,
     refine: Annotated[bool, typer.Option("--refine", help="Refine the model, and measure that, too.")] = False,
     other: Annotated[
         list[Path] | None,
         typer.Option(help="Fit a model to this collection, too: a folder in BEIR's layout, or a JSONL file."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides which half of the documents a model is fitted to.", min=0)] = 0,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the results here as JSON.")] = None,
-    markdown_path: Annotated[Path | None, typer.Option("--markdown", help="Write the tables here as Markdown.")] = None,
-    png_path: Annotated[Path | None, typer.Option("--png", help="Draw the results here.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random half of documents to fit a model to.", min=0)] = 0,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Path of a JSON file with the results.")] = None,
+    markdown_path: Annotated[
+        Path | None, typer.Option("--markdown", help="Path of a Markdown page with the tables.")
+    ] = None,
+    png_path: Annotated[Path | None, typer.Option("--png", help="Path of a PNG chart of the results.")] = None,
 ) -> None:
     """
     Measure key tokens next to the dense vectors and BM25 on a test collection.
 
     Without --model, models are fitted to all documents, to a random half of them, and to each --other collection.
     """
-    if model is not None and (tokenizer or refine or other):
-        msg = "--tokenizer, --refine and --other are for models that are fitted here: leave them out, or --model."
-        raise ValueError(msg)
-    given = None if model is None else KeyTokenModel.load(model)
-    vocabulary = _vocabulary_to_fit(tokenizer or embedder) if given is None else given.vocabulary
+    from keytok_haystack.evaluation import evaluate  # noqa: PLC0415  # needs the extra eval
+    from keytok_haystack.evaluation.chart import draw_chart  # noqa: PLC0415
+    from keytok_haystack.evaluation.tables import terminal_table, write_markdown  # noqa: PLC0415
+
     collection = Collection.load(data, split)
-    documents, queries = _embedded(collection, embeddings, query_embeddings, given, embedder, max_tokens)
-    from keytok_haystack.cli.evaluation import Evaluation, write  # noqa: PLC0415  # needs the extra eval
-    from keytok_haystack.evaluation.tables import terminal_table  # noqa: PLC0415
-
-    evaluation = Evaluation(collection, split, documents, queries, embedder, is_interactive())
-    if given is not None:
-        report = evaluation.of_model(given)
-    else:
-        report = evaluation.of_fitted_models(vocabulary, other or [], seed, refine=refine)
-    Console(highlight=False).print(terminal_table(report))
-    write(report, json_path, markdown_path, png_path)
-
-
-def _vocabulary_to_fit(source: str | None) -> Vocabulary:
-    if source is None:
-        msg = "Give --embedder, --model, or for ready-made embeddings a --tokenizer, whose tokens become the features."
-        raise ValueError(msg)
-    return vocabulary_of(source)
-
-
-def _embedded(
-    collection: Collection,
-    documents: Path | None,
-    queries: Path | None,
-    model: KeyTokenModel | None,
-    embedder: str | None,
-    max_tokens: int | None,
-) -> tuple[Embedded, Embedded]:
-    """Return the embeddings of a collection's documents and queries: those in files, or else new ones."""
-    texts, query_texts = list(collection.documents.values()), list(collection.queries.values())
-    if documents is not None and queries is not None:
-        return ready_made(documents, len(texts)), ready_made(queries, len(query_texts))
-    if documents is not None or queries is not None:
-        msg = "Ready-made embeddings are needed of both: give --embeddings and --query-embeddings."
-        raise ValueError(msg)
-    name, interactive = embedder_of(model, embedder), is_interactive()
-    return (
-        embed(texts, name, max_tokens=max_tokens, progress_bar=interactive),
-        embed(query_texts, name, role="query", max_tokens=max_tokens, progress_bar=interactive),
+    report = evaluate(
+        collection,
+        split=split,
+        embedder=embedder,
+        model=model,
+        vocabulary=None if tokenizer is None else vocabulary_of(tokenizer),
+        embeddings=_array(embeddings, collection.documents),
+        query_embeddings=_array(query_embeddings, collection.queries),
+        others=other or [],
+        refine=refine,
+        seed=seed,
+        max_tokens=max_tokens,
+        progress_bar=is_interactive(),
     )
+    Console(highlight=False).print(terminal_table(report))
+    if json_path is not None:
+        write_json(json_path, report.to_dict())
+    if markdown_path is not None:
+        write_markdown(markdown_path, report)
+    if png_path is not None:
+        draw_chart(png_path, report)
+
+
+def _array(file: Path | None, texts: Sized) -> NDArray[np.float32] | None:
+    return None if file is None else ready_made(file, len(texts)).embeddings

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from keytok_haystack.cli.display import token_table
 from keytok_haystack.cli.fitting import Changes, timed_calibration, timed_fit
-from keytok_haystack.cli.inputs import is_interactive, ready_made, vocabulary_of
+from keytok_haystack.cli.inputs import is_interactive, ready_made
 from keytok_haystack.cli.options import (
     ContentFieldOption,
     EmbedderOption,
@@ -22,7 +22,7 @@ from keytok_haystack.cli.options import (
     MaxTokensOption,
 )
 from keytok_haystack.decoders import REGULARIZATION
-from keytok_haystack.encoders import Embedded, embed, head_of
+from keytok_haystack.encoders import Embedded, embed, head_of, vocabulary_of
 from keytok_haystack.engines import Engine
 from keytok_haystack.evaluation import read_texts
 from keytok_haystack.model import KeyTokenModel, check_replaceable

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What several commands read: ready-made embeddings, tokenizers, embedders."""
+"""Inputs of several commands: ready-made embeddings and embedders."""
 
 import sys
 import zipfile
@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keytok_haystack.decoders.checkpoints import Checkpoint
-from keytok_haystack.encoders import Embedded, head_source
+from keytok_haystack.encoders import Embedded
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.utils.checks import check_embeddings
-from keytok_haystack.vocabulary import Vocabulary
 
 
 def embedder_of(model: KeyTokenModel | None, embedder: str | None) -> str:
@@ -27,12 +25,6 @@ def embedder_of(model: KeyTokenModel | None, embedder: str | None) -> str:
         msg = "It is not known which embedder to use: give --embedder."
         raise ValueError(msg)
     return name
-
-
-def vocabulary_of(source: str) -> Vocabulary:
-    """Return the vocabulary of a `tokenizer.json`, of the model in a folder, or of one on the hub."""
-    path = Path(source)
-    return Vocabulary.from_tokenizer(path if path.exists() else Checkpoint.open(head_source(source)).tokenizer())
 
 
 def ready_made(file: Path | None, expected: int) -> Embedded:

@@ -12,6 +12,7 @@ from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.encoders.presets import find_preset
 from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.vocabulary import Vocabulary
 
 KEY_TOKENS = "key_tokens"
 """Name of the key-token model's folder within that of an embedder that `keytok train` has written."""
@@ -53,3 +54,14 @@ def head_source(embedder: str) -> str:
     """Return the checkpoint that has an embedder's head: that of a preset's backbone, or its own."""
     preset = find_preset(embedder)
     return embedder if preset is None else unpacked(str(preset.backbone or preset.checkpoint))
+
+
+def vocabulary_of(source: str) -> Vocabulary:
+    """
+    Return the vocabulary of a tokenizer.
+
+    :param source: Path of a `tokenizer.json` or of a folder with one, or an embedder, as for `embed`.
+    :raises CheckpointError: There is no such tokenizer.
+    """
+    path = Path(source)
+    return Vocabulary.from_tokenizer(path if path.exists() else Checkpoint.open(head_source(source)).tokenizer())

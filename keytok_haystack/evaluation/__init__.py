@@ -1,9 +1,44 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""How well key tokens retrieve, next to the dense vectors they come from and to BM25."""
+"""
+Evaluation: key tokens next to dense vectors and BM25 (`evaluate`), and what embeddings say in tokens (`align`).
+
+Both functions need the extra `eval`, and are imported on first access. Collections do not need it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from keytok_haystack.evaluation.collection import Collection, CollectionError, read_texts
 
-# `experiment` and `report` need the extra `eval`; reading collections does not
-__all__ = ["Collection", "CollectionError", "read_texts"]
+if TYPE_CHECKING:
+    from keytok_haystack.evaluation.alignment.report import AlignmentReport
+    from keytok_haystack.evaluation.alignment.workflow import align
+    from keytok_haystack.evaluation.report import EvaluationReport
+    from keytok_haystack.evaluation.workflow import evaluate
+
+__all__ = [
+    "AlignmentReport",
+    "Collection",
+    "CollectionError",
+    "EvaluationReport",
+    "align",
+    "evaluate",
+    "read_texts",
+]
+
+_MODULES = {
+    "AlignmentReport": "alignment.report",
+    "EvaluationReport": "report",
+    "align": "alignment.workflow",
+    "evaluate": "workflow",
+}
+"""Modules of the names that are imported on first access."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        msg = f"module '{__name__}' has no attribute '{name}'"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
