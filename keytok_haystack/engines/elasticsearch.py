@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What is particular to Elasticsearch and its client."""
+"""Servers of Elasticsearch: all that is particular to it and its client."""
 
 from typing import Any
 

@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -110,7 +111,7 @@ def through(gate: Gate, kind: str, raw: RawIndex) -> Any:
     return document_store(engine_of(kind), gate.url, raw.name)
 
 
-def filled(store: Any, model: KeyTokenModel, *arguments: Any, **options: Any) -> Any:
+def filled(store: Any, model: KeyTokenModel | Path, *arguments: Any, **options: Any) -> Any:
     """Backfill, and return the report, whose numbers say of every document what has become of it."""
     report = backfill(store, model, *arguments, progress_bar=False, **options)
     assert report.documents == report.written + report.already + report.without_embedding + report.failed
@@ -837,10 +838,10 @@ def test_an_index_of_vectors_can_be_searched_while_and_after_it_is_read(
 
 
 @two_engines
-def test_a_dry_run_changes_nothing_and_says_what_would_be(kind, new_index, sources, small_model):
+def test_a_dry_run_changes_nothing_and_says_what_would_be(kind, new_index, sources, small_model, small_model_folder):
     store, raw = new_index(kind, {**sources, "none": '{"content": "shock"}'})
     before = raw.mappings(), raw.versions()
-    result = dry_run(store, small_model)
+    result = dry_run(store, small_model_folder)
     assert (result.documents, result.tried, result.already, result.failures) == (61, PAGE, 0, [])
     assert result.without_embedding <= 1
     assert len(result.examples) == 3
@@ -849,7 +850,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be(kind, new_index, sourc
         assert tokens == tokens_of(small_model, sources[texts[text]])
         assert list(tokens.values()) == sorted(tokens.values(), reverse=True)
     assert (raw.mappings(), raw.versions()) == before
-    filled(store, small_model)
+    filled(store, small_model_folder)
     raw.ask("POST", "_refresh")
     result = dry_run(store, small_model)
     assert result.already == result.tried - result.without_embedding

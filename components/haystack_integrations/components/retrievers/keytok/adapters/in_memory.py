@@ -111,8 +111,8 @@ class InMemoryAdapter(StoreAdapter):
             return False
         if not documents:
             return True
-        # A write moves its document to the end, so only the last can have been written again in place. Checking it first
-        # also avoids comparing equal copies below: comparing lists of the same objects is quick.
+        # A write moves its document to the end, so only the last can have been written again in place. Checking it
+        # first also avoids comparing equal copies below: comparing lists of the same objects is quick.
         last = documents[-1]
         if last is not self._documents[-1] or stored_key_tokens(last, self._field) != index.tokens_of(last.id):
             return False
