@@ -30,7 +30,7 @@ NAMES = {"opensearch-knn": "OpenSearch", "elasticsearch-9": "Elasticsearch"}
 STORES = {"opensearch-knn": OpenSearchDocumentStore, "elasticsearch-9": ElasticsearchDocumentStore}
 TOKENS = {"shock": 1.0, "wave": 0.5}
 DOCUMENT = Document(id="a", content="shock waves", meta={"key_tokens": TOKENS})
-UNKNOWN_MODEL = "does not say with which model"
+UNKNOWN_MODEL = "does not record the model"
 PASSWORD = "hunter2"
 
 every_engine = pytest.mark.parametrize("kind", KINDS)
@@ -196,7 +196,7 @@ async def test_an_index_without_the_field_as_haystack_makes_it(kind, how, make_s
             assert part in message
         store.write_documents([DOCUMENT])  # dynamic mapping makes one field a token
         message = await failed(retriever_of(store), how, MappingError)
-        for part in (f"'{store._index}'", "'key_tokens'", "'object'", "before the field was mapped"):
+        for part in (f"'{store._index}'", "'key_tokens'", "'object'", "before the field is mapped"):
             assert part in message
     finally:
         make_store.delete(kind, store._index)
@@ -418,7 +418,7 @@ async def test_a_user_without_the_right_to_search(kind, how, gate, shared, retri
     before.answer = (403, "application/json", body)
     message = await failed(retriever, how)
     assert f"{NAMES[kind]} at {before.url} refused" in message
-    assert "allowed" in message
+    assert "permissions" in message
     assert "403" in message
     before.answer = None
     assert await ask(retriever, how)

@@ -385,7 +385,7 @@ def test_haystacks_stores_make_an_index_of_the_mappings(kind, make_store, small_
         filters = {"field": "meta.author", "operator": "==", "value": "Love joy"}
         assert store.filter_documents(filters)[0].id == "a"
         assert key_token_field(mapping_of(make_store, kind, index), "key_tokens", index).fingerprint
-        assert "does not say with which model" not in caplog.text
+        assert "does not record the model" not in caplog.text
         assert ("leaves vectors out" in caplog.text) == (kind == "elasticsearch-9")  # the store takes no settings
         retriever.close()
     finally:

@@ -356,7 +356,7 @@ def test_a_scan_that_the_engine_has_lost_begins_again(kind, scene, make_store, s
     scene.at_bulk(6, lambda: others.ask("DELETE", path, json.dumps({key.lstrip("_"): [scans[-1]]})) and None)
     report = scene.backfill(small_model)
     assert (report.written, report.already) == (DOCUMENTS, 0)
-    assert "begins again" in caplog.text
+    assert "beginning again" in caplog.text
     scene.assert_whole(small_model)
 
 
