@@ -5,11 +5,12 @@
 
 from keytok_haystack.alignment import Alignment, alignment, tokens_kept
 from keytok_haystack.decoder import TokenDecoder
-from keytok_haystack.decoders import calibrate, fit, from_language_model, from_masked_lm, from_word_embeddings
+from keytok_haystack.decoders import calibrate, fit, from_language_model, from_masked_lm, from_word_embeddings, refine
 from keytok_haystack.decoders.checkpoints import CheckpointError
 from keytok_haystack.embedding_space import Preparation, Spectrum, embed_filter
 from keytok_haystack.inverted_index import InvertedIndex
-from keytok_haystack.model import KeyTokenModel, ModelFolderError
+from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.model_folder import ModelFolderError
 from keytok_haystack.pipelines import pipeline_yaml
 from keytok_haystack.utils.checks import EmbeddingError
 from keytok_haystack.vocabulary import Vocabulary
@@ -35,5 +36,6 @@ __all__ = [
     "from_masked_lm",
     "from_word_embeddings",
     "pipeline_yaml",
+    "refine",
     "tokens_kept",
 ]

@@ -1,29 +1,32 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""How well embeddings align with the tokens of their own texts: the measures of section 3 of the paper."""
+"""Alignment of embeddings with the literal tokens of their texts: the measures of section 3 of the paper."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keytok_haystack.decoder import TokenDecoder
+from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.utils.checks import check_same_number
+from keytok_haystack.utils.sampling import evenly_spaced_rows
 from keytok_haystack.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class Alignment:
     """
-    Alignment of embeddings with their texts; `T` is the set of a text's literal features that the decoder knows.
+    Alignment of embeddings with their texts; `T` is the set of a text's literal features that have a logit.
 
-    :param hit_at_k: The share of texts with at least one of `T` among the top `k` aligned tokens.
-    :param local_alignment_rate: The mean share of `T` that is among the top `|T|` aligned tokens.
-    :param global_alignment_rate: Of the union of all `T`, the share that is so aligned in at least one text.
-    :param literal_auc: How likely a feature of `T` has a larger logit than one that is not of `T`, the mean over texts
-        (the area under the ROC curve).
+    :param hit_at_k: Share of texts with at least one of `T` among the top `k` aligned tokens.
+    :param local_alignment_rate: Mean share of `T` that is among the top `|T|` aligned tokens.
+    :param global_alignment_rate: Share of the union of all `T` that is so aligned in at least one text.
+    :param literal_auc: Probability that a feature of `T` has a larger logit than one outside `T`, the mean over texts
+        (area under the ROC curve).
     """
 
     hit_at_k: float
@@ -39,8 +42,10 @@ def alignment(
     Measure the alignment of embeddings with their texts.
 
     :param embeddings: Shape `(n, d)`.
+    :param decoder: Decoder of the embeddings.
+    :param vocabulary: Features of the decoder.
     :param texts: The `n` texts; those without a feature are left out.
-    :param k: The `k` of Hit@K.
+    :param k: Number of aligned tokens that count for Hit@K.
     :raises ValueError: There are not as many texts as embeddings, or no text has a feature.
     """
     (among_all,) = alignments_among(decoder, vocabulary, embeddings, texts, [np.arange(len(decoder))], k)
@@ -60,26 +65,24 @@ def alignments_among(
 
     :param embeddings: Shape `(n, d)`.
     :param texts: The `n` texts; those without one of the features are left out.
-    :param subsets: Features that the decoder knows; for each subset there is an alignment.
-    :param k: The `k` of Hit@K.
+    :param subsets: Subsets of the decoder's features, for each of which an alignment is measured.
+    :param k: Number of aligned tokens that count for Hit@K.
     :raises ValueError: There are not as many texts as embeddings, or no text has one of the features.
     """
     counts = vocabulary.literal_counts(texts)
-    if counts.shape[0] != len(np.asarray(embeddings)):
-        msg = f"There are {len(np.asarray(embeddings))} embeddings, but {counts.shape[0]} texts."
-        raise ValueError(msg)
+    check_same_number(len(np.asarray(embeddings)), counts.shape[0])
     tallies = [(subset, counts[:, subset], _Tally(len(subset), k)) for subset in subsets]
     row = 0
     for logits in decoder.chunks(embeddings):
         for values in logits:
-            for subset, own, tally in tallies:
-                tally.add(values[subset], own.indices[own.indptr[row] : own.indptr[row + 1]])
+            for subset, literals, tally in tallies:
+                tally.add(values[subset], literals.indices[literals.indptr[row] : literals.indptr[row + 1]])
             row += 1
     return [tally.alignment for _, _, tally in tallies]
 
 
 class _Tally:
-    """What has been counted over texts; `size` features."""
+    """Counts over texts, among `size` features."""
 
     def __init__(self, size: int, k: int) -> None:
         self._k = k
@@ -89,21 +92,21 @@ class _Tally:
         self._existing, self._matched = np.zeros((2, size), dtype=bool)
 
     def add(self, logits: NDArray[np.float32], literals: NDArray[np.integer[Any]]) -> None:
-        """Add a text: its logits, shape `(size,)`, and its own features, distinct."""
-        own = len(literals)
-        if own == 0:
+        """Add a text: its logits, shape `(size,)`, and its literal features, distinct."""
+        count = len(literals)
+        if count == 0:
             return
         ascending = np.sort(logits)
         # sorting all positions takes ten times as long as sorting the values, and only the strongest are asked for
-        strong = np.flatnonzero(logits >= ascending[-min(max(self._k, own), len(logits))])
+        strong = np.flatnonzero(logits >= ascending[-min(max(self._k, count), len(logits))])
         ranking = strong[np.argsort(-logits[strong], kind="stable")]
-        found = np.intersect1d(ranking[:own], literals)
+        found = np.intersect1d(ranking[:count], literals)
         self._hits.append(bool(np.isin(ranking[: self._k], literals).any()))
-        self._local.append(len(found) / own)
-        if others := len(logits) - own:
+        self._local.append(len(found) / count)
+        if others := len(logits) - count:
             below, up_to = (np.searchsorted(ascending, logits[literals], side) for side in ("left", "right"))
             ranks = (below + 1 + up_to) / 2  # from 1, equal logits share the mean of theirs
-            self._areas.append(float(ranks.sum() - own * (own + 1) / 2) / (own * others))
+            self._areas.append(float(ranks.sum() - count * (count + 1) / 2) / (count * others))
         self._existing[literals] = True
         self._matched[found] = True
 
@@ -124,7 +127,7 @@ def tokens_kept(before: TokenDecoder, after: TokenDecoder, embeddings: ArrayLike
     """
     Return the share of embeddings' top `k` aligned tokens that are still among them after a decoder has changed.
 
-    :param before: A decoder of `V` features.
+    :param before: Decoder of `V` features.
     :param after: Another decoder of the same features.
     :param embeddings: Shape `(n, d)`.
     :raises ValueError: The decoders differ in their number of features.
@@ -135,3 +138,30 @@ def tokens_kept(before: TokenDecoder, after: TokenDecoder, embeddings: ArrayLike
     old, new = before.top_k(embeddings, k), after.top_k(embeddings, k)
     old.data[:], new.data[:] = 1, 1
     return float(old.multiply(new).sum() / max(old.nnz, 1))
+
+
+@dataclass(frozen=True)
+class RefinementEffect:
+    """
+    Effect of refinement on the meaning of a model's tokens.
+
+    :param tokens_kept: Share of texts' top 10 aligned tokens that are still among them.
+    :param before: Alignment of embeddings with their texts by the decoder before refinement.
+    :param after: The same by the refined decoder.
+    """
+
+    tokens_kept: float
+    before: Alignment
+    after: Alignment
+
+    @classmethod
+    def measure(
+        cls, before: KeyTokenModel, after: KeyTokenModel, embeddings: NDArray[np.float32], texts: Sequence[str]
+    ) -> Self:
+        """Compare two models of the same features on at most 1,000 texts, evenly spaced; embeddings `(n, d)`."""
+        rows = evenly_spaced_rows(len(texts), 1000)
+        chosen, chosen_texts = embeddings[rows], [texts[row] for row in rows]
+        return cls(
+            tokens_kept(before.decoder, after.decoder, chosen),
+            *(alignment(model.decoder, model.vocabulary, chosen, chosen_texts) for model in (before, after)),
+        )

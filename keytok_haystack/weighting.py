@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""How logits and literal (own) tokens become the weights of documents and queries."""
+"""How logits and literal tokens become the weights of documents and queries."""
 
 from dataclasses import dataclass, fields
 from operator import index
@@ -12,27 +12,27 @@ from scipy.sparse import csr_array
 
 from keytok_haystack.sparse_vectors.rows import row_maxima, row_norms, scale_columns, scale_rows
 
-QUERY_LITERALS = 1.5  # the norm of a query's literal tokens, in units of the norm of its aligned ones
+QUERY_LITERALS = 1.5  # norm of a query's literal tokens, in units of the norm of its aligned ones
 
 
 @dataclass(frozen=True)
 class Weighting:
     """
-    How logits become the weights of a document's tokens and how many tokens are kept.
+    The rules by which logits become the weights of documents and queries.
 
     A document's weights are `(logit / m ** normalization) ** exponent / weight_scale`, where `m` is its largest logit.
 
-    :param k_document: How many tokens a document keeps (`K`).
-    :param m_query: How many aligned tokens a query has beside its literal ones (`M`).
-    :param exponent: Less than 1 dampens a document's strongest tokens.
-    :param normalization: At 1 all documents' strongest tokens weigh the same, at 0 those of documents that decode
-        strongly weigh more.
-    :param weight_scale: What makes the strongest weight 1 in the mean over documents.
-    :param minimum_weight: Document weights up to this are left out.
-    :param literal_share: How much of a document's logits comes from its own (literal) tokens, if its text is known:
-        0 leaves them out, at 0.5 they count as much as what the embedding says.
-    :param literal_scale: What makes literal tokens comparable with logits: the mean over documents of the largest
-        logit, divided by that of the largest `idf * sqrt(tf / length)`; 0 where it has not been fitted.
+    :param k_document: Maximum number of tokens that a document keeps (`K`).
+    :param m_query: Maximum number of aligned tokens in a query, beside its literal ones (`M`).
+    :param exponent: Exponent of document weights; less than 1 dampens a document's strongest tokens.
+    :param normalization: Degree of normalization by the largest logit: at 1 the strongest token of every document
+        weighs the same, at 0 those of documents that decode strongly weigh more.
+    :param weight_scale: Divisor that makes the mean over documents of the largest weight 1.
+    :param literal_share: Share of a document's logits that comes from its literal tokens, if its text is known: 0
+        leaves them out, at 0.5 they count as much as the aligned ones.
+    :param literal_scale: Factor that makes literal tokens comparable with logits: the mean over documents of the
+        largest logit, divided by that of the largest `idf * sqrt(tf / length)`; 0 if it has not been fitted.
+    :raises ValueError: A setting is out of its range.
     """
 
     k_document: int = 128
@@ -40,12 +40,11 @@ class Weighting:
     exponent: float = 0.5
     normalization: float = 0.25
     weight_scale: float = 1.0
-    minimum_weight: float = 0.0
     literal_share: float = 0.35
     literal_scale: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse settings without a meaning, and turn numpy's numbers into Python's, which JSON knows."""
+        """Check the settings, and turn numpy's numbers into Python's, which JSON knows."""
         for field in fields(self):
             kind = index if field.type is int else float
             object.__setattr__(self, field.name, kind(getattr(self, field.name)))
@@ -54,8 +53,8 @@ class Weighting:
                 f"k_document must be at least 1 and m_query at least 0, but they are {self.k_document}, {self.m_query}."
             )
             raise ValueError(msg)
-        if not (0 < self.exponent < np.inf and 0 < self.weight_scale < np.inf and 0 <= self.minimum_weight < np.inf):
-            msg = "exponent and weight_scale must be positive and finite, and minimum_weight not negative."
+        if not (0 < self.exponent < np.inf and 0 < self.weight_scale < np.inf):
+            msg = "exponent and weight_scale must be positive and finite."
             raise ValueError(msg)
         if not 0 <= self.normalization <= 1:
             msg = f"normalization must be between 0 and 1, but it is {self.normalization}."
@@ -69,30 +68,25 @@ class Weighting:
 
     @property
     def literal_factor(self) -> float:
-        """What `idf * sqrt(tf / length)` of a document's own token is multiplied by, to be added to its logit."""
+        """Factor of a literal token's `idf * sqrt(tf / length)` in the logit of its feature."""
         return self.literal_share / (1 - self.literal_share) * self.literal_scale
 
     def document_weights(self, logits: csr_array) -> csr_array:
         """Turn positive logits, shape `(n, V)`, into document weights."""
-        strongest = row_maxima(logits)
-        level = np.where(strongest > 0, strongest, 1) ** self.normalization
+        largest = row_maxima(logits)
+        level = np.where(largest > 0, largest, 1) ** self.normalization
         relative = scale_rows(logits, 1 / level)
         data = (relative.data**self.exponent / self.weight_scale).astype(np.float32)
-        weights = csr_array((data, logits.indices, logits.indptr), shape=logits.shape)
-        if self.minimum_weight > 0:
-            weights = weights.copy()  # it shares its structure with the logits
-            weights.data[weights.data <= self.minimum_weight] = 0
-            weights.eliminate_zeros()
-        return weights
+        return csr_array((data, logits.indices, logits.indptr), shape=logits.shape)
 
 
 def inverse_document_frequency(frequency: NDArray[np.number], count: int) -> NDArray[np.float32]:
     """
     Return Lucene's idf, `ln(1 + (N - df + 0.5) / (df + 0.5))`.
 
-    :param frequency: Shape `(V,)`, in how many texts each feature is; one that is in none counts as if it were in one,
-        so that what has not been seen weighs as much as the rarest that has.
-    :param count: `N`, the number of texts.
+    :param frequency: Shape `(V,)`, number of texts with each feature; 0 counts as 1, so that a feature that has not
+        been seen weighs as much as the rarest one that has.
+    :param count: Number of texts, `N`.
     """
     at_least_one = np.maximum(frequency, 1)
     idf: NDArray[np.float32] = np.log1p((count - at_least_one + 0.5) / (at_least_one + 0.5)).astype(np.float32)
@@ -108,7 +102,7 @@ def root_frequencies(counts: csr_array) -> csr_array:
     """
     Return the square root of each text's unigram distribution, `sqrt(tf / length)`: rows of unit length.
 
-    :param counts: Shape `(n, V)`, the literal counts; a row without any stays empty.
+    :param counts: Shape `(n, V)`, literal counts; an empty row stays empty.
     """
     lengths = np.asarray(counts.sum(axis=1)).ravel()
     per_entry = np.repeat(np.where(lengths > 0, lengths, 1).astype(np.float32), np.diff(counts.indptr))
@@ -124,14 +118,14 @@ def add_literals(aligned: csr_array, literals: csr_array, idf: NDArray[np.float3
     query without aligned tokens is its literals alone.
 
     :param aligned: Shape `(n, V)`, non-negative.
-    :param literals: Shape `(n, V)`, the literal counts.
+    :param literals: Shape `(n, V)`, literal counts.
     :param idf: Shape `(V,)`; None weighs all features alike.
     """
     weights = csr_array((np.sqrt(literals.data), literals.indices, literals.indptr), shape=literals.shape)
     if idf is not None:
         weights = scale_columns(weights, idf)
-    norms, own_norms = row_norms(aligned), row_norms(weights)
-    factors = QUERY_LITERALS * np.where(norms > 0, norms, 1) / np.where(own_norms > 0, own_norms, 1)
+    norms, literal_norms = row_norms(aligned), row_norms(weights)
+    factors = QUERY_LITERALS * np.where(norms > 0, norms, 1) / np.where(literal_norms > 0, literal_norms, 1)
     joined = csr_array(aligned + scale_rows(weights, factors))
     joined.sort_indices()
     return joined

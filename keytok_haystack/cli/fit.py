@@ -10,9 +10,10 @@ from typing import Annotated, Literal, NamedTuple
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
+from keytok_haystack.alignment import RefinementEffect
 from keytok_haystack.cli.display import token_table
-from keytok_haystack.cli.fitting import Changes, timed_calibration, timed_fit
 from keytok_haystack.cli.inputs import is_interactive, ready_made
 from keytok_haystack.cli.options import (
     ContentFieldOption,
@@ -21,16 +22,18 @@ from keytok_haystack.cli.options import (
     JsonFlag,
     MaxTokensOption,
 )
-from keytok_haystack.decoders import REGULARIZATION
+from keytok_haystack.decoders import REGULARIZATION, calibrate, fit
+from keytok_haystack.decoders import refine as refine_model
 from keytok_haystack.encoders import Embedded, embed, head_of, vocabulary_of
 from keytok_haystack.engines import Engine
 from keytok_haystack.evaluation import read_texts
-from keytok_haystack.model import KeyTokenModel, check_replaceable
+from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.model_folder import check_replaceable
 from keytok_haystack.weighting import Weighting
 
 
 def fit_command(
-    output: Annotated[Path, typer.Option(help="The folder of the key-token model to write.")],
+    output: Annotated[Path, typer.Option(help="Folder of the key-token model to write.")],
     data: Annotated[
         Path | None, typer.Argument(help="Texts: a folder in BEIR's layout, or a JSONL file.", show_default=False)
     ] = None,
@@ -38,27 +41,29 @@ def fit_command(
     max_tokens: MaxTokensOption = None,
     embeddings: Annotated[Path | None, typer.Option(help="Ready-made embeddings of the texts, (n, d), .npy.")] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Whose tokenizer to use: hub id or path. Default: the embedder's.")
+        str | None, typer.Option(help="Model whose tokenizer to use: hub id or path. Default: the embedder.")
     ] = None,
     engine: Annotated[
-        Engine | None, typer.Option(help="Fit to documents of this search engine, in place of DATA: texts and vectors.")
+        Engine | None, typer.Option(help="Search engine whose documents, texts and vectors, take the place of DATA.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="The server's address.")] = None,
-    index: Annotated[str | None, typer.Option(help="The name of its index, or of an alias.")] = None,
+    url: Annotated[str | None, typer.Option(help="Address of the server.")] = None,
+    index: Annotated[str | None, typer.Option(help="Name of its index, or of an alias.")] = None,
     embedding_field: EmbeddingFieldOption = "embedding",
     content_field: ContentFieldOption = "content",
     sample: Annotated[
-        int, typer.Option(help="How many documents of the index to fit to at most, drawn at random.", min=1)
+        int, typer.Option(help="Maximum number of documents of the index to fit to, drawn at random.", min=1)
     ] = 100_000,
-    k: Annotated[int, typer.Option(help="How many key tokens a document keeps.")] = Weighting.k_document,
-    m: Annotated[int, typer.Option(help="How many aligned tokens a query has.")] = Weighting.m_query,
+    k: Annotated[int, typer.Option(help="Maximum number of key tokens of a document.")] = Weighting.k_document,
+    m: Annotated[int, typer.Option(help="Maximum number of aligned tokens of a query.")] = Weighting.m_query,
     regularization: Annotated[
         str, typer.Option(help="Ridge penalty in units of the embeddings' variance, or 'gcv' to choose it.")
     ] = str(REGULARIZATION),
-    min_df: Annotated[int, typer.Option(help="Do not fit tokens of fewer texts.")] = 2,
+    min_df: Annotated[int, typer.Option(help="Minimum number of texts with a token that is fitted.")] = 2,
     literal_share: Annotated[
         float,
-        typer.Option(help="How much a document's own tokens count beside what its embedding says: from 0 to below 1."),
+        typer.Option(
+            help="Share of a document's literal tokens beside those that its embedding says: from 0 to below 1."
+        ),
     ] = Weighting.literal_share,
     head: Annotated[
         bool,
@@ -70,16 +75,16 @@ def fit_command(
     keep: Annotated[
         float | None,
         typer.Option(
-            help="With --head: keep this share of the head's spectrum, its bulk (EmbedFilter), such as 0.9.",
+            help="With --head: share of the head's spectrum to keep, its bulk (EmbedFilter), such as 0.9.",
             show_default=False,
         ),
     ] = None,
     refine: Annotated[
-        bool, typer.Option("--refine", help="Refine the model by self-distillation; needs torch. Can be resumed.")
+        bool, typer.Option("--refine", help="Refine the model by self-distillation; needs torch.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the random choices of refinement.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random choices of refinement.", min=0)] = 0,
     device: Annotated[
-        str | None, typer.Option(help="Where to refine, such as cpu or cuda. Default: a GPU if there is one.")
+        str | None, typer.Option(help="Device to refine on, such as cpu or cuda. Default: a GPU if there is one.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -93,7 +98,7 @@ def fit_command(
 
         usable_device(device)
     if keep is not None and not head:
-        msg = "--keep is for --head: what is fitted to texts has no spectrum of its own."
+        msg = "--keep is for --head: a fitted decoder has no spectrum of its own."
         raise ValueError(msg)
     decoder = _head(embedder, tokenizer) if head else None
     vocabulary = decoder.vocabulary if decoder else vocabulary_of(vocabulary_source)
@@ -106,32 +111,26 @@ def fit_command(
             if embedder
             else ready_made(embeddings, len(texts))
         )
+    vectors = embedded.embeddings
     if decoder is not None:
         head_model = replace(decoder, weighting=weighting)
-        model = timed_calibration(head_model, embedded.embeddings, texts, keep, embedder=embedder)
+        model = calibrate(head_model, vectors, texts, kept_spectrum=keep, embedder=embedder)
     else:
-        model = timed_fit(
-            embedded.embeddings,
+        model = fit(
+            vectors,
             texts,
             vocabulary,
-            progress_bar=is_interactive(),
             regularization=penalty,
             min_df=min_df,
             weighting=weighting,
             embedder=embedder,
-        )
-    changes = None
-    if refine:
-        fitted, unfinished = model, output.with_name(f".{output.name}.refining")
-        model = fitted.refine(
-            embedded.embeddings,
-            texts,
-            seed=seed,
-            device=device,
-            checkpoint=unfinished,
             progress_bar=is_interactive(),
         )
-        changes = Changes.measure(fitted, model, embedded.embeddings, texts)
+    effect = None
+    if refine:
+        fitted = model
+        model = refine_model(fitted, vectors, texts, seed=seed, device=device, progress_bar=is_interactive())
+        effect = RefinementEffect.measure(fitted, model, vectors, texts)
     model.save(output)
     if as_json:
         summary = {
@@ -142,7 +141,7 @@ def fit_command(
             "decoder": model.source,
             "features": len(model.decoder),
             "seconds": {"embed": embedded.seconds, "fit": model.fit_seconds, "refine": model.refine_seconds},
-            "refinement": None if changes is None else asdict(changes),
+            "refinement": None if effect is None else asdict(effect),
         }
         typer.echo(json.dumps(summary, indent=2))
         return
@@ -151,15 +150,15 @@ def fit_command(
         f"[bold]{escape(str(output))}[/bold]: {len(model.decoder):,} features from {len(texts):,} texts "
         f"in {model.fit_seconds:.1f} s{_embedding_note(embedded)}"
     )
-    if changes is not None:
-        console.print(f"Refined in {model.refine_seconds:.1f} s.", changes.table())
+    if effect is not None:
+        console.print(f"Refined in {model.refine_seconds:.1f} s.", _effect_table(effect))
     console.print(token_table(model, texts[:1], embedded.embeddings[:1], top=12))
     if embedder:
         console.print(f'\nNext: keytok tokens {output} "a text of yours"', soft_wrap=True, markup=False)
 
 
 class _Index(NamedTuple):
-    """The index with the documents that a model is fitted to."""
+    """Index whose documents a model is fitted to."""
 
     engine: Engine
     url: str
@@ -175,7 +174,7 @@ def _checked_fit_sources(
     embeddings: Path | None,
     tokenizer: str | None,
 ) -> tuple[Path | _Index, str]:
-    """Refuse what is no one source of texts and embeddings; return it, and that of the tokenizer."""
+    """Require exactly one source of texts and embeddings; return it, and the source of the tokenizer."""
     source: Path | _Index
     if data is not None and not (engine or url or index):
         source = data
@@ -228,3 +227,17 @@ def _embedding_note(embedded: Embedded) -> str:
     if embedded.seconds is None:
         return ""
     return f" (embedding them: {'cached' if embedded.cached else f'{embedded.seconds:.1f} s'})"
+
+
+def _effect_table(effect: RefinementEffect) -> Table:
+    """Return the alignment before and after refinement as a table for the terminal."""
+    table = Table("", "fitted", "refined", box=None, header_style="dim", padding=(0, 2))
+    table.add_row("top-10 tokens kept", "", f"{effect.tokens_kept:.0%}")
+    for label, name in (
+        ("literal tokens rank above others (AUC)", "literal_auc"),
+        ("texts with a literal token in their top 10 (Hit@10)", "hit_at_k"),
+        ("local alignment rate", "local_alignment_rate"),
+        ("global alignment rate", "global_alignment_rate"),
+    ):
+        table.add_row(label, f"{getattr(effect.before, name):.3f}", f"{getattr(effect.after, name):.3f}")
+    return table

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""EmbedFilter: the bulk of a head's spectrum."""
+"""EmbedFilter: a preparation that keeps the bulk of a head's spectrum."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,15 @@ def embed_filter(head: NDArray[np.floating], kept: float = 0.5, preparation: Pre
     """
     Return a preparation that keeps the bulk of a head's spectrum: EmbedFilter (arXiv 2606.07502).
 
-    Of the head's `d` right singular vectors, strongest first, those in the middle are kept and as many at either edge
-    are removed: there the head writes its frequent tokens. Unlike principal components this needs no embeddings.
+    The middle of the head's `d` right singular vectors, strongest first, is kept, and as many are removed at either
+    edge, where the head writes its frequent tokens. Unlike principal components this needs no embeddings.
 
-    The authors keep the `kept * d` coefficients; the projection that is made here has the same cosines, and can be
-    decoded. The vectors are the eigenvectors of the second moment, summed over blocks of rows: the head is not copied.
+    The authors keep the `kept * d` coefficients; the projection here has the same cosines, and can be decoded. The
+    vectors are the eigenvectors of the second moment, summed over blocks of rows: the head is not copied.
 
     :param head: Shape `(V, d)`, a row for each token, as in the language model: neither centred nor scaled.
-    :param kept: The share of the directions that is kept.
-    :param preparation: What else is done to embeddings, such as `Spectrum.removal`.
+    :param kept: Share of the directions to keep.
+    :param preparation: Preparation to extend, such as `Spectrum.removal`; None begins with a plain one.
     :raises ValueError: No direction would be kept, or all.
     """
     dimension = head.shape[1]

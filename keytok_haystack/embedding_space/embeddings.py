@@ -13,23 +13,25 @@ from keytok_haystack.utils.checks import check_embeddings
 BATCH_SIZE = 1024
 
 
-def in_batches(embeddings: "ArrayLike | Iterable[ArrayLike]") -> Iterator[NDArray[np.float32]]:
+def in_batches(embeddings: ArrayLike | Iterable[ArrayLike]) -> Iterator[NDArray[np.float32]]:
     """
-    Go through embeddings in checked batches.
+    Yield embeddings in checked batches.
 
     :param embeddings: An array or a list of vectors, shape `(n, d)`, which is cut into batches, or an iterable of such
-        arrays, any sizes.
+        arrays of any sizes.
     :raises EmbeddingError: As `check_embeddings`, or a batch's dimension differs from the first one's.
     """
     batches: Iterable[ArrayLike]
-    if isinstance(embeddings, Sequence) and len(embeddings) and np.ndim(embeddings[0]) == 1:
-        embeddings = check_embeddings(embeddings)
-    if isinstance(embeddings, np.ndarray):
+    if isinstance(embeddings, np.ndarray) or (
+        isinstance(embeddings, Sequence) and len(embeddings) and np.ndim(embeddings[0]) == 1
+    ):
         batches = (embeddings[start : start + BATCH_SIZE] for start in range(0, len(embeddings), BATCH_SIZE))
     else:
-        batches = embeddings  # type: ignore[assignment]  # an ArrayLike that is no array is a sequence of batches
+        batches = embeddings  # type: ignore[assignment]  # an ArrayLike of another kind is a sequence of batches
     dimension = None
+    position = 0
     for batch in batches:
-        array = check_embeddings(batch, dimension)
+        array = check_embeddings(batch, dimension, position)
         dimension = array.shape[1]
+        position += len(array)
         yield array

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to an embedding before it is decoded."""
+"""The preparation of an embedding for decoding."""
 
 from dataclasses import dataclass, replace
 
@@ -14,17 +14,17 @@ from keytok_haystack.embedding_space.head_transform import HeadTransform
 @dataclass(frozen=True, eq=False)
 class Preparation:
     """
-    What happens to an embedding before it is decoded: directions are removed, the norm set to 1, a mean subtracted.
+    Steps that an embedding goes through before it is decoded: directions removed, norm set to 1, mean subtracted.
 
     In this order, an embedding from which `PC1Adjuster` has already removed the directions is prepared to the same
-    vector as the raw one, so a model that removes them can be given either. A shift is not of that kind.
+    vector as the raw one, so a model that removes them can be given either. That does not hold for a shift.
 
     :param removed: Shape `(k, d)`, orthonormal rows (usually `Spectrum.pc1` alone); None removes nothing.
     :param shift: Shape `(d,)`, added first; None adds nothing.
-    :param normalize: Scale to unit length, or, if there is a transform, to the norm that it expects.
-    :param mean: Shape `(d,)`, the mean of the embeddings so far prepared; None subtracts nothing. If there is a
-        transform, of its results.
-    :param transform: The part of a masked-language-model head that comes before its matrix, applied before the mean is
+    :param normalize: Whether to scale to unit length, or, if there is a transform, to the norm that it expects.
+    :param mean: Shape `(d,)`, mean of the embeddings prepared so far, or of the transform's results if there is a
+        transform; None subtracts nothing.
+    :param transform: Part of a masked-language-model head that comes before its matrix, applied before the mean is
         subtracted; None applies nothing.
     """
 
@@ -40,13 +40,13 @@ class Preparation:
         return adjusted if self.removed is None else adjusted - project(adjusted, self.removed)
 
     def has_removed(self, directions: NDArray[np.float32]) -> bool:
-        """Whether nothing is left of some directions, shape `(k, d)`, orthonormal rows."""
+        """Return whether directions, shape `(k, d)`, orthonormal rows, are among those removed."""
         if self.removed is None:
             return False
         return bool(np.allclose(project(directions, self.removed), directions, atol=1e-4))
 
     def with_removed(self, directions: NDArray[np.floating]) -> "Preparation":
-        """Return this preparation with further directions removed, shape `(k, d)`, independent of those it removes."""
+        """Return this preparation with further directions, shape `(k, d)`, removed; they are independent of its own."""
         both = directions if self.removed is None else np.concatenate([self.removed, directions])
         return replace(self, removed=np.linalg.qr(both.T.astype(np.float64))[0].T.astype(np.float32))
 
@@ -55,7 +55,7 @@ class Preparation:
         prepared = self.adjusted(embeddings)
         if self.normalize:
             norms, remaining = _norms(embeddings), _norms(prepared)
-            # what lies on the removed directions has no content: only rounding is left of it, which stays near zero
+            # an embedding on the removed directions has no content: only rounding errors are left, and must stay small
             prepared = (prepared / np.where(remaining > 1e-5 * norms, remaining, norms)).astype(np.float32)
         if self.transform is not None:
             prepared = self.transform(prepared * np.float32(self.transform.norm) if self.normalize else prepared)
@@ -65,7 +65,7 @@ class Preparation:
 
 
 def project(vectors: NDArray[np.float32], directions: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what of vectors, shape `(n, d)`, lies on directions, shape `(k, d)`, orthonormal rows."""
+    """Return the projection of vectors, shape `(n, d)`, on directions, shape `(k, d)`, orthonormal rows."""
     coefficients: NDArray[np.float32] = vectors @ directions.T
     projected: NDArray[np.float32] = coefficients @ directions
     return projected

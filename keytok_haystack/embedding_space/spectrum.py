@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from keytok_haystack.embedding_space.embeddings import in_batches
 from keytok_haystack.embedding_space.moments import Moments
 from keytok_haystack.embedding_space.preparation import Preparation, project
-from keytok_haystack.utils.checks import EmbeddingError, check_embeddings
+from keytok_haystack.utils.checks import check_embeddings
 
 Method = Literal["remove", "shift"]
 
@@ -21,7 +21,7 @@ Method = Literal["remove", "shift"]
 @dataclass(frozen=True, eq=False)
 class Spectrum:
     """
-    The mean and the leading principal components of an embedding space.
+    Mean and leading principal components of an embedding space.
 
     The components are those of the *uncentred* embeddings, as in section 4 of the paper: the first one, `pc1`, is
     mostly what all texts share, and an LM head decodes it to stop words and punctuation.
@@ -36,22 +36,15 @@ class Spectrum:
     explained_energy: NDArray[np.float32]
 
     @classmethod
-    def from_embeddings(cls, embeddings: "ArrayLike | Iterable[ArrayLike]", n_components: int = 16) -> "Spectrum":
+    def from_embeddings(cls, embeddings: ArrayLike | Iterable[ArrayLike], n_components: int = 16) -> "Spectrum":
         """
         Compute the spectrum of embeddings.
 
         :param embeddings: Shape `(n, d)`, or an iterable of such batches.
-        :param n_components: How many components to keep, at most `d`.
+        :param n_components: Number of components to keep, at most `d`.
         :raises EmbeddingError: There are none, or one is unusable (`check_embeddings`).
         """
-        moments = None
-        for batch in in_batches(embeddings):
-            moments = moments or Moments(batch.shape[1])
-            moments.add(batch)
-        if moments is None or moments.count == 0:
-            msg = "There are no embeddings to compute principal components from."
-            raise EmbeddingError(msg)
-        return cls.from_moments(moments, n_components)
+        return cls.from_moments(Moments.of(in_batches(embeddings)), n_components)
 
     @classmethod
     def from_moments(cls, moments: Moments, n_components: int = 16) -> "Spectrum":
@@ -72,12 +65,12 @@ class Spectrum:
 
     @property
     def dimension(self) -> int:
-        """The dimension `d` of the embeddings."""
+        """Dimension `d` of the embeddings."""
         return len(self.mean)
 
     @property
     def pc1(self) -> NDArray[np.float32]:
-        """The first principal component, shape `(d,)`, of unit length, with `mean . pc1 >= 0`."""
+        """First principal component, shape `(d,)`, of unit length, with `mean . pc1 >= 0`."""
         first: NDArray[np.float32] = self.components[0]
         return first
 
@@ -85,7 +78,7 @@ class Spectrum:
         """
         Return the first `n` principal components, shape `(n, d)`.
 
-        :raises ValueError: There are not as many.
+        :raises ValueError: There are fewer components.
         """
         if not 1 <= n <= len(self.components):
             msg = f"n_components must be between 1 and {len(self.components)}, but it is {n}."
@@ -94,14 +87,14 @@ class Spectrum:
         return leading
 
     def removal(self, n_components: int = 1) -> "Preparation":
-        """Return the preparation that takes the first components wholly out of each embedding."""
+        """Return the preparation that removes the first components from each embedding."""
         return Preparation(removed=self.leading(n_components))
 
     def shift(self, n_components: int = 1, strength: float = 1.0) -> "Preparation":
         """
         Return the preparation that moves all embeddings alike: `h + lambda u1` (section 4 of the paper).
 
-        :param n_components: How many components to move along.
+        :param n_components: Number of components to move along.
         :param strength: `lambda` in units of minus the embeddings' mean coefficient: at 1 the mean is 0 there.
         """
         leading = self.leading(n_components)
@@ -114,12 +107,13 @@ class Spectrum:
         Adjust embeddings along the first principal components: `h - strength * (h . u) u`, or the same for all.
 
         :param embeddings: Shape `(n, d)`.
-        :param strength: The share that is taken out; removing with 1, and doing so twice, changes nothing more.
-        :param n_components: How many components.
-        :param method: "remove" takes out what lies on a component, "shift" what lies there in the mean.
+        :param strength: Share to remove; 1 removes all, and doing so twice changes nothing more.
+        :param n_components: Number of components.
+        :param method: "remove" subtracts each embedding's own projection on the components, "shift" the mean
+            projection.
         :returns: Shape `(n, d)`, not rescaled.
         :raises EmbeddingError: The embeddings are unusable (`check_embeddings`).
-        :raises ValueError: There are not as many components.
+        :raises ValueError: There are fewer components.
         """
         checked = check_embeddings(embeddings, self.dimension)
         if method == "shift":

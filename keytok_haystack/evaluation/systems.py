@@ -18,7 +18,7 @@ from keytok_haystack.evaluation.measures import ranking
 from keytok_haystack.inverted_index import BM25_B, BM25_K1, Bm25, Postings
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import truncate_weights
-from keytok_haystack.sparse_vectors.rows import scale_columns, strongest
+from keytok_haystack.sparse_vectors.rows import scale_columns, top_k
 from keytok_haystack.vocabulary import Vocabulary
 
 BM25_SHARE = 0.1
@@ -114,7 +114,7 @@ def literal_tokens(model: KeyTokenModel, texts: Sequence[str]) -> csr_array:
         raise ValueError(msg)
     counts = model.vocabulary.literal_counts(texts)
     frequencies = csr_array((1 + np.log(counts.data), counts.indices, counts.indptr), shape=counts.shape)
-    tf_idf = strongest(scale_columns(frequencies, model.idf), model.weighting.k_document)
+    tf_idf = top_k(scale_columns(frequencies, model.idf), model.weighting.k_document)
     return model.weighting.document_weights(tf_idf)
 
 

@@ -1,9 +1,8 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Sparse rows: selecting the top-K, scaling, and turning rows into dicts and back."""
+"""Rows of sparse vectors: top-k selection, scaling, and conversion from and to dicts."""
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
@@ -12,22 +11,26 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 
-def top_k(logits: NDArray[np.float32], k: int) -> csr_array:
+def top_k(rows: NDArray[np.float32] | csr_array, k: int) -> csr_array:
     """
     Keep the `k` largest positive entries of each row; of equal ones, those of the lowest features.
 
-    :param logits: Shape `(n, V)`.
-    :param k: At least 1; more than `V` keeps all.
+    :param rows: Shape `(n, V)`, dense (logits), or sparse with positive entries (weights).
+    :param k: Number of entries to keep, at least 1; more than `V` keeps all.
     :returns: Shape `(n, V)`, float32, canonical (columns ascending).
     :raises ValueError: `k` is less than 1.
     """
     if k < 1:
         msg = f"At least 1 entry must be kept, but k is {k}."
         raise ValueError(msg)
+    return _top_k_of_sparse(rows, k) if isinstance(rows, csr_array) else _top_k_of_dense(rows, k)
+
+
+def _top_k_of_dense(logits: NDArray[np.float32], k: int) -> csr_array:
     size = logits.shape[1]
     kept = logits > 0
     if k < size:
-        threshold = _kth_largest(logits, k)
+        threshold = np.partition(logits, size - k, axis=1)[:, size - k]
         kept &= logits >= threshold[:, None]
         surplus = np.count_nonzero(kept, axis=1) - k
         for row in np.flatnonzero(surplus > 0):
@@ -39,13 +42,7 @@ def top_k(logits: NDArray[np.float32], k: int) -> csr_array:
     return csr_array((logits.reshape(-1)[flat], columns, indptr), shape=logits.shape)
 
 
-def add_rows(dense: NDArray[np.float32], rows: csr_array) -> None:
-    """Add sparse rows to dense ones, shape `(n, V)` both, in place."""
-    dense[np.repeat(np.arange(len(dense)), np.diff(rows.indptr)), rows.indices] += rows.data
-
-
-def strongest(rows: csr_array, k: int) -> csr_array:
-    """Keep the `k` largest entries of each sparse row, shape `(n, V)`; of equal ones, those of the lowest features."""
+def _top_k_of_sparse(rows: csr_array, k: int) -> csr_array:
     lengths = np.diff(rows.indptr)
     if not (lengths > k).any():
         return rows
@@ -57,20 +54,9 @@ def strongest(rows: csr_array, k: int) -> csr_array:
     return csr_array((rows.data[kept], rows.indices[kept], indptr), shape=rows.shape)
 
 
-def _kth_largest(logits: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """
-    Return the k-th largest entry of each row, shape `(n,)`.
-
-    Where an embedder has already brought torch into the process, its multi-threaded selection is 2 to 3 times as fast
-    as numpy's partition; selecting is exact, so both give the same value.
-    """
-    torch = sys.modules.get("torch")
-    # a few rows are not worth handing over; another thread may still be importing torch
-    if torch is None or len(logits) < 16 or not (hasattr(torch, "topk") and hasattr(torch, "from_numpy")):
-        partitioned: NDArray[np.float32] = np.partition(logits, logits.shape[1] - k, axis=1)[:, logits.shape[1] - k]
-        return partitioned
-    selected: NDArray[np.float32] = torch.topk(torch.from_numpy(logits), k, dim=1).values[:, -1].numpy()
-    return selected
+def add_rows(dense: NDArray[np.float32], rows: csr_array) -> None:
+    """Add sparse rows to dense ones, shape `(n, V)` both, in place."""
+    dense[np.repeat(np.arange(len(dense)), np.diff(rows.indptr)), rows.indices] += rows.data
 
 
 def row_maxima(rows: csr_array) -> NDArray[np.float32]:
@@ -115,7 +101,7 @@ def dicts_to_rows(dicts: Iterable[Mapping[str, float]], position: Mapping[str, i
     """
     Turn `{key: weight}` dicts into rows, float64.
 
-    :param position: The column of each key.
+    :param position: Column of each key.
     :raises KeyError: A key has no column.
     """
     indptr: list[int] = [0]

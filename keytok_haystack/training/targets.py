@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.embedding_space import Spectrum
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.sparse_vectors.rows import row_maxima, scale_columns, scale_rows, strongest
+from keytok_haystack.sparse_vectors.rows import row_maxima, scale_columns, scale_rows, top_k
 from keytok_haystack.training.errors import NoTargetsError
 from keytok_haystack.training.settings import TargetRule
 from keytok_haystack.weighting import idf_of
@@ -107,7 +107,7 @@ def model_derived(aligned: csr_array, kept: NDArray[np.bool_], k: int = _MODEL_T
     :param kept: Shape `(V,)`, whether a feature may be a target (`informative`).
     :returns: Shape `(n, V)`; the row of a text without a kept feature is empty.
     """
-    chosen = strongest(_without_zeros(scale_columns(aligned, kept.astype(np.float32))), k)
+    chosen = top_k(_without_zeros(scale_columns(aligned, kept.astype(np.float32))), k)
     raised = np.exp(chosen.data - np.repeat(row_maxima(chosen), np.diff(chosen.indptr)))
     return _distributions(csr_array((raised, chosen.indices, chosen.indptr), shape=chosen.shape))
 

@@ -16,12 +16,13 @@ class EmbeddingError(ValueError):
     """Embeddings that cannot be used: wrong shape, not finite, or zero."""
 
 
-def check_embeddings(embeddings: ArrayLike, dimension: int | None = None) -> NDArray[np.float32]:
+def check_embeddings(embeddings: ArrayLike, dimension: int | None = None, first: int = 0) -> NDArray[np.float32]:
     """
     Return embeddings as a float32 array of shape `(n, d)`.
 
     :param embeddings: `n` embeddings of dimension `d`.
     :param dimension: Expected dimension `d`, if known.
+    :param first: Position of the first embedding in the stream that it comes from, for messages.
     :raises EmbeddingError: The array is not two-dimensional, has another `d`, or a row is zero or not finite.
     """
     try:
@@ -40,10 +41,10 @@ def check_embeddings(embeddings: ArrayLike, dimension: int | None = None) -> NDA
         raise EmbeddingError(msg)
     squared_norms = np.einsum("nd,nd->n", array, array, dtype=np.float64)
     if not np.isfinite(squared_norms).all():
-        msg = f"Embedding {int(np.argmin(np.isfinite(squared_norms)))} contains NaN or infinity."
+        msg = f"Embedding {first + int(np.argmin(np.isfinite(squared_norms)))} contains NaN or infinity."
         raise EmbeddingError(msg)
     if not squared_norms.all():
-        msg = f"Embedding {int(np.argmin(squared_norms))} is the zero vector, which has no direction to decode."
+        msg = f"Embedding {first + int(np.argmin(squared_norms))} is the zero vector, which has no direction to decode."
         raise EmbeddingError(msg)
     return array
 

@@ -1,0 +1,120 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The ridge regression of a corpus's tokens on its embeddings, from sums that one pass accumulates."""
+
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from keytok_haystack.embedding_space import Moments
+from keytok_haystack.utils.checks import EmbeddingError
+from keytok_haystack.utils.sampling import Reservoir
+from keytok_haystack.weighting import root_frequencies
+
+_GCV_GRID = np.logspace(-4, 1, 41)
+_SAMPLE_SIZE = 4096
+
+
+class RegressionSums:
+    """
+    Sums over a corpus that the regression needs: `X'X`, `X'Y`, document frequencies, and a sample of the documents.
+
+    :param shift: Shape `(d,)`, about the mean of the prepared embeddings; it keeps their common part out of sums that
+        are taken in float32.
+    :param n_features: Number of features, `V`.
+    """
+
+    def __init__(self, shift: NDArray[np.float32], n_features: int) -> None:
+        self.moments = Moments(len(shift))
+        self.document_frequency = np.zeros(n_features)
+        self.sample = DocumentSample(_SAMPLE_SIZE)
+        self._target_sum = np.zeros(n_features)
+        self._target_energy = np.zeros(n_features)
+        # Y'(X - shift): rows of features that never occur are never touched, so that they take up no memory
+        self._cross_products = np.zeros((n_features, len(shift)), dtype=np.float32)
+        self._shift = shift
+
+    def add(self, prepared: NDArray[np.float32], counts: csr_array, embeddings: NDArray[np.float32]) -> None:
+        """
+        Add a batch.
+
+        :param prepared: Shape `(n, d)`, prepared embeddings, not centred.
+        :param counts: Shape `(n, V)`, literal counts of the texts.
+        :param embeddings: Shape `(n, d)`, the embeddings as they were given.
+        """
+        target = root_frequencies(counts)
+        present = np.unique(counts.indices)
+        self._cross_products[present] += target[:, present].T @ (prepared - self._shift)
+        self._target_sum += np.bincount(target.indices, target.data, minlength=counts.shape[1])
+        self._target_energy += np.bincount(target.indices, np.square(target.data), minlength=counts.shape[1])
+        self.document_frequency += np.bincount(counts.indices, minlength=counts.shape[1])
+        self.moments.add(prepared)
+        self.sample.add(embeddings, counts)
+
+    def solve(self, features: NDArray[np.int64], regularization: float | Literal["gcv"]) -> NDArray[np.float64]:
+        """
+        Return the ridge coefficients of some features, shape `(v, d)`.
+
+        :raises EmbeddingError: The embeddings are all the same.
+        :raises ValueError: The texts are all the same in their features.
+        """
+        count = self.moments.count
+        energies, vectors = np.linalg.eigh(self.moments.scatter)
+        energies = np.maximum(energies, 0.0)
+        if energies.mean() <= 1e-12 * count:
+            msg = "The embeddings are all the same, so nothing can be fitted to them."
+            raise EmbeddingError(msg)
+        centred = self._cross_products[features] - np.outer(self._target_sum[features], self.moments.mean - self._shift)
+        rotated = centred @ vectors
+        spread = self._target_energy[features].sum() - np.square(self._target_sum[features]).sum() / count
+        if spread <= 1e-6 * count:
+            msg = "The texts are all the same in their features, so nothing can be fitted."
+            raise ValueError(msg)
+        if regularization == "gcv":
+            penalty = self._gcv(energies, np.square(rotated).sum(axis=0), spread)
+        else:
+            penalty = regularization * energies.sum() / count
+        return np.asarray((rotated / (energies + penalty)) @ vectors.T)
+
+    def _gcv(self, energies: NDArray[np.float64], projected: NDArray[np.float64], total: float) -> float:
+        """Return the penalty with the least generalized cross-validation error, from a grid."""
+        count = self.moments.count
+        penalties = _GCV_GRID * energies.mean()
+        shrinkage = 1 / (energies + penalties[:, None])
+        residual = total - (projected * (2 * shrinkage - energies * shrinkage**2)).sum(axis=1)
+        freedom = 1 + (energies * shrinkage).sum(axis=1)
+        # with hardly a degree of freedom left, residuals are rounding errors, and the error cannot be estimated
+        is_known = count - freedom > 0.01 * count
+        errors = np.where(is_known, residual / (count - freedom) ** 2, np.inf)
+        return float(penalties[np.argmin(errors)] if is_known.any() else penalties[-1])
+
+
+class DocumentSample:
+    """Uniform sample of the embeddings and literal counts of a stream, the same for the same stream."""
+
+    def __init__(self, size: int) -> None:
+        self._reservoir = Reservoir(size)
+        self._rows: list[NDArray[np.float32]] = []
+        self._counts: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+
+    def add(self, embeddings: NDArray[np.float32], counts: csr_array) -> None:
+        """Add a batch, shapes `(n, d)` and `(n, V)`."""
+        for row, (start, stop) in zip(embeddings, pairwise(counts.indptr.tolist()), strict=True):
+            if (place := self._reservoir.place()) is not None:
+                self._rows[place : place + 1] = [row.copy()]
+                self._counts[place : place + 1] = [(counts.indices[start:stop].copy(), counts.data[start:stop].copy())]
+
+    @property
+    def embeddings(self) -> NDArray[np.float32]:
+        """Sampled embeddings, shape `(s, d)`."""
+        return np.array(self._rows)
+
+    def counts(self, n_features: int) -> csr_array:
+        """Return the literal counts of the sampled texts, shape `(s, V)`."""
+        columns, data = (np.concatenate(parts) for parts in zip(*self._counts, strict=True))
+        indptr = np.cumsum([0, *(len(columns) for columns, _ in self._counts)]).astype(np.int32)
+        return csr_array((data, columns, indptr), shape=(len(self._rows), n_features))
