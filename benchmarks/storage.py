@@ -39,8 +39,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from keytok_haystack import KeyTokenModel, Vocabulary
-from keytok_haystack.cli.fitting import timed_fit
+from keytok_haystack import KeyTokenModel, Vocabulary, fit
 from keytok_haystack.encoders import embed
 from keytok_haystack.engines import Engine, index_definition
 from keytok_haystack.evaluation import Collection
@@ -410,7 +409,7 @@ def main() -> None:
     batches = list(drawn(embed(originals, embedder).embeddings, originals, options.documents))
     embeddings = np.concatenate([batch for batch, _ in batches])
     texts = [text for _, batch_texts in batches for text in batch_texts]
-    model = timed_fit(embeddings, texts, Vocabulary.from_tokenizer(embedder), progress_bar=True)
+    model = fit(embeddings, texts, Vocabulary.from_tokenizer(embedder), progress_bar=True)
 
     options.output.parent.mkdir(parents=True, exist_ok=True)
     chosen = [
