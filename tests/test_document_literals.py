@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""A document's own tokens join those that its embedding is aligned with."""
+"""A document's literal tokens join those that its embedding is aligned with."""
 
 from collections import Counter
 from dataclasses import replace
@@ -51,8 +51,7 @@ def brute_force(model: KeyTokenModel, embedding: list[float], text: str, k: int 
     level = max(0.0, *logits.values()) ** setting.normalization
     weights = {f: (v / level) ** setting.exponent / setting.weight_scale for f, v in logits.items() if v > 0}
     ranking = sorted(weights, key=lambda feature: (-round(weights[feature], 5), features.index(feature)))
-    kept = [feature for feature in ranking if weights[feature] > setting.minimum_weight]
-    return {feature: weights[feature] for feature in kept[: setting.k_document if k is None else k]}
+    return {feature: weights[feature] for feature in ranking[: setting.k_document if k is None else k]}
 
 
 def rows(model: KeyTokenModel, weights: csr_array) -> list[dict[str, float]]:
@@ -94,21 +93,21 @@ def test_documents_are_what_a_loop_over_their_tokens_gives(
         assert tokens == pytest.approx(brute_force(model, embedding, text), rel=1e-5, abs=1e-7), text
 
 
-@given(documents_of_integers, st.integers(1, 14), st.sampled_from([0.0, 0.3, 1.0]))
+@given(documents_of_integers, st.integers(1, 14))
 def test_any_documents_are_what_a_loop_over_their_tokens_gives(
-    small_vocabulary: Vocabulary, documents: list[tuple[list[int], str]], k: int, minimum: float
+    small_vocabulary: Vocabulary, documents: list[tuple[list[int], str]], k: int
 ):
-    model = make_model(small_vocabulary, minimum_weight=minimum)
+    model = make_model(small_vocabulary)
     embeddings, texts = zip(*documents, strict=True)
     found = rows(model, model.encode_documents(embeddings, texts, top_k=k))
     for tokens, embedding, text in zip(found, embeddings, texts, strict=True):
         assert tokens == pytest.approx(brute_force(model, embedding, text, k), rel=1e-5)
 
 
-def test_own_tokens_join_by_hand(small_vocabulary: Vocabulary):
+def test_literal_tokens_join_by_hand(small_vocabulary: Vocabulary):
     decoder = TokenDecoder(np.array([[2], [1], [-1], [-9]]), Preparation(normalize=False))
     idf = np.array([1, 2, 8, 1, 4, 1, 1, 1, 1, 1, 1, 1], dtype=np.float32)
-    weighting = Weighting(weight_scale=2.0, literal_share=0.75, literal_scale=2.0)  # own tokens: 3 * 2 * idf * ...
+    weighting = Weighting(weight_scale=2.0, literal_share=0.75, literal_scale=2.0)  # literal tokens: 3 * 2 * idf * ...
     model = KeyTokenModel(small_vocabulary, decoder, weighting, idf=idf)
     # boundary 1 of 4, heat 1 of 4, layer 2 of 4; the unknown word is no token
     logits = {
@@ -240,30 +239,6 @@ def test_of_equal_tokens_those_of_the_lowest_features_are_kept_whatever_they_com
     assert set(encode(model, [1.0], "layer lift flow boundary", top_k=k)) == expected
 
 
-@pytest.mark.parametrize(
-    ("minimum", "expected"),
-    [
-        (0.0, {"shock": 1, "wave": 4, "boundary": 3, "lift": 2, "flow": 2}),
-        (1.0, {"wave": 4, "boundary": 3, "lift": 2, "flow": 2}),
-        (1.75, {"wave": 4, "boundary": 3, "lift": 2, "flow": 2}),
-        (2.0, {"wave": 4, "boundary": 3}),
-        (3.0, {"wave": 4}),
-        (4.0, {}),
-    ],
-)
-@pytest.mark.parametrize("k", [5, 12])
-def test_own_tokens_up_to_the_minimum_are_left_out_with_and_without_a_row(
-    small_vocabulary: Vocabulary, minimum: float, expected: dict[str, float], k: int
-):
-    model = exact_model(small_vocabulary, [1, 2, 1, -2], minimum_weight=minimum)
-    assert encode(model, [1.0], "wave boundary lift flow", top_k=k) == expected
-
-
-def test_a_token_that_falls_below_the_minimum_leaves_its_place_to_no_one(small_vocabulary: Vocabulary):
-    model = exact_model(small_vocabulary, [1, 8, 8, 8], minimum_weight=2.0)
-    assert set(encode(model, [1.0], "wave boundary lift flow", top_k=4)) == {"wave", "boundary", "layer"}
-
-
 @given(embeddings_of_integers, texts_of_words.filter(str.strip))
 def test_at_a_high_share_a_text_keeps_all_of_its_tokens(small_vocabulary: Vocabulary, embedding: list[int], text: str):
     # the weakest adds 99 * 3 / 3, and two logits differ by 2 * 3 * 3 * 4 at most
@@ -377,20 +352,10 @@ def test_scales_are_fitted_by_hand(small_vocabulary: Vocabulary, small_texts: li
     assert replace(scaled.weighting, **kept) == model.weighting
 
 
-@pytest.mark.parametrize("texts_are_known", [True, False])
-def test_a_minimum_weight_is_one_of_scaled_weights(model: KeyTokenModel, small_texts: list[str], texts_are_known: bool):
-    embeddings = (1000 * np.random.default_rng(1).uniform(0.9, 1, size=(60, 3)) * [1, 1, -1]).astype(np.float32)
-    counts = model.vocabulary.literal_counts(small_texts) if texts_are_known else None
-    for factor in (1e-6, 1e-3, 1.0):  # small logits, too, whose roots are less than the minimum before they are scaled
-        smaller = replace(model, decoder=TokenDecoder(factor * model.decoder.weight, model.decoder.preparation))
-        scaled = smaller.with_weighting(minimum_weight=0.25).scaled_to(embeddings, counts)
-        weights = scaled.encode_documents(embeddings, small_texts if texts_are_known else None)
-        assert weights.toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-3)
-        assert weights.data.min() > 0.25
-
-
 @pytest.mark.parametrize("reason", ["no counts", "no idf", "no known token"])
-def test_where_own_tokens_cannot_be_compared_they_stay_out(model: KeyTokenModel, small_texts: list[str], reason: str):
+def test_where_literal_tokens_cannot_be_compared_they_stay_out(
+    model: KeyTokenModel, small_texts: list[str], reason: str
+):
     embeddings = np.random.default_rng(1).normal(size=(60, 3)).astype(np.float32)
     counts = model.vocabulary.literal_counts(["unheard-of"] * 60 if reason == "no known token" else small_texts)
     given_model = replace(model, idf=None) if reason == "no idf" else model
@@ -423,7 +388,7 @@ def with_rare_words(
     """A model of texts among which only text 17 has the word "speed" and none has "3.5"."""
     texts = [" ".join(word for word in text.split() if word not in ("speed", "3.5")) for text in small_texts]
     texts[17] += " speed"
-    return fit(small_embeddings, texts, small_vocabulary, min_df=2), texts
+    return fit(small_embeddings, texts, small_vocabulary, min_df=2, preparation=Preparation()), texts
 
 
 def test_a_token_of_one_document_alone_is_found_by_a_query_that_names_it(with_rare_words, small_embeddings):

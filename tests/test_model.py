@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from keytok_haystack import EmbeddingError, KeyTokenModel, Preparation, TokenDecoder, Vocabulary, Weighting
+from keytok_haystack import (
+    EmbeddingError,
+    KeyTokenModel,
+    Preparation,
+    TokenDecoder,
+    Vocabulary,
+    Weighting,
+    alignment,
+    calibrate,
+)
+from keytok_haystack.utils.checks import check_embeddings
 
 # logits of the embedding (2, 1) are 2a + b for the row (a, b)
 ROWS = {
@@ -77,15 +87,6 @@ def test_a_document_without_a_positive_logit_has_no_tokens(small_vocabulary: Voc
     assert model.document_tokens(weights)[1] == {}
 
 
-@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("minimum", [0.0, 0.6, 0.75, 1.4, 5.0])
-def test_weights_up_to_the_minimum_are_left_out(model: KeyTokenModel, exponent: float, minimum: float):
-    settings = {"exponent": exponent, "k_document": 12}
-    (weights,) = tokens(model, model.with_weighting(**settings).encode_documents([[2.0, 1.0]]))
-    (kept,) = tokens(model, model.with_weighting(**settings, minimum_weight=minimum).encode_documents([[2.0, 1.0]]))
-    assert kept == {feature: weight for feature, weight in weights.items() if weight > minimum}
-
-
 def test_queries_have_their_aligned_tokens_scaled_to_a_maximum_of_1(model: KeyTokenModel):
     assert tokens(model, model.encode_queries([[2.0, 1.0]])) == [{"lift": 1.0, "shock": pytest.approx(4 / 9)}]
     (three,) = tokens(model, model.encode_queries([[2.0, 1.0]], top_k=3))
@@ -117,17 +118,6 @@ def test_queries_can_be_their_literal_tokens_alone(model: KeyTokenModel):
     without = model.with_weighting(m_query=0)
     assert tokens(model, without.encode_queries([[2.0, 1.0], [2.0, 1.0]], ["heat flow", "unknown"])) == expected
     assert without.encode_queries([[2.0, 1.0]]).nnz == 0
-
-
-def test_a_query_mean_takes_the_place_of_the_documents_mean_in_queries_only(model: KeyTokenModel):
-    centred = TokenDecoder(model.decoder.weight, Preparation(normalize=False, mean=np.float32([1, 1])))
-    plain = replace(model, decoder=centred)
-    shifted = replace(plain, query_mean=np.float32([0, 3]))
-    documents, queries = [[3.0, 2.0]], [[2.0, 4.0]]  # both are (2, 1) after subtracting their own mean
-    assert tokens(model, shifted.encode_documents(documents)) == tokens(model, plain.encode_documents(documents))
-    assert tokens(model, shifted.encode_documents(documents)) == tokens(model, model.encode_documents([[2.0, 1.0]]))
-    assert tokens(model, shifted.encode_queries(queries)) == tokens(model, model.encode_queries([[2.0, 1.0]]))
-    assert tokens(model, plain.encode_queries(queries)) != tokens(model, shifted.encode_queries(queries))
 
 
 def test_the_largest_weight_of_every_query_is_1(cranfield_model: KeyTokenModel, cranfield_queries, cranfield):
@@ -229,8 +219,6 @@ def test_where_there_is_nothing_to_scale_the_scale_is_1(model: KeyTokenModel, em
         {"weight_scale": 0.0},
         {"weight_scale": float("nan")},
         {"weight_scale": float("inf")},
-        {"minimum_weight": -0.1},
-        {"minimum_weight": float("nan")},
         {"normalization": -0.1},
         {"normalization": 1.1},
         {"normalization": float("nan")},
@@ -255,11 +243,34 @@ def test_parts_that_do_not_fit_together_are_refused(small_model: KeyTokenModel, 
         replace(small_model, decoder=TokenDecoder(np.ones((12, 7)), Preparation()))
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [{"idf": np.ones(5, dtype=np.float32)}, {"query_mean": np.ones(5, dtype=np.float32)}],
-    ids=["idf", "query_mean"],
-)
-def test_arrays_of_another_length_are_refused(small_model: KeyTokenModel, parts: dict[str, np.ndarray]):
+def test_an_idf_of_another_length_is_refused(small_model: KeyTokenModel):
     with pytest.raises(ValueError, match="5"):
-        replace(small_model, **parts)
+        replace(small_model, idf=np.ones(5, dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, x, texts: model.encode_documents(x, texts),
+        lambda model, x, texts: model.encode_queries(x, texts),
+        lambda model, x, texts: model.scaled_to(x, model.vocabulary.literal_counts(texts)),
+        lambda model, x, texts: model.decoder.logits(x),
+        lambda model, x, texts: model.decoder.top_k(x, 3),
+        lambda model, x, texts: alignment(model.decoder, model.vocabulary, x, texts),
+        lambda model, x, texts: calibrate(model, x, texts),
+    ],
+    ids=["documents", "queries", "scale", "logits", "top-k", "alignment", "calibrate"],
+)
+def test_embeddings_are_checked_once_a_call(
+    small_model: KeyTokenModel, small_embeddings: np.ndarray, small_texts: list[str], monkeypatch, call
+):
+    checked = []
+
+    def counted(embeddings: np.ndarray, *arguments: object) -> np.ndarray:
+        checked.append(len(embeddings))
+        return check_embeddings(embeddings, *arguments)
+
+    for module in ("decoder", "model", "decoders.calibration", "embedding_space.embeddings"):
+        monkeypatch.setattr(f"keytok_haystack.{module}.check_embeddings", counted, raising=False)
+    call(small_model, small_embeddings, small_texts)
+    assert checked == [60]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 from tokenizers import Tokenizer, pre_tokenizers
 
 from keytok_haystack import (
@@ -27,7 +27,7 @@ from keytok_haystack import (
     Weighting,
     fit,
 )
-from keytok_haystack import model as model_module
+from keytok_haystack import model_folder as model_folder_module
 
 FILES = ["config.json", "decoder.safetensors", "spectrum.safetensors", "tokenizer.json"]
 
@@ -67,7 +67,6 @@ def random_model(data: st.DataObject, vocabulary: Vocabulary) -> KeyTokenModel:
         m_query=data.draw(st.integers(0, 20)),
         exponent=data.draw(st.floats(0.1, 3)),
         weight_scale=data.draw(st.floats(0.01, 100)),
-        minimum_weight=data.draw(st.floats(0, 0.5)),
         normalization=data.draw(st.floats(0, 1)),
         literal_share=data.draw(st.floats(0, 0.99)),
         literal_scale=data.draw(st.floats(0, 100)),
@@ -80,7 +79,7 @@ def random_model(data: st.DataObject, vocabulary: Vocabulary) -> KeyTokenModel:
         embedder=data.draw(st.none() | st.text(max_size=8)),
         idf=None if (idf := maybe(12)) is None else np.abs(idf),
         spectrum=Spectrum.from_embeddings(random.normal(size=(5, d))) if data.draw(st.booleans()) else None,
-        query_mean=maybe(d),
+        refined=data.draw(st.booleans()),
         fit_seconds=data.draw(st.none() | st.floats(0, 1e6)),
         refine_seconds=data.draw(st.none() | st.floats(0, 1e6)),
     )
@@ -103,13 +102,12 @@ def test_a_model_survives_saving_and_loading_to_the_bit(small_vocabulary: Vocabu
     assert loaded.fingerprint == model.fingerprint
     assert loaded.vocabulary.features == model.vocabulary.features
     assert_same_array(loaded.vocabulary.feature_of_id, model.vocabulary.feature_of_id)
-    for name in ("weighting", "source", "embedder", "fit_seconds", "refine_seconds", "dimension"):
+    for name in ("weighting", "source", "embedder", "refined", "fit_seconds", "refine_seconds", "dimension"):
         assert getattr(loaded, name) == getattr(model, name)
     assert_same_array(loaded.decoder.weight, model.decoder.weight)
     for name in ("mean", "removed", "shift"):
         assert_same_array(getattr(loaded.decoder.preparation, name), getattr(model.decoder.preparation, name))
-    for name in ("idf", "query_mean"):
-        assert_same_array(getattr(loaded, name), getattr(model, name))
+    assert_same_array(loaded.idf, model.idf)
     assert (loaded.spectrum is None) == (model.spectrum is None)
     if model.spectrum is not None:
         for name in ("mean", "components", "explained_energy"):
@@ -169,6 +167,7 @@ def test_the_configuration_says_what_the_model_is(small_model: KeyTokenModel, sm
         "normalization": 0.25,
         "literal_share": 0.35,
         "literal_scale": small_model.weighting.literal_scale,
+        "refined": False,
         "refine_seconds": None,
     }
     assert config["literal_scale"] > 0
@@ -210,7 +209,6 @@ def one_feature_renamed(model: KeyTokenModel) -> KeyTokenModel:
         lambda model: model.with_weighting(k_document=127),
         lambda model: model.with_weighting(exponent=0.6),
         lambda model: model.with_weighting(weight_scale=model.weighting.weight_scale * 1.01),
-        lambda model: model.with_weighting(minimum_weight=0.1),
         lambda model: model.with_weighting(normalization=0.3),
         lambda model: model.with_weighting(literal_share=0.36),
         lambda model: model.with_weighting(literal_scale=model.weighting.literal_scale * 1.01),
@@ -228,7 +226,6 @@ def one_feature_renamed(model: KeyTokenModel) -> KeyTokenModel:
         "K",
         "exponent",
         "scale",
-        "minimum",
         "normalization",
         "share",
         "literal scale",
@@ -258,13 +255,12 @@ def test_the_fingerprint_changes_with_what_documents_depend_on(
     "change",
     [
         lambda model: model.with_weighting(m_query=7),
-        lambda model: replace(model, query_mean=np.ones(8, dtype=np.float32)),
         lambda model: replace(model, embedder="another/name"),
         lambda model: replace(model, spectrum=None),
         lambda model: replace(model, fit_seconds=3.0),
-        lambda model: replace(model, refine_seconds=3.0),
+        lambda model: replace(model, refined=True, refine_seconds=3.0),
     ],
-    ids=["M", "query mean", "embedder", "spectrum", "seconds", "refine seconds"],
+    ids=["M", "embedder", "spectrum", "seconds", "refine seconds"],
 )
 def test_the_fingerprint_stays_where_documents_do(
     small_model: KeyTokenModel,
@@ -371,7 +367,6 @@ def test_a_flipped_bit_of_the_configuration_is_refused_or_leaves_documents_as_th
         {"exponent": 0.6},
         {"exponent": None},
         {"weight_scale": float("nan")},
-        {"minimum_weight": 0.25},
         {"normalization": 0.5},
         {"normalization": 2.0},
         {"literal_share": 0.25},
@@ -532,7 +527,7 @@ def test_a_failure_midway_leaves_the_old_model_untouched(
         msg = "No space left on device"
         raise OSError(msg)
 
-    monkeypatch.setattr(model_module, broken, fail)
+    monkeypatch.setattr(model_folder_module, broken, fail)
     for target in (folder, folder.parent / "new"):
         with pytest.raises(OSError, match="No space left"):
             small_model.with_weighting(k_document=3).save(target)
@@ -580,20 +575,28 @@ def test_a_failure_while_the_new_folder_is_moved_leaves_the_old_model_in_place(
     assert contents(folder) == before
 
 
-def test_a_saved_query_mean_is_used_for_queries_only(
-    small_model: KeyTokenModel, small_embeddings: np.ndarray, tmp_path: Path
-):
-    mean = small_model.decoder.preparation.mean
-    shift = np.linspace(-0.2, 0.2, 8, dtype=np.float32)
-    replace(small_model, query_mean=mean + shift).save(tmp_path / "model")
-    loaded = KeyTokenModel.load(tmp_path / "model")
-    expected = small_model.encode_documents(small_embeddings)
-    assert (loaded.encode_documents(small_embeddings) != expected).nnz == 0
-    x = small_embeddings / np.linalg.norm(small_embeddings, axis=1, keepdims=True)
-    logits = (x - mean - shift) @ small_model.decoder.weight.T
-    queries = loaded.encode_queries(small_embeddings, top_k=12).toarray()
-    positive = np.maximum(logits, 0)
-    np.testing.assert_allclose(queries, positive / positive.max(axis=1, keepdims=True), atol=1e-5)
+def test_a_former_minimum_weight_is_refused(folder: Path):
+    edit_config(folder, minimum_weight=0.25)
+    with pytest.raises(ModelFolderError, match="minimum weight"):
+        KeyTokenModel.load(folder)
+
+
+def test_a_former_query_mean_is_refused(folder: Path):
+    tensors = load_file(folder / "decoder.safetensors") | {"query_mean": np.ones(8, dtype=np.float32)}
+    content = save(tensors)
+    (folder / "decoder.safetensors").write_bytes(content)
+    digests = json.loads((folder / "config.json").read_text(encoding="utf-8"))["sha256"]
+    edit_config(folder, sha256=digests | {"decoder.safetensors": hashlib.sha256(content).hexdigest()})
+    with pytest.raises(ModelFolderError, match="query mean"):
+        KeyTokenModel.load(folder)
+
+
+@pytest.mark.parametrize("seconds", [None, 12.5])
+def test_models_of_earlier_versions_say_by_their_times_whether_they_were_refined(folder: Path, seconds: float | None):
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["refined"]
+    (folder / "config.json").write_text(json.dumps(config | {"refine_seconds": seconds}), encoding="utf-8")
+    assert KeyTokenModel.load(folder).refined is (seconds is not None)
 
 
 def test_the_fingerprint_changes_with_how_the_tokenizer_splits(cranfield_model):

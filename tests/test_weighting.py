@@ -35,33 +35,25 @@ def csr(dense: list[list[float]]) -> csr_array:
     st.sampled_from([0.5, 1.0, 2.0]),
     st.sampled_from([0.0, 0.25, 1.0]),
     st.sampled_from([0.5, 3.0]),
-    st.sampled_from([0.0, 0.2, 1.0]),
 )
 def test_document_weights_are_the_formula_entry_by_entry(
-    logits: np.ndarray, exponent: float, normalization: float, weight_scale: float, minimum: float
+    logits: np.ndarray, exponent: float, normalization: float, weight_scale: float
 ):
-    weighting = Weighting(
-        exponent=exponent, normalization=normalization, weight_scale=weight_scale, minimum_weight=minimum
-    )
+    weighting = Weighting(exponent=exponent, normalization=normalization, weight_scale=weight_scale)
     weights = weighting.document_weights(csr_array(logits))
     expected = [[0.0] * logits.shape[1] for _ in logits]
     for i, row in enumerate(logits.tolist()):
         for j, logit in enumerate(row):
-            weight = (logit / max(row) ** normalization) ** exponent / weight_scale if logit else 0.0
-            expected[i][j] = weight if weight > minimum else 0.0
+            expected[i][j] = (logit / max(row) ** normalization) ** exponent / weight_scale if logit else 0.0
     assert weights.dtype == np.float32
     assert weights.shape == logits.shape
-    # a weight of about the minimum may be rounded to either side of it
-    near = np.abs(np.array(expected) - minimum) < 1e-5
-    np.testing.assert_allclose(np.where(near, 0, weights.toarray()), np.where(near, 0, expected), rtol=1e-5)
-    assert (weights.data > minimum).all()
+    np.testing.assert_allclose(weights.toarray(), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("minimum", [0.0, 0.75])
-def test_document_weights_leave_the_logits_as_they_are(minimum: float):
+def test_document_weights_leave_the_logits_as_they_are():
     logits = csr([[4.0, 0, 0.25, 1], [0, 0.25, 9, 0]])
     before = logits.toarray()
-    Weighting(minimum_weight=minimum, normalization=0).document_weights(logits)
+    Weighting(normalization=0).document_weights(logits)
     assert logits.nnz == 5
     np.testing.assert_array_equal(logits.toarray(), before)
 

@@ -73,4 +73,4 @@ def calibrate(
         idf=idf,
         embedder=embedder,
     )
-    return replace(calibrated.scaled_to(checked, counts), fit_seconds=time.perf_counter() - started)
+    return replace(calibrated.scaled_to(checked, counts, check_input=False), fit_seconds=time.perf_counter() - started)

@@ -123,7 +123,7 @@ def fit(
         idf=idf[order],
         spectrum=spectrum,
     )
-    model = model.scaled_to(sums.sample.embeddings, sums.sample.counts(len(vocabulary))[:, order])
+    model = model.scaled_to(sums.sample.embeddings, sums.sample.counts(len(vocabulary))[:, order], check_input=False)
     return replace(model, fit_seconds=time.perf_counter() - started)
 
 

@@ -74,7 +74,7 @@ def refine(
     if counts is None and model.weighting.literal_factor > 0:  # fitted with texts: scales follow the logits' size
         refined = _rescaled(refined, model.decoder, chosen)
     else:
-        refined = refined.scaled_to(chosen, counts)
+        refined = refined.scaled_to(chosen, counts, check_input=False)
     return replace(refined, refined=True, refine_seconds=time.perf_counter() - started)
 
 

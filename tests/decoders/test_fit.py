@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,11 @@ from keytok_haystack.encoders import Embedded
 from keytok_haystack.evaluation import Collection
 
 HALF_STEP = 2**-11  # a float16 between 0.5 and 1 is off by half of 2**-11 at most
+
+
+def plain_fit(*arguments: Any, **options: Any) -> KeyTokenModel:
+    """Fit to embeddings as they are: nothing is removed."""
+    return fit(*arguments, preparation=Preparation(), **options)
 
 
 def dense_targets(texts: list[str], features: tuple[str, ...]) -> np.ndarray:
@@ -73,7 +79,7 @@ def largest_is_1(weight: np.ndarray) -> np.ndarray:
 def test_the_decoder_is_the_ridge_regression_times_idf(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, regularization: float
 ):
-    model = fit(small_embeddings, small_texts, small_vocabulary, regularization=regularization)
+    model = plain_fit(small_embeddings, small_texts, small_vocabulary, regularization=regularization)
     features, x = small_vocabulary.features, unit(small_embeddings)
     idf = lucene_idf(small_texts, features)
     expected = largest_is_1(ridge(x, dense_targets(small_texts, features), regularization) * idf[:, None])
@@ -106,7 +112,7 @@ def test_the_regression_is_exact_with_few_texts_and_where_embeddings_have_much_i
 ):
     texts, features = small_texts[:n], small_vocabulary.features
     embeddings = noisy_embeddings(texts, small_vocabulary, d, common, noise)
-    model = fit(embeddings, texts, small_vocabulary, regularization=regularization, min_df=0)
+    model = plain_fit(embeddings, texts, small_vocabulary, regularization=regularization, min_df=0)
     coefficients = ridge(unit(embeddings), dense_targets(texts, features), regularization)
     expected = largest_is_1(coefficients * lucene_idf(texts, features)[:, None])
     np.testing.assert_allclose(model.decoder.weight, expected, atol=2 * HALF_STEP)
@@ -116,7 +122,7 @@ def test_the_lengths_of_embeddings_do_not_matter(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, small_model: KeyTokenModel
 ):
     lengths = np.random.default_rng(0).uniform(0.1, 10, size=(60, 1)).astype(np.float32)
-    model = fit(small_embeddings * lengths, small_texts, small_vocabulary)
+    model = plain_fit(small_embeddings * lengths, small_texts, small_vocabulary)
     np.testing.assert_allclose(model.decoder.weight, small_model.decoder.weight, atol=2 * HALF_STEP)
 
 
@@ -135,14 +141,59 @@ def test_a_spectrum_has_its_first_component_removed_before_the_regression(
     np.testing.assert_allclose(model.decoder.logits(adjusted), model.decoder.logits(small_embeddings), atol=1e-5)
 
 
-def test_without_a_spectrum_the_model_has_that_of_the_unit_length_embeddings(
-    small_embeddings: np.ndarray, small_model: KeyTokenModel
+def test_the_first_component_is_removed_by_default(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
 ):
-    x = unit(small_embeddings)
-    _, singular, right = np.linalg.svd(x, full_matrices=False)
-    np.testing.assert_allclose(np.abs((small_model.spectrum.components * right).sum(axis=1)), 1, atol=1e-5)
-    np.testing.assert_allclose(small_model.spectrum.explained_energy, singular**2 / 60, atol=1e-6)
-    np.testing.assert_allclose(small_model.spectrum.mean, x.mean(axis=0), atol=1e-6)
+    spectrum = Spectrum.from_embeddings(small_embeddings)
+    given = fit(small_embeddings, small_texts, small_vocabulary, spectrum=spectrum)
+    model = fit(small_embeddings, small_texts, small_vocabulary)
+    assert model.fingerprint == given.fingerprint
+    np.testing.assert_array_equal(model.spectrum.components, spectrum.components)
+    assert model.decoder.preparation.has_removed(spectrum.leading(1))
+    assert model.fit_seconds > 0
+
+
+def test_anything_that_can_be_read_twice_is_fitted_as_an_array_is(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    class Batches:
+        def __iter__(self):
+            return iter(np.split(small_embeddings, [7, 7, 40]))
+
+    model = fit(Batches(), iter(small_texts), small_vocabulary)
+    expected = fit(small_embeddings, small_texts, small_vocabulary)
+    np.testing.assert_allclose(model.decoder.weight, expected.decoder.weight, atol=2 * HALF_STEP)
+    np.testing.assert_allclose(model.spectrum.components, expected.spectrum.components, atol=1e-5)
+
+
+def test_a_stream_needs_its_spectrum_or_a_preparation(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    spectrum = Spectrum.from_embeddings(small_embeddings)
+    batches = np.split(small_embeddings, 6)
+    with pytest.raises(ValueError, match="can be read only once"):
+        fit(iter(batches), small_texts, small_vocabulary)
+    model = fit(iter(batches), small_texts, small_vocabulary, spectrum=spectrum)
+    expected = fit(small_embeddings, small_texts, small_vocabulary)
+    np.testing.assert_allclose(model.decoder.weight, expected.decoder.weight, atol=2 * HALF_STEP)
+    assert fit(iter(batches), small_texts, small_vocabulary, preparation=Preparation()).spectrum is None
+
+
+def test_a_wrong_head_is_refused_at_the_first_batch(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    read = []
+
+    class Batches:
+        def __iter__(self):
+            for batch in np.split(small_embeddings, 6):
+                read.append(len(batch))
+                yield batch
+
+    head = TokenDecoder(np.ones((12, 7)), Preparation())
+    with pytest.raises(ValueError, match="7 dimensions, but the embeddings 8"):
+        fit(Batches(), small_texts, small_vocabulary, head=head)
+    assert read == [10]
 
 
 def brute_force_gcv(x: np.ndarray, y: np.ndarray, regularizations: np.ndarray) -> np.ndarray:
@@ -176,8 +227,10 @@ def test_gcv_takes_the_regularization_with_the_least_error_by_the_explicit_hat_m
     texts, embeddings = small_texts[:n], noisy_embeddings(small_texts[:n], small_vocabulary, d, common, noise)
     candidates = np.logspace(-4.5, 1.5, 61) * n / d
     errors = brute_force_gcv(unit(embeddings), dense_targets(texts, small_vocabulary.features), candidates)
-    chosen = fit(embeddings, texts, small_vocabulary, min_df=0, regularization="gcv").decoder.weight
-    given = [fit(embeddings, texts, small_vocabulary, min_df=0, regularization=c).decoder.weight for c in candidates]
+    chosen = plain_fit(embeddings, texts, small_vocabulary, min_df=0, regularization="gcv").decoder.weight
+    given = [
+        plain_fit(embeddings, texts, small_vocabulary, min_df=0, regularization=c).decoder.weight for c in candidates
+    ]
     distances = np.array([np.abs(chosen - weight).max() for weight in given])
     assert distances.min() < 0.1 * distances.max()
     assert errors.min() < 0.99 * np.median(errors)
@@ -194,7 +247,7 @@ def test_a_stream_gives_the_same_model_however_it_is_cut(
     cuts: list[int],
 ):
     batches = (batch for batch in np.split(small_embeddings, sorted(cuts)))
-    model = fit(batches, (text for text in small_texts), small_vocabulary)
+    model = plain_fit(batches, (text for text in small_texts), small_vocabulary)
     assert model.vocabulary.features == small_model.vocabulary.features
     np.testing.assert_allclose(model.decoder.weight, small_model.decoder.weight, atol=2 * HALF_STEP)
     np.testing.assert_array_equal(model.idf, small_model.idf)
@@ -204,13 +257,13 @@ def test_a_stream_gives_the_same_model_however_it_is_cut(
 def test_fitting_twice_gives_the_same_model(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, small_model: KeyTokenModel
 ):
-    assert fit(small_embeddings, small_texts, small_vocabulary).fingerprint == small_model.fingerprint
+    assert plain_fit(small_embeddings, small_texts, small_vocabulary).fingerprint == small_model.fingerprint
 
 
 def test_embeddings_may_be_lists(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, small_model: KeyTokenModel
 ):
-    assert fit(small_embeddings.tolist(), small_texts, small_vocabulary).fingerprint == small_model.fingerprint
+    assert plain_fit(small_embeddings.tolist(), small_texts, small_vocabulary).fingerprint == small_model.fingerprint
 
 
 @pytest.mark.parametrize("min_df", [1, 14, 16, 18])
@@ -220,13 +273,13 @@ def test_features_in_fewer_texts_than_min_df_come_last_and_have_no_row(
     df = document_frequencies(small_texts, small_vocabulary.features)
     expected = tuple(f for f, n in zip(small_vocabulary.features, df, strict=True) if n >= min_df)
     assert min_df == 1 or 0 < len(expected) < 12, "the test can tell them apart"
-    model = fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df)
+    model = plain_fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df)
     assert len(model.decoder) == len(expected)
     rare = tuple(feature for feature in small_vocabulary.features if feature not in expected)
     assert model.vocabulary.features == expected + rare
     np.testing.assert_allclose(model.idf, lucene_idf(small_texts, expected + rare), rtol=1e-6)
     # leaving features out changes no other feature's direction; lengths of texts count all of their tokens
-    everything = fit(small_embeddings, small_texts, small_vocabulary, min_df=1).decoder.weight[df >= min_df]
+    everything = plain_fit(small_embeddings, small_texts, small_vocabulary, min_df=1).decoder.weight[df >= min_df]
     np.testing.assert_allclose(model.decoder.weight, largest_is_1(everything), atol=4 * HALF_STEP)
 
 
@@ -236,8 +289,8 @@ def test_rare_features_have_the_rows_of_a_head_at_the_mean_deviation_of_the_fitt
     head = TokenDecoder(5 * np.random.default_rng(1).normal(size=(12, 8)), Preparation())
     df = document_frequencies(small_texts, small_vocabulary.features)
     rare = df < 16
-    model = fit(small_embeddings, small_texts, small_vocabulary, min_df=16, head=head)
-    fitted_alone = fit(small_embeddings, small_texts, small_vocabulary, min_df=16)
+    model = plain_fit(small_embeddings, small_texts, small_vocabulary, min_df=16, head=head)
+    fitted_alone = plain_fit(small_embeddings, small_texts, small_vocabulary, min_df=16)
     assert model.vocabulary.features == small_vocabulary.features
     assert model.idf.shape == (12,)
     weight = model.decoder.weight.astype(np.float64)
@@ -262,7 +315,7 @@ def test_a_head_may_be_over_the_first_features_only(
     assert frequent[~in_head].any(), "a frequent feature is not in the head"
     assert (~frequent[in_head]).any(), "a rare feature is in the head"
     head = TokenDecoder(5 * np.random.default_rng(1).normal(size=(size, 8)), Preparation())
-    model = fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df, head=head)
+    model = plain_fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df, head=head)
     decoded = [i for i in range(12) if frequent[i] or in_head[i]]
     neither = [i for i in range(12) if not (frequent[i] or in_head[i])]
     assert neither
@@ -271,7 +324,7 @@ def test_a_head_may_be_over_the_first_features_only(
     np.testing.assert_allclose(model.idf, lucene_idf(small_texts, model.vocabulary.features), rtol=1e-6)
     rows = dict(zip(model.vocabulary.features, model.decoder.weight.astype(np.float64), strict=False))
     fitted = np.array([rows[features[i]] for i in np.flatnonzero(frequent)])
-    alone = fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df).decoder.weight
+    alone = plain_fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df).decoder.weight
     np.testing.assert_allclose(largest_is_1(fitted), largest_is_1(alone), atol=4 * HALF_STEP)
     taken = np.flatnonzero(in_head & ~frequent)
     factors = np.array([rows[features[i]] for i in taken]) / head.weight[taken]
@@ -299,7 +352,7 @@ def test_a_head_of_another_shape_is_refused(
 ):
     head = TokenDecoder(np.ones(shape), Preparation())
     with pytest.raises(ValueError, match=message):
-        fit(small_embeddings, small_texts, small_vocabulary, head=head)
+        plain_fit(small_embeddings, small_texts, small_vocabulary, head=head)
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0])
@@ -312,7 +365,7 @@ def test_the_strongest_weights_of_the_documents_are_1_in_the_mean(
     k_document: int,
 ):
     weighting = Weighting(k_document=k_document, m_query=5, exponent=exponent, weight_scale=77.0)
-    model = fit(small_embeddings, small_texts, small_vocabulary, weighting=weighting)
+    model = plain_fit(small_embeddings, small_texts, small_vocabulary, weighting=weighting)
     weights = model.encode_documents(small_embeddings, small_texts)
     assert weights.toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
     assert replace(model.weighting, weight_scale=77.0, literal_scale=0.0) == weighting
@@ -323,7 +376,7 @@ def test_own_tokens_are_made_comparable_with_logits(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, share: float
 ):
     weighting = Weighting(literal_share=share, literal_scale=77.0)
-    model = fit(small_embeddings, small_texts, small_vocabulary, weighting=weighting, min_df=16)
+    model = plain_fit(small_embeddings, small_texts, small_vocabulary, weighting=weighting, min_df=16)
     features = model.vocabulary.features
     logits = np.maximum(model.decoder.logits(small_embeddings).astype(np.float64), 0)
     literals = dense_targets(small_texts, features) * lucene_idf(small_texts, features)
@@ -339,7 +392,7 @@ def test_the_weight_scale_of_a_large_corpus_is_estimated_from_a_sample_of_all_of
     texts = [" ".join(random.choice(small_vocabulary.features, size=4)) for _ in range(9000)]
     embeddings = small_vocabulary.literal_counts(texts).toarray() @ random.normal(size=(12, 8)) + 5
     embeddings[4500:] = embeddings.mean(axis=0) + 0.1 * random.normal(size=(4500, 8))  # close to the mean: weak tokens
-    model = fit(embeddings, texts, small_vocabulary)
+    model = plain_fit(embeddings, texts, small_vocabulary)
     maxima = model.encode_documents(embeddings).toarray().max(axis=1)
     assert maxima[:4500].mean() > 1.5 * maxima[4500:].mean()
     assert model.encode_documents(embeddings, texts).toarray().max(axis=1).mean() == pytest.approx(1, rel=0.02)
@@ -358,7 +411,7 @@ def test_too_few_texts_are_refused(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, n_texts: int, batches: int
 ):
     with pytest.raises(ValueError, match=f"only {n_texts} texts for more embeddings"):
-        fit(np.split(small_embeddings, batches), small_texts[:n_texts], small_vocabulary)
+        plain_fit(np.split(small_embeddings, batches), small_texts[:n_texts], small_vocabulary)
 
 
 @pytest.mark.parametrize("n_embeddings", [0, 1, 59])
@@ -366,15 +419,15 @@ def test_too_many_texts_are_refused(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, n_embeddings: int
 ):
     with pytest.raises(ValueError, match=f"only {n_embeddings} embeddings for more texts"):
-        fit(small_embeddings[:n_embeddings], small_texts, small_vocabulary)
+        plain_fit(small_embeddings[:n_embeddings], small_texts, small_vocabulary)
 
 
 @pytest.mark.parametrize(
     "nothing", [np.zeros((0, 8)), [], [np.zeros((0, 8))]], ids=["no rows", "empty list", "stream of no rows"]
 )
 def test_an_empty_corpus_is_refused(small_vocabulary: Vocabulary, nothing: object):
-    with pytest.raises(EmbeddingError, match="no texts"):
-        fit(nothing, [], small_vocabulary)
+    with pytest.raises(EmbeddingError, match="There are no"):
+        plain_fit(nothing, [], small_vocabulary)
 
 
 @pytest.mark.parametrize("lengths", [1.0, np.linspace(0.1, 30, 60)[:, None]], ids=["same", "same direction"])
@@ -383,14 +436,14 @@ def test_embeddings_that_are_all_the_same_are_refused(
 ):
     embeddings = np.full((60, 8), 0.1) * np.arange(1, 9) * lengths
     with pytest.raises(EmbeddingError, match="all the same"):
-        fit(embeddings, small_texts, small_vocabulary)
+        plain_fit(embeddings, small_texts, small_vocabulary)
 
 
 def test_a_min_df_that_no_feature_reaches_is_refused(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
 ):
     with pytest.raises(ValueError, match="min_df=61 of the 60 texts"):
-        fit(small_embeddings, small_texts, small_vocabulary, min_df=61)
+        plain_fit(small_embeddings, small_texts, small_vocabulary, min_df=61)
 
 
 @pytest.mark.parametrize("texts", [["zzz"] * 60, [""] * 60], ids=["unknown words", "empty texts"])
@@ -399,12 +452,12 @@ def test_texts_without_features_are_refused(
     small_embeddings: np.ndarray, small_vocabulary: Vocabulary, texts: list[str], min_df: int
 ):
     with pytest.raises(ValueError, match=r"No feature|min_df"):
-        fit(small_embeddings, texts, small_vocabulary, min_df=min_df)
+        plain_fit(small_embeddings, texts, small_vocabulary, min_df=min_df)
 
 
 def test_texts_that_are_all_the_same_are_refused(small_embeddings: np.ndarray, small_vocabulary: Vocabulary):
     with pytest.raises(ValueError, match="same"):
-        fit(small_embeddings, ["shock wave"] * 60, small_vocabulary)
+        plain_fit(small_embeddings, ["shock wave"] * 60, small_vocabulary)
 
 
 @pytest.mark.parametrize("regularization", [0.0, -1.0, float("nan"), float("inf"), "auto"])
@@ -412,15 +465,17 @@ def test_a_regularization_that_is_not_a_positive_number_is_refused(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, regularization: object
 ):
     with pytest.raises(ValueError, match="regularization"):
-        fit(small_embeddings, small_texts, small_vocabulary, regularization=regularization)
+        plain_fit(small_embeddings, small_texts, small_vocabulary, regularization=regularization)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_regularization_may_be_a_number_of_numpy(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, dtype: type
 ):
-    given = fit(small_embeddings, small_texts, small_vocabulary, regularization=dtype(0.5))
-    assert given.fingerprint == fit(small_embeddings, small_texts, small_vocabulary, regularization=0.5).fingerprint
+    given = plain_fit(small_embeddings, small_texts, small_vocabulary, regularization=dtype(0.5))
+    assert (
+        given.fingerprint == plain_fit(small_embeddings, small_texts, small_vocabulary, regularization=0.5).fingerprint
+    )
 
 
 @pytest.mark.parametrize("text", [None, 3, b"lift", ["lift"]])
@@ -428,19 +483,19 @@ def test_a_text_that_is_no_string_is_refused(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, text: object
 ):
     with pytest.raises(TypeError, match="text 17 is of type"):
-        fit(small_embeddings, [*small_texts[:17], text, *small_texts[18:]], small_vocabulary)
+        plain_fit(small_embeddings, [*small_texts[:17], text, *small_texts[18:]], small_vocabulary)
 
 
 def test_the_position_of_a_text_that_is_no_string_counts_from_the_start_of_the_stream(
     small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
 ):
     with pytest.raises(TypeError, match="text 17 is of type"):
-        fit(np.split(small_embeddings, 6), [*small_texts[:17], None, *small_texts[18:]], small_vocabulary)
+        plain_fit(np.split(small_embeddings, 6), [*small_texts[:17], None, *small_texts[18:]], small_vocabulary)
 
 
 def test_one_string_instead_of_texts_is_refused(small_embeddings: np.ndarray, small_vocabulary: Vocabulary):
     with pytest.raises(TypeError, match="not one string"):
-        fit(small_embeddings, "x" * 60, small_vocabulary)
+        plain_fit(small_embeddings, "x" * 60, small_vocabulary)
 
 
 def test_an_embedding_that_cannot_be_used_is_named(
@@ -449,7 +504,7 @@ def test_an_embedding_that_cannot_be_used_is_named(
     broken = small_embeddings.copy()
     broken[41] = 0
     with pytest.raises(EmbeddingError, match="Embedding 41 is the zero vector"):
-        fit(broken, small_texts, small_vocabulary)
+        plain_fit(broken, small_texts, small_vocabulary)
 
 
 def bm25_scores(documents: csr_array, queries: csr_array) -> np.ndarray:
@@ -490,10 +545,10 @@ def test_a_preparation_is_what_fitting_to_adjusted_embeddings_would_be(
     spectrum = Spectrum.from_embeddings(small_embeddings)
     preparation = spectrum.removal(n) if method == "remove" else spectrum.shift(n)
     adjusted = spectrum.adjust(small_embeddings, n_components=n, method=method)
-    expected = fit(adjusted, small_texts, small_vocabulary)
+    expected = plain_fit(adjusted, small_texts, small_vocabulary)
     model = fit(small_embeddings, small_texts, small_vocabulary, spectrum=spectrum, preparation=preparation)
     np.testing.assert_allclose(model.decoder.weight, expected.decoder.weight, atol=2**-10)
     np.testing.assert_allclose(model.decoder.logits(small_embeddings), expected.decoder.logits(adjusted), atol=2e-3)
     assert model.spectrum is spectrum
-    without = fit(small_embeddings, small_texts, small_vocabulary)
+    without = plain_fit(small_embeddings, small_texts, small_vocabulary)
     assert np.abs(model.decoder.logits(small_embeddings) - without.decoder.logits(small_embeddings)).max() > 0.01

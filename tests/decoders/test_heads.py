@@ -409,9 +409,8 @@ def test_decoders_that_differ_in_preparation_share_their_matrix(tmp_path: Path):
     network.save_pretrained(save_tokenizer(tmp_path))
     read = from_language_model(tmp_path)
     hidden, _ = hidden_and_logits(network)
-    model = calibrate(read, hidden).with_query_mean(hidden + 1)
+    model = calibrate(read, hidden)
     assert np.shares_memory(model.decoder.weight, read.decoder.weight)
-    assert np.shares_memory(model._query_decoder.weight, read.decoder.weight)
 
 
 def test_a_decoder_does_not_round_the_matrix_that_it_is_given():
@@ -491,7 +490,7 @@ def test_a_masked_head_can_be_given_hidden_states_as_they_are(bert_folder: Path,
 
 def test_a_masked_heads_model_is_saved_whole(bert_folder: Path, states: np.ndarray, tmp_path: Path):
     texts = ["wing", "wing lift", "Wave", "3.5", *["lift"] * (len(states) - 4)]
-    model = calibrate(from_masked_lm(bert_folder), states, texts).with_query_mean(states[::2])
+    model = calibrate(from_masked_lm(bert_folder), states, texts)
     model.save(tmp_path / "model")
     loaded = KeyTokenModel.load(tmp_path / "model")
     assert loaded.fingerprint == model.fingerprint

@@ -2,7 +2,6 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 import json
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -15,17 +14,15 @@ import numpy as np
 import pytest
 import torch
 from helpers.rankings import ndcg
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array
 from scipy.special import log_softmax, softmax
-from tqdm import tqdm
 
 from keytok_haystack import (
     EmbeddingError,
     KeyTokenModel,
-    Spectrum,
+    Preparation,
     TokenDecoder,
     Vocabulary,
     Weighting,
@@ -34,10 +31,10 @@ from keytok_haystack import (
     fit,
     from_language_model,
     from_word_embeddings,
+    refine,
     tokens_kept,
 )
-from keytok_haystack import decoder as decoder_module
-from keytok_haystack.decoders import refinement
+from keytok_haystack.decoders import distillation
 from keytok_haystack.encoders import Embedded
 from keytok_haystack.evaluation import Collection
 
@@ -90,13 +87,12 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
 
 @pytest.fixture(scope="module")
 def model(given: Texts, vocabulary: Vocabulary) -> KeyTokenModel:
-    spectrum = Spectrum.from_embeddings(given.embeddings)
-    return fit(given.embeddings, given.texts, vocabulary, spectrum=spectrum, weighting=Weighting(K, M))
+    return fit(given.embeddings, given.texts, vocabulary, weighting=Weighting(K, M))
 
 
 @pytest.fixture(scope="module")
 def refined(model: KeyTokenModel, given: Texts) -> KeyTokenModel:
-    return model.refine(given.embeddings, given.texts, device="cpu")
+    return refine(model, given.embeddings, given.texts, device="cpu")
 
 
 @pytest.fixture
@@ -106,9 +102,9 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shorten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(refinement, "STEPS", 75)
-    patch.setattr(refinement, "_PATIENCE", 9)
-    patch.setattr(refinement, "_BATCH", 32)
+    patch.setattr(distillation, "STEPS", 75)
+    patch.setattr(distillation, "_PATIENCE", 9)
+    patch.setattr(distillation, "_BATCH", 32)
 
 
 def save_tokenizer(folder: Path) -> Path:
@@ -209,7 +205,7 @@ class Definition:
 def test_the_loss_falls_on_texts_that_had_no_part(
     model: KeyTokenModel, given: Texts, unseen: Texts, device: str, own: bool
 ):
-    after = model.refine(given.embeddings, given.texts if own else None, device=device)
+    after = refine(model, given.embeddings, given.texts if own else None, device=device)
     definition = Definition(model, unseen, own=own)
     loss = definition.divergence(model.decoder.weight)
     assert loss > 0.1
@@ -227,7 +223,7 @@ def test_the_loss_does_not_rise_for_any_weighting(
     first = replace(model, weighting=weighting).scaled_to(
         given.embeddings, model.vocabulary.literal_counts(given.texts)
     )
-    after = first.refine(given.embeddings, given.texts)
+    after = refine(first, given.embeddings, given.texts)
     # a query of no aligned tokens learns with one
     definition = Definition(first.with_weighting(m_query=max(1, weighting.m_query)), unseen)
     assert definition.divergence(after.decoder.weight) < 1.05 * definition.divergence(model.decoder.weight)
@@ -241,32 +237,29 @@ class State(NamedTuple):
 
 @pytest.fixture
 def watched(
-    monkeypatch: pytest.MonkeyPatch, model: KeyTokenModel, given: Texts, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, model: KeyTokenModel, given: Texts
 ) -> Callable[..., tuple[TokenDecoder, list[State], int]]:
-    """Refine on the first texts; return the decoder, what was checked, as checkpoints have it, and how many steps."""
-    file, states, steps = tmp_path / "checkpoint", {}, 0
-
-    class Watching(tqdm):
-        def update(self, n: float | None = 1) -> None:
-            nonlocal steps
-            steps += 1
-            self.look()
-
-        def close(self) -> None:
-            self.look()
-
-        def look(self) -> None:
-            if file.exists():
-                with safe_open(file, framework="numpy") as contents:
-                    losses = json.loads(contents.metadata()["losses"])
-                    scale = float(np.exp(contents.get_tensor("log_scale")))
-                    states[len(losses)] = State(contents.get_tensor("weight"), scale, losses)
+    """Refine on the first texts; return the decoder, the student's state at each check, and the number of steps."""
 
     def run(n: int = N) -> tuple[TokenDecoder, list[State], int]:
-        literals = model.literal_logits(model.vocabulary.literal_counts(given.texts[:n]))
-        monkeypatch.setattr(refinement, "tqdm", Watching)
-        decoder = model.decoder.refine(given.embeddings[:n], literals, weighting=model.weighting, checkpoint=file)
-        return decoder, list(states.values()), steps
+        states, losses, steps = [], [], 0
+        check, learn = distillation._Student.test, distillation._Student.learn
+
+        def checked(student: Any, *arguments: Any) -> float:
+            losses.append(check(student, *arguments))
+            weight = student.weight.detach().cpu().numpy().copy()
+            states.append(State(weight, student.log_scale.exp().item(), losses.copy()))
+            return losses[-1]
+
+        def learned(student: Any, *arguments: Any, **options: Any) -> None:
+            nonlocal steps
+            steps += 1
+            learn(student, *arguments, **options)
+
+        monkeypatch.setattr(distillation._Student, "test", checked)
+        monkeypatch.setattr(distillation._Student, "learn", learned)
+        decoder = refine(model, given.embeddings[:n], given.texts[:n]).decoder
+        return decoder, states[1:], steps
 
     return run
 
@@ -292,8 +285,8 @@ def test_it_stops_early_and_returns_the_best_decoder_that_was_checked(
     monkeypatch: pytest.MonkeyPatch,
     rate: float,
 ):
-    monkeypatch.setattr(refinement, "_LEARNING_RATE", rate)
-    monkeypatch.setattr(refinement, "STEPS", 1000)
+    monkeypatch.setattr(distillation, "_LEARNING_RATE", rate)
+    monkeypatch.setattr(distillation, "STEPS", 1000)
     decoder, states, steps = watched()
     losses = states[-1].losses
     best = int(np.argmin(losses))
@@ -311,7 +304,7 @@ def test_what_only_gets_worse_is_returned_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
     n: int,
 ):
-    monkeypatch.setattr(refinement, "_LEARNING_RATE", 50.0)
+    monkeypatch.setattr(distillation, "_LEARNING_RATE", 50.0)
     decoder, states, steps = watched(n)
     assert steps == 50
     assert states[-1].losses[0] < min(states[-1].losses[1:])
@@ -325,15 +318,15 @@ def test_where_there_is_little_to_learn_a_decoder_does_not_get_worse(vocabulary:
     texts, _ = about_topics(random, 400, focus=0.15, shortest=8)
     words = unigrams(texts, WORDS) @ random.normal(size=(len(WORDS), 48)) + 0.3 * random.normal(size=48)
     embeddings = (words + 0.1 * random.normal(size=words.shape)).astype(np.float32)
-    first = fit(embeddings[:300], texts[:300], vocabulary, weighting=Weighting(8, 4))
-    after = first.refine(embeddings[:300], texts[:300])
+    first = fit(embeddings[:300], texts[:300], vocabulary, preparation=Preparation(), weighting=Weighting(8, 4))
+    after = refine(first, embeddings[:300], texts[:300])
     definition = Definition(first, Texts(texts[300:], embeddings[300:]))
     assert definition.divergence(after.decoder.weight) < 1.05 * definition.divergence(first.decoder.weight)
 
 
 def test_texts_that_are_all_alike_teach_nothing_that_is_not_a_number(model: KeyTokenModel):
     same = np.outer(np.random.default_rng(0).uniform(1, 2, size=50), np.ones(D))
-    assert np.isfinite(model.decoder.refine(same).weight).all()
+    assert np.isfinite(refine(model, same).decoder.weight).all()
 
 
 # seeds
@@ -342,7 +335,7 @@ def test_texts_that_are_all_alike_teach_nothing_that_is_not_a_number(model: KeyT
 def test_the_same_seed_gives_the_same_bits(model: KeyTokenModel, given: Texts, refined: KeyTokenModel):
     torch.manual_seed(5)
     before, own = torch.get_rng_state(), model.decoder.weight.copy()
-    again = model.refine(given.embeddings.tolist(), tuple(given.texts), device="cpu", seed=0)
+    again = refine(model, given.embeddings.tolist(), tuple(given.texts), device="cpu", seed=0)
     np.testing.assert_array_equal(again.decoder.weight, refined.decoder.weight)
     assert again.weighting == refined.weighting
     assert again.fingerprint == refined.fingerprint != model.fingerprint
@@ -351,67 +344,16 @@ def test_the_same_seed_gives_the_same_bits(model: KeyTokenModel, given: Texts, r
 
 
 def test_another_seed_gives_another_decoder(brief: None, model: KeyTokenModel, given: Texts):
-    weights = [model.refine(given.embeddings, given.texts, seed=seed).decoder.weight for seed in (0, 1, 2)]
+    weights = [refine(model, given.embeddings, given.texts, seed=seed).decoder.weight for seed in (0, 1, 2)]
     for a, b in [(0, 1), (0, 2), (1, 2)]:
         assert (weights[a] != weights[b]).mean() > 0.5
 
 
-# checkpoints
-
-
-class Interrupted(Exception):  # noqa: N818
-    pass
-
-
-def interrupting(step: int | None) -> type[tqdm]:
-    """A progress bar that counts steps, and ends the process of the one with that number."""
-
-    class Interrupting(tqdm):
-        taken = 0
-
-        def update(self, n: float | None = 1) -> None:
-            type(self).taken += 1
-            if self.taken == step:
-                raise Interrupted
-
-    return Interrupting
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "new" / "checkpoint"
-
-
-@pytest.fixture
-def refine_on(model: KeyTokenModel, given: Texts, file: Path) -> Callable[[], KeyTokenModel]:
-    """Refine, from the checkpoint if there is one."""
-    return lambda: model.refine(given.embeddings, given.texts, checkpoint=file)
-
-
-@pytest.fixture
-def interrupt(model: KeyTokenModel, given: Texts, file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Refine with a checkpoint until a step is done, by default what `refine_on` refines."""
-
-    def run(
-        step: int,
-        first: KeyTokenModel = model,
-        arguments: tuple[Any, ...] = (given.embeddings, given.texts),
-        **options: Any,
-    ) -> None:
-        monkeypatch.setattr(refinement, "tqdm", interrupting(step))
-        with pytest.raises(Interrupted):
-            first.refine(*arguments, checkpoint=file, **options)
-        monkeypatch.setattr(refinement, "tqdm", tqdm)
-
-    return run
-
-
 @pytest.fixture(scope="module")
-def whole(model: KeyTokenModel, given: Texts) -> KeyTokenModel:
-    """Refined in brief, without interruption and without a checkpoint."""
+def briefly_refined(model: KeyTokenModel, given: Texts) -> KeyTokenModel:
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch)
-        return model.refine(given.embeddings, given.texts)
+        return refine(model, given.embeddings, given.texts)
 
 
 def assert_same(one: KeyTokenModel, other: KeyTokenModel) -> None:
@@ -419,163 +361,11 @@ def assert_same(one: KeyTokenModel, other: KeyTokenModel) -> None:
     assert one.fingerprint == other.fingerprint
 
 
-@pytest.mark.parametrize(("step", "left"), [(25, 75), (26, 50), (50, 50), (51, 25), (75, 25)])
-def test_an_interrupted_run_goes_on_to_the_same_bits(
-    brief: None,
-    whole: KeyTokenModel,
-    interrupt: Callable[..., None],
-    file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    step: int,
-    left: int,
-    refine_on: Callable[[], KeyTokenModel],
-):
-    interrupt(step)
-    counting = interrupting(None)
-    monkeypatch.setattr(refinement, "tqdm", counting)
-    assert_same(refine_on(), whole)
-    assert counting.taken == left
-    assert list(file.parent.glob("*")) == []
-
-
-def test_a_run_may_be_interrupted_again_and_again(
-    brief: None,
-    whole: KeyTokenModel,
-    interrupt: Callable[..., None],
-    file: Path,
-    refine_on: Callable[[], KeyTokenModel],
-):
-    for _ in range(2):
-        interrupt(30)
-        assert [path.name for path in file.parent.iterdir()] == ["checkpoint"]
-    assert_same(refine_on(), whole)
-
-
-def test_an_interruption_within_a_step_is_no_different(
-    brief: None,
-    whole: KeyTokenModel,
-    monkeypatch: pytest.MonkeyPatch,
-    refine_on: Callable[[], KeyTokenModel],
-):
-    steps, step = [], torch.optim.Adam.step
-
-    def interrupted(self: torch.optim.Adam, *arguments: Any, **options: Any) -> object:
-        steps.append(self)
-        if len(steps) == 40:
-            raise KeyboardInterrupt  # once
-        return step(self, *arguments, **options)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        refine_on()
-    assert_same(refine_on(), whole)
-
-
-def test_a_run_that_had_stopped_early_is_not_gone_on_with(
-    model: KeyTokenModel,
-    file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    refine_on: Callable[[], KeyTokenModel],
-):
-    monkeypatch.setattr(refinement, "_LEARNING_RATE", 50.0)
-    counting = interrupting(None)
-
-    class Ending(counting):
-        def __exit__(self, *_: object) -> None:
-            raise Interrupted
-
-    monkeypatch.setattr(refinement, "tqdm", Ending)
-    with pytest.raises(Interrupted):
-        refine_on()
-    assert Ending.taken == 50
-    counting = interrupting(None)
-    monkeypatch.setattr(refinement, "tqdm", counting)
-    np.testing.assert_array_equal(refine_on().decoder.weight, model.decoder.weight)
-    assert counting.taken == 0
-    assert not file.exists()
-
-
-@pytest.mark.parametrize("other", ["seed", "embeddings", "texts", "order", "no texts", "K", "M", "decoder"])
-def test_a_checkpoint_of_other_input_is_ignored(
-    brief: None,
-    model: KeyTokenModel,
-    given: Texts,
-    whole: KeyTokenModel,
-    interrupt: Callable[..., None],
-    file: Path,
-    other: str,
-    refine_on: Callable[[], KeyTokenModel],
-):
-    first, texts, embeddings, seed = model, given.texts, given.embeddings, 0
-    if other == "seed":
-        seed = 1
-    elif other == "embeddings":
-        embeddings = np.where(np.arange(N)[:, None] == 7, embeddings[8], embeddings)
-    elif other == "texts":
-        texts = [*texts[:7], texts[8], *texts[8:]]
-    elif other == "order":
-        texts, embeddings = texts[::-1], embeddings[::-1]
-    elif other == "no texts":
-        texts = None
-    elif other in "KM":
-        first = model.with_weighting(**{"k_document" if other == "K" else "m_query": 7})
-    else:
-        first = replace(model, decoder=TokenDecoder(model.decoder.weight * 1.01, model.decoder.preparation))
-    interrupt(30, first, (embeddings, texts), seed=seed)
-    assert_same(refine_on(), whole)
-    assert not file.exists()
-
-
-def flip_one_bit(file: Path) -> None:
-    """Of each matrix."""
-    with safe_open(file, framework="numpy") as contents:
-        metadata = contents.metadata()
-    tensors = load_file(file)
-    for name in ("weight", "best"):
-        tensors[name].view(np.uint32)[100, 10] ^= 1 << 22
-    save_file(tensors, file, metadata=metadata)
-
-
-def leave_out_a_tensor(file: Path) -> None:
-    """As one of another version might."""
-    with safe_open(file, framework="numpy") as contents:
-        metadata = contents.metadata()
-    tensors = load_file(file)
-    del tensors["best"]
-    save_file(tensors, file, metadata=metadata)
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "empty": lambda file: file.write_bytes(b""),
-    "cut off": lambda file: file.write_bytes(file.read_bytes()[:-100]),
-    "cut off in its header": lambda file: file.write_bytes(file.read_bytes()[:20]),
-    "text": lambda file: file.write_text("ten years of work"),
-    "of something else": lambda file: save_file({"weight": np.ones((200, D), dtype=np.float32)}, file),
-    "a bit": flip_one_bit,
-    "incomplete": leave_out_a_tensor,
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_ignored(
-    brief: None,
-    whole: KeyTokenModel,
-    interrupt: Callable[..., None],
-    file: Path,
-    damage: str,
-    refine_on: Callable[[], KeyTokenModel],
-):
-    interrupt(30)
-    DAMAGES[damage](file)
-    assert_same(refine_on(), whole)
-    assert list(file.parent.iterdir()) == []
-
-
-def test_without_a_checkpoint_nothing_is_written(
+def test_nothing_is_written(
     brief: None, model: KeyTokenModel, given: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    model.refine(given.embeddings, given.texts)
+    refine(model, given.embeddings, given.texts)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -583,9 +373,11 @@ def test_without_a_checkpoint_nothing_is_written(
 
 
 def test_the_refined_model_keeps_all_but_its_decoder_and_its_scales(model: KeyTokenModel, refined: KeyTokenModel):
+    assert refined.refined
     assert refined.refine_seconds > 0
+    assert not model.refined
     assert model.refine_seconds is None
-    for name in ("vocabulary", "source", "embedder", "idf", "spectrum", "query_mean", "fit_seconds"):
+    for name in ("vocabulary", "source", "embedder", "idf", "spectrum", "fit_seconds"):
         assert getattr(refined, name) is getattr(model, name)
     scales = {"weight_scale": 1.0, "literal_scale": 1.0}
     assert refined.with_weighting(**scales).weighting == model.with_weighting(**scales).weighting
@@ -597,6 +389,7 @@ def test_a_refined_model_is_saved_and_loaded(refined: KeyTokenModel, unseen: Tex
     refined.save(tmp_path / "model")
     loaded = KeyTokenModel.load(tmp_path / "model")
     assert_same(loaded, refined)
+    assert loaded.refined
     assert loaded.refine_seconds == refined.refine_seconds
     weights = [m.encode_documents(unseen.embeddings, unseen.texts).toarray() for m in (loaded, refined)]
     np.testing.assert_array_equal(*weights)
@@ -607,7 +400,7 @@ def test_the_strongest_weights_of_the_documents_are_1_in_the_mean(
 ):
     assert refined.encode_documents(given.embeddings, given.texts).toarray().max(axis=1).mean() == pytest.approx(1)
     assert refined.weighting.weight_scale != pytest.approx(model.weighting.weight_scale, rel=1e-3)
-    alone = model.with_weighting(literal_share=0).refine(given.embeddings, given.texts)
+    alone = refine(model.with_weighting(literal_share=0), given.embeddings, given.texts)
     assert alone.encode_documents(given.embeddings, given.texts).toarray().max(axis=1).mean() == pytest.approx(1)
     logits = np.maximum(refined.decoder.logits(given.embeddings), 0).max(axis=1).mean()
     literals = (unigrams(given.texts, refined.vocabulary.features) * refined.idf).max(axis=1).mean()
@@ -617,7 +410,7 @@ def test_the_strongest_weights_of_the_documents_are_1_in_the_mean(
 def test_refining_by_embeddings_alone_leaves_the_literals_of_documents_in(
     brief: None, model: KeyTokenModel, given: Texts
 ):
-    after = model.refine(given.embeddings)
+    after = refine(model, given.embeddings)
     logits = [m.decoder.top_k(given.embeddings, 1).max(axis=1).toarray().mean() for m in (model, after)]
     expected = model.weighting.literal_scale * logits[1] / logits[0]
     assert after.weighting.literal_scale == pytest.approx(expected, rel=1e-2)
@@ -630,11 +423,22 @@ def test_features_without_a_row_stay_as_they_are(brief: None, vocabulary: Vocabu
     assert 80 < size < 120
     literals = first.literal_logits(first.vocabulary.literal_counts(given.texts))
     assert literals[:, size:].nnz > 0
-    after = first.refine(given.embeddings, given.texts)
+    after = refine(first, given.embeddings, given.texts)
     assert after.vocabulary is first.vocabulary
     assert len(after.decoder) == size
-    known = first.decoder.refine(given.embeddings, literals[:, :size], weighting=first.weighting)
-    np.testing.assert_array_equal(after.decoder.weight, known.weight)
+    known = distillation.distill(
+        first.decoder.weight,
+        distillation.TrainingData(
+            first.decoder.preparation(given.embeddings),
+            Preparation()(given.embeddings),
+            csr_array(literals[:, :size]),
+        ),
+        first.weighting,
+        seed=0,
+        device=None,
+        progress_bar=False,
+    )
+    np.testing.assert_array_equal(after.decoder.weight, known.astype(np.float16).astype(np.float32))
 
     # a document's logit for a token that is never decoded is what its text says, in the new unit of logits
     k = len(vocabulary)
@@ -676,7 +480,7 @@ def test_a_decoder_read_from_a_checkpoint_is_refined(
     texts = given.texts if with_texts else None
     first = calibrate(read(tmp_path).with_weighting(k_document=K, m_query=M), given.embeddings, texts)
     assert first.decoder.weight.max() > 5, "in another unit than a fitted decoder"
-    after = first.refine(given.embeddings, texts)
+    after = refine(first, given.embeddings, texts)
     assert after.source == first.source != "fit"
     definition = Definition(first, unseen, own=with_texts)
     limit = 1.01 if with_texts else 0.95  # own tokens say most of what there is to learn here
@@ -687,7 +491,7 @@ def test_a_decoder_read_from_a_checkpoint_is_refined(
 
 
 def test_a_refined_model_may_be_refined_again(brief: None, refined: KeyTokenModel, given: Texts):
-    again = refined.refine(given.embeddings, given.texts)
+    again = refine(refined, given.embeddings, given.texts)
     assert np.isfinite(again.decoder.weight).all()
     assert (again.decoder.weight != refined.decoder.weight).any()
 
@@ -712,26 +516,18 @@ class Recorded(Sequence[str]):
 def test_a_large_corpus_is_refined_on_a_sample_and_the_rest_is_never_read(
     brief: None, model: KeyTokenModel, given: Texts, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(decoder_module, "_REFINED_ON", 100)
+    monkeypatch.setattr("keytok_haystack.decoders.refine._MAXIMUM_TEXTS", 100)
     samples = []
     for seed in (0, 1):
         texts = Recorded(given.texts)
-        after = model.refine(given.embeddings, texts, seed=seed)
+        after = refine(model, given.embeddings, texts, seed=seed)
         sample = sorted(set(texts.read))
         assert len(sample) == 100
-        alone = model.refine(given.embeddings[sample], [given.texts[i] for i in sample], seed=seed)
+        alone = refine(model, given.embeddings[sample], [given.texts[i] for i in sample], seed=seed)
         assert_same(after, alone)
-        literals = model.literal_logits(model.vocabulary.literal_counts(given.texts))
-        decoder = model.decoder.refine(given.embeddings, literals, weighting=model.weighting, seed=seed)
-        np.testing.assert_array_equal(decoder.weight, after.decoder.weight)
         samples.append(sample)
     assert max(sample[-1] for sample in samples) > 550, "drawn from all of the corpus"
     assert samples[0] != samples[1]
-
-
-def test_the_default_weighting_of_a_decoder_is_the_default_one(brief: None, model: KeyTokenModel, given: Texts):
-    weights = [model.decoder.refine(given.embeddings, weighting=weighting).weight for weighting in (None, Weighting())]
-    np.testing.assert_array_equal(*weights)
 
 
 # bad input
@@ -741,63 +537,55 @@ def test_the_default_weighting_of_a_decoder_is_the_default_one(brief: None, mode
 def test_too_few_texts_are_refused(model: KeyTokenModel, given: Texts, n: int):
     message = f"at least 16 texts, but there are {n}"
     with pytest.raises(ValueError, match=message):
-        model.refine(given.embeddings[:n], given.texts[:n])
+        refine(model, given.embeddings[:n], given.texts[:n])
     with pytest.raises(ValueError, match=message):
-        model.decoder.refine(given.embeddings[:n])
+        refine(model, given.embeddings[:n])
 
 
 def test_16_texts_are_enough(brief: None, model: KeyTokenModel, given: Texts):
-    assert np.isfinite(model.refine(given.embeddings[:16], given.texts[:16]).decoder.weight).all()
+    assert np.isfinite(refine(model, given.embeddings[:16], given.texts[:16]).decoder.weight).all()
 
 
 @pytest.mark.parametrize("n", [0, 1, N - 1])
 def test_another_number_of_texts_is_refused(model: KeyTokenModel, given: Texts, n: int):
     with pytest.raises(ValueError, match=f"{N} embeddings, but {n} texts"):
-        model.refine(given.embeddings, given.texts[:n])
+        refine(model, given.embeddings, given.texts[:n])
     with pytest.raises(ValueError, match=f"{n} embeddings, but {N} texts"):
-        model.refine(given.embeddings[:n], given.texts)
+        refine(model, given.embeddings[:n], given.texts)
 
 
 def test_one_string_instead_of_texts_is_refused(model: KeyTokenModel, given: Texts):
     with pytest.raises(TypeError, match="not one string"):
-        model.refine(given.embeddings, "x" * N)
-
-
-@pytest.mark.parametrize("shape", [(N - 1, 200), (N + 1, 200), (N, 50)])
-def test_literals_of_another_shape_are_refused(model: KeyTokenModel, given: Texts, shape: tuple[int, int]):
-    with pytest.raises(ValueError, match=r"literals"):
-        model.decoder.refine(given.embeddings, csr_array(np.ones(shape, dtype=np.float32)))
+        refine(model, given.embeddings, "x" * N)
 
 
 @pytest.mark.parametrize("d", [D - 1, D + 1])
 def test_another_dimension_is_refused(model: KeyTokenModel, given: Texts, d: int):
-    for refine in (model.refine, model.decoder.refine):
-        with pytest.raises(EmbeddingError, match=f"{d} dimensions, but {D}"):
-            refine(np.ones((N, d)))
+    with pytest.raises(EmbeddingError, match=f"{d} dimensions, but {D}"):
+        refine(model, np.ones((N, d)))
 
 
 def test_an_embedding_that_cannot_be_used_is_named(model: KeyTokenModel, given: Texts):
     broken = given.embeddings.copy()
     broken[41] = 0
-    for refine in (model.refine, model.decoder.refine):
-        with pytest.raises(EmbeddingError, match="Embedding 41 is the zero vector"):
-            refine(broken)
+    with pytest.raises(EmbeddingError, match="Embedding 41 is the zero vector"):
+        refine(model, broken)
 
 
 def test_a_device_that_is_not_there_is_refused(model: KeyTokenModel, given: Texts):
     for device in ("toaster", "cuda:99"):
         with pytest.raises(ValueError, match=device):
-            model.refine(given.embeddings, given.texts, device=device)
+            refine(model, given.embeddings, given.texts, device=device)
 
 
 def test_progress_is_shown_if_it_is_asked_for(
     brief: None, model: KeyTokenModel, given: Texts, capsys: pytest.CaptureFixture[str]
 ):
-    model.refine(given.embeddings, given.texts, progress_bar=True)
+    refine(model, given.embeddings, given.texts, progress_bar=True)
     shown = capsys.readouterr().err
     assert "Refining" in shown
     assert "held out" in shown
-    model.refine(given.embeddings, given.texts)
+    refine(model, given.embeddings, given.texts)
     assert capsys.readouterr() == ("", "")
 
 
@@ -808,7 +596,7 @@ def test_progress_is_shown_if_it_is_asked_for(
 def cranfield_refined(
     cranfield: Collection, cranfield_documents: Embedded, cranfield_model: KeyTokenModel
 ) -> KeyTokenModel:
-    return cranfield_model.refine(cranfield_documents.embeddings, list(cranfield.documents.values()))
+    return refine(cranfield_model, cranfield_documents.embeddings, list(cranfield.documents.values()))
 
 
 def test_refined_tokens_of_cranfield_still_mean_themselves(
@@ -875,21 +663,23 @@ Keytok = Callable[..., tuple[int, str, str]]
 
 
 def test_the_command_refines_and_prints_whether_tokens_still_mean_themselves(
-    brief: None, keytok: Keytok, place: Path, model: KeyTokenModel, given: Texts, whole: KeyTokenModel
+    brief: None, keytok: Keytok, place: Path, model: KeyTokenModel, given: Texts, briefly_refined: KeyTokenModel
 ):
     code, out, err = keytok(*FIT, "--refine")
     assert (code, err) == (0, "")
-    assert_same(KeyTokenModel.load("new/out"), whole)
+    assert_same(KeyTokenModel.load("new/out"), briefly_refined)
     assert [path.name for path in Path("new").iterdir()] == ["out"]
-    before, after = (alignment(m.decoder, m.vocabulary, given.embeddings, given.texts) for m in (model, whole))
+    before, after = (
+        alignment(m.decoder, m.vocabulary, given.embeddings, given.texts) for m in (model, briefly_refined)
+    )
     lines = [line.split() for line in out.splitlines()]
     shown = {" ".join(words[:-2]): words[-2:] for words in lines if len(words) > 2}
-    assert shown["own tokens rank above others (AUC)"] == [f"{m.literal_auc:.3f}" for m in (before, after)]
+    assert shown["literal tokens rank above others (AUC)"] == [f"{m.literal_auc:.3f}" for m in (before, after)]
     assert shown["local alignment rate"] == [f"{m.local_alignment_rate:.3f}" for m in (before, after)]
     assert shown["global alignment rate"] == [f"{m.global_alignment_rate:.3f}" for m in (before, after)]
     hits = [f"{m.hit_at_k:.3f}" for m in (before, after)]
-    assert shown["texts with an own token in their top 10 (Hit@10)"] == hits
-    kept = tokens_kept(model.decoder, whole.decoder, given.embeddings)
+    assert shown["texts with a literal token in their top 10 (Hit@10)"] == hits
+    kept = tokens_kept(model.decoder, briefly_refined.decoder, given.embeddings)
     assert ["top-10", "tokens", "kept", f"{kept:.0%}"] in lines
     assert ["fitted", "refined"] in lines
 
@@ -897,7 +687,7 @@ def test_the_command_refines_and_prints_whether_tokens_still_mean_themselves(
 def test_the_command_prints_json(brief: None, keytok: Keytok, place: Path, model: KeyTokenModel, given: Texts):
     code, out, err = keytok(*FIT, "--refine", "--seed", 3, "--device", "cpu", "--json")
     assert (code, err) == (0, "")
-    expected = model.refine(given.embeddings, given.texts, seed=3, device="cpu")
+    expected = refine(model, given.embeddings, given.texts, seed=3, device="cpu")
     summary, loaded = json.loads(out), KeyTokenModel.load("new/out")
     assert_same(loaded, expected)
     assert summary["fingerprint"] == expected.fingerprint
@@ -915,44 +705,6 @@ def test_the_command_does_not_refine_if_it_is_not_asked_to(keytok: Keytok, place
     assert_same(KeyTokenModel.load("new/out"), model)
     code, out, _ = keytok(*FIT)
     assert "refined" not in out.lower()
-
-
-KILLED = """
-import os, signal, sys, torch
-from keytok_haystack.decoders import refinement
-from keytok_haystack.cli import main
-
-class Killing(refinement.tqdm):
-    taken = 0
-    def update(self, n=1):
-        Killing.taken += 1
-        if Killing.taken == 60:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-torch.set_num_threads(1)
-refinement.STEPS, refinement._BATCH, refinement._PATIENCE = 75, 32, 9
-refinement.tqdm = Killing
-main()
-"""
-
-
-def test_a_killed_command_goes_on_when_it_is_run_again_and_leaves_no_checkpoint(
-    brief: None,
-    keytok: Keytok,
-    place: Path,
-    whole: KeyTokenModel,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    command = [sys.executable, "-c", KILLED, *FIT, "--refine"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert len(list(Path("new").iterdir())) == 1, "the checkpoint, no model"
-    counting = interrupting(None)
-    monkeypatch.setattr(refinement, "tqdm", counting)
-    assert keytok(*FIT, "--refine")[0] == 0
-    assert counting.taken == 25
-    assert_same(KeyTokenModel.load("new/out"), whole)
-    assert [path.name for path in Path("new").iterdir()] == ["out"]
 
 
 BAD_INPUT = {"--seed -1": "seed", "--device toaster": "toaster", "--device cuda:99": "cuda:99"}
@@ -986,18 +738,19 @@ class NoTorch:
 
 sys.meta_path.insert(0, NoTorch())
 import numpy as np
-from keytok_haystack import Preparation, TokenDecoder
+from keytok_haystack import KeyTokenModel, refine
 from keytok_haystack.cli import main
 try:
-    TokenDecoder(np.ones((12, 8)), Preparation()).refine(np.ones((60, 8)))
+    refine(KeyTokenModel.load(sys.argv.pop(1)), np.ones((60, 24)))
 except ModuleNotFoundError as error:
     print(error.name, error)
 main()
 """
 
 
-def test_without_torch_the_extra_is_named(place: Path):
-    command = [sys.executable, "-c", WITHOUT_TORCH, *FIT, "--refine"]
+def test_without_torch_the_extra_is_named(place: Path, model: KeyTokenModel):
+    model.save("model")
+    command = [sys.executable, "-c", WITHOUT_TORCH, "model", *FIT, "--refine"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.stdout == 'torch Refining needs torch: pip install "keytok-haystack[refine]"\n'
     assert done.returncode == 1
