@@ -257,7 +257,7 @@ def test_an_idf_of_another_length_is_refused(small_model: KeyTokenModel):
         lambda model, x, texts: model.decoder.logits(x),
         lambda model, x, texts: model.decoder.top_k(x, 3),
         lambda model, x, texts: alignment(model.decoder, model.vocabulary, x, texts),
-        lambda model, x, texts: calibrate(model, x, texts),
+        calibrate,
     ],
     ids=["documents", "queries", "scale", "logits", "top-k", "alignment", "calibrate"],
 )

@@ -94,7 +94,7 @@ def test_of_empty_rows_nothing_is_the_top_k(n: int):
     assert top_k(csr_array((n, 4), dtype=np.float32), 2).shape == (n, 4)
 
 
-def test_top_k_does_not_change_the_logits(selection: str):
+def test_top_k_does_not_change_the_logits():
     logits = np.random.default_rng(0).normal(size=(20, 30)).astype(np.float32)
     before = logits.copy()
     top_k(logits, 5)
