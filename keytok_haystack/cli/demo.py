@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from keytok_haystack.cli.fitting import timed_fit
 from keytok_haystack.cli.options import JsonFlag
+from keytok_haystack.decoders import fit
 from keytok_haystack.encoders import embed
 from keytok_haystack.engines import Engine
 from keytok_haystack.evaluation import Collection
@@ -83,7 +83,7 @@ def demo_command(
     )
 
     console.rule("[bold]2. Fit a decoder: which tokens does each embedding stand for?[/bold]", align="left")
-    model = timed_fit(
+    model = fit(
         documents.embeddings,
         texts,
         Vocabulary.from_tokenizer(embedder),

@@ -80,7 +80,7 @@ class EvaluationReport:
 
 def decoder_name(model: KeyTokenModel) -> str:
     """Return the name of a model's kind of decoder in reports."""
-    if model.refine_seconds is not None:
+    if model.refined:
         return "refined"
     return _DECODERS.get(model.source, model.source)
 

@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation of key tokens, from a test collection to a report."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keytok_haystack.decoders import calibrate, fit
+from keytok_haystack.decoders import refine as refine_model
 from keytok_haystack.decoders.checkpoints import CheckpointError
-from keytok_haystack.embedding_space import Spectrum
 from keytok_haystack.encoders import CachedEmbedder, Embedded, head_of, vocabulary_of
 from keytok_haystack.evaluation.collection import Collection, read_texts
 from keytok_haystack.evaluation.experiment import measure_systems
@@ -79,9 +78,11 @@ def evaluate(
         models = _Models(source, "given model")
     else:
         other_texts = _embedded_others(others, cached)
-        models = _fit_models(documents.embeddings, texts, source, other_texts, embedder, seed)
+        models = _fit_models(
+            documents.embeddings, texts, source, other_texts, embedder, seed, progress_bar=progress_bar
+        )
         if refine:
-            refined = models.model.refine(documents.embeddings, texts, seed=seed, progress_bar=progress_bar)
+            refined = refine_model(models.model, documents.embeddings, texts, seed=seed, progress_bar=progress_bar)
             models = replace(models, refined=refined)
     return measure_systems(
         collection,
@@ -168,14 +169,20 @@ def _fit_models(
     others: Mapping[str, tuple[NDArray[np.float32], list[str]]],
     embedder: str | None,
     seed: int,
+    *,
+    progress_bar: bool,
 ) -> _Models:
     """Fit a model to all documents, and for comparison to a random half of them and to each other collection."""
+
+    def fitted(embeddings: NDArray[np.float32], texts: list[str]) -> KeyTokenModel:
+        return fit(embeddings, texts, vocabulary, embedder=embedder, progress_bar=progress_bar)
+
     half = random_rows(len(texts), len(texts) // 2, seed)
     data = {"a random half": (embeddings[half], [texts[row] for row in half]), **others}
     return _Models(
-        _fit(embeddings, texts, vocabulary, embedder),
+        fitted(embeddings, texts),
         "all documents",
-        out_of_sample={name: _fit(*each, vocabulary, embedder) for name, each in data.items()},
+        out_of_sample={name: fitted(*each) for name, each in data.items()},
     )
 
 
@@ -190,12 +197,3 @@ def _heads(embedder: str | None, embeddings: NDArray[np.float32], texts: Sequenc
     if head.dimension != embeddings.shape[1]:
         return []  # the embedder projects token embeddings or their mean
     return [calibrate(head, embeddings, texts, embedder=embedder)]
-
-
-def _fit(
-    embeddings: NDArray[np.float32], texts: Sequence[str], vocabulary: Vocabulary, embedder: str | None
-) -> KeyTokenModel:
-    started = time.perf_counter()
-    spectrum = Spectrum.from_embeddings(embeddings)
-    model = fit(embeddings, texts, vocabulary, spectrum=spectrum, embedder=embedder)
-    return replace(model, fit_seconds=time.perf_counter() - started)
