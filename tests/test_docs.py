@@ -8,8 +8,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -74,21 +72,22 @@ def adapted(embedder, tiny, make_store):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python", "bash")], ids=name_of)
-def test_a_page_runs_from_top_to_bottom(page, workplace, adapted, capsys):
-    namespace = {}
+def test_a_page_runs_from_top_to_bottom(page, workplace, adapted, keytok, capsys):
+    namespace, printed = {}, ""
     for language, code in blocks(page, "python", "bash"):
         if language == "python":
             exec(compile(adapted(code), name_of(page), "exec"), namespace)
+            printed += capsys.readouterr().out
         else:
-            run_commands(adapted(code))
+            run_commands(adapted(code), keytok)
     for _, code in blocks(page, "diff"):
         for marker in "+-":  # the pipeline before the change, and after it
             lines = [line[1:] for line in code.splitlines() if not line.startswith(marker)]
             exec(compile("\n".join(lines), name_of(page), "exec"), namespace)
-    assert not blocks(page, "python") or capsys.readouterr().out.strip()
+    assert not blocks(page, "python") or printed.strip()
 
 
-def run_commands(code: str) -> None:
+def run_commands(code: str, keytok: Callable[..., tuple[int, str, str]]) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for line in code.splitlines():
         command = shlex.split(line, comments=True)
@@ -97,11 +96,9 @@ def run_commands(code: str) -> None:
         if command[0] == "make":
             assert command[1] in targets
         elif command[0] == "keytok":
-            done = subprocess.run(
-                [Path(sys.executable).parent / "keytok", *command[1:]], check=False, capture_output=True, text=True
-            )
-            assert done.returncode == 0, done.stderr
-            assert done.stdout.strip()
+            status, out, err = keytok(*command[1:])
+            assert status == 0, err
+            assert out.strip()
         else:
             assert command[:2] == ["pip", "install"]
 

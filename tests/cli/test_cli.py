@@ -16,7 +16,6 @@ from safetensors.numpy import save_file
 from keytok_haystack import KeyTokenModel, fit
 from keytok_haystack.utils.resources import resource
 
-KEYTOK = Path(sys.executable).parent / "keytok"
 SYSTEMS = {
     "dense",
     "bm25",
@@ -177,23 +176,19 @@ def test_brackets_in_a_name_are_not_markup(keytok, place):
     assert "texts[/b][red].jsonl" in err
 
 
-def run_installed(*arguments: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [str(argument) for argument in (KEYTOK, *arguments)]
-    environment = {**os.environ, "COLUMNS": "120", "HF_HUB_OFFLINE": "1", "OPENBLAS_NUM_THREADS": "1", **variables}
-    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=cwd, env=environment)
-
-
 def test_the_installed_command_ends_with_the_same_code_and_line(keytok, place):
-    line = "tokens occupied shock"
-    done = run_installed(*line.split(), cwd=place)
-    assert (done.returncode, done.stdout, done.stderr) == keytok(*line.split())
+    arguments = ("tokens", "occupied", "shock")
+    command = [Path(sys.executable).parent / "keytok", *arguments]
+    environment = {**os.environ, "COLUMNS": "120", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == keytok(*arguments)
 
 
-def test_a_model_of_another_embedder_is_refused(place, embedder):
-    done = run_installed("tokens", "model", "shock", "--embedder", embedder, cwd=place, KEYTOK_CACHE="cache")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "384" in done.stderr
+def test_a_model_of_another_embedder_is_refused(keytok, place, embedder):
+    code, _, err = keytok("tokens", "model", "shock", "--embedder", embedder)
+    assert code == 2
+    assert err.count("\n") == 1, err
+    assert "384" in err
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["tokens", "--help"], ["demo", "--help"]])
@@ -417,10 +412,10 @@ def test_evaluate_where_nothing_relevant_is_found(keytok, place):
     assert json.loads(Path("out.json").read_text())["systems"]["dense"]["nDCG@10"] == 0
 
 
-def test_demo(tmp_path, cranfield_documents, cranfield_queries, embedder):
-    done = run_installed("demo", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+def test_demo(keytok, tmp_path, monkeypatch, cranfield_documents, cranfield_queries, embedder):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = keytok("demo")
+    assert (code, err) == (0, "")
     output = tmp_path / "keytok-demo"
     assert {path.name for path in output.iterdir()} == {"model", "chart.png", "report.json"}
     assert (output / "chart.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -431,7 +426,7 @@ def test_demo(tmp_path, cranfield_documents, cranfield_queries, embedder):
     assert ndcg["key_tokens"] >= 0.40
     assert ndcg["key_tokens_bm25"] > ndcg["dense"]
     assert report["through_query_pipeline"]["nDCG@10"] == pytest.approx(ndcg["key_tokens"], abs=1e-3)
-    shown = " ".join(done.stdout.split())
+    shown = " ".join(out.split())
     assert str(Path("keytok-demo", "chart.png")) in shown
     assert f"keytok fit texts.jsonl --embedder {embedder}" in shown
     for name in ("bm25", "dense", "key_tokens"):

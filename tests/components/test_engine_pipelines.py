@@ -12,6 +12,7 @@ import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from haystack import Document
@@ -22,20 +23,18 @@ from keytok_haystack import pipeline_yaml
 from keytok_haystack.cli.demo import with_embeddings
 from keytok_haystack.evaluation.measures import measure_run
 
-INDEX = "test-pipelines"
 PARTS = ("key_token_retriever", "dense_retriever", "bm25_retriever")
 
 
 @pytest.fixture(scope="module", params=DENSE_STORES)
 def engine(request, make_store, cranfield, cranfield_documents, cranfield_model, cranfield_model_folder, embedder):
     """An engine with all of Cranfield, written through the indexing pipeline; the overrides for the other pipelines."""
-    kind = request.param
+    kind, index = request.param, f"test-{uuid4().hex}"
     name, url = engine_of(kind), make_store.url(kind)
     definition = make_store.definition(kind, dimension=384, model=cranfield_model, field="key_tokens")
-    with connection_to(name, url, INDEX) as connection:
-        connection.client.indices.delete(index=INDEX, ignore_unavailable=True)
-        connection.client.indices.create(index=INDEX, body=definition)
-    own = {"model": cranfield_model_folder, "document_store": {"hosts": url, "index": INDEX}}
+    with connection_to(name, url, index) as connection:
+        connection.client.indices.create(index=index, body=definition)
+    own = {"model": cranfield_model_folder, "document_store": {"hosts": url, "index": index}}
     own_embedder = {"document_embedder": {"model": embedder}, "key_token_embedder": {"progress_bar": False}}
     definition = pipeline_yaml(f"indexing.{name}", own_embedder, **own)
     texts = list(cranfield.documents.values())
@@ -43,7 +42,7 @@ def engine(request, make_store, cranfield, cranfield_documents, cranfield_model,
     documents = [Document(id=key, content=text) for key, text in cranfield.documents.items()]
     assert indexing.run({"documents": documents})["writer"]["documents_written"] == 1400
     yield name, own
-    make_store.delete(kind, INDEX)
+    make_store.delete(kind, index)
 
 
 def loaded(name, own, embedder, cranfield, cranfield_queries):
@@ -123,7 +122,9 @@ def answer(url: str, data: dict | None = None) -> dict:
         return json.load(response)
 
 
-@pytest.mark.parametrize("engine", ["opensearch-knn", "elasticsearch-9"], indirect=True)
+@pytest.mark.parametrize(
+    "engine", ["opensearch-knn", pytest.param("elasticsearch-9", marks=pytest.mark.slow)], indirect=True
+)
 def test_hayhooks_serves_the_hybrid_pipeline(engine, embedder, tmp_path):
     name, own = engine
     definition = pipeline_yaml(f"hybrid.{name}", {"text_embedder": {"model": embedder}, "joiner": {"top_k": 3}}, **own)
@@ -153,14 +154,11 @@ def test_hayhooks_serves_the_hybrid_pipeline(engine, embedder, tmp_path):
     assert all("shock" in {match["token"] for match in hit["meta"]["matched_tokens"]} for hit in documents)
 
 
-def test_the_demo_runs_on_an_engine(make_store, tmp_path):
+def test_the_demo_runs_on_an_engine(make_store, keytok, tmp_path):
     url = make_store.url("opensearch-knn")
-    command = [Path(sys.executable).parent / "keytok", "demo", "--engine", "opensearch", "--url", url]
-    done = subprocess.run(
-        [*command, "--output", tmp_path / "demo", "--json"], check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["through_query_pipeline"]["nDCG@10"] == pytest.approx(0.415, abs=0.001)
+    code, out, err = keytok("demo", "--engine", "opensearch", "--url", url, "--output", tmp_path / "demo", "--json")
+    assert code == 0, err
+    assert json.loads(out)["through_query_pipeline"]["nDCG@10"] == pytest.approx(0.415, abs=0.001)
     with connection_to("opensearch", url, "keytok-demo") as connection:
         assert connection.client.count(index="keytok-demo")["count"] == 1400
     make_store.delete("opensearch-knn", "keytok-demo")

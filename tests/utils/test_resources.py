@@ -95,7 +95,7 @@ def test_installed_from_the_wheel_resources_are_found_inside_it(wheel, tmp_path)
             "import haystack_integrations.components.embedders.keytok as embedders",
             "import haystack_integrations.components.retrievers.keytok as retrievers",
             "from keytok_haystack import pipeline_yaml",
-            "from keytok_haystack.resources import resource",
+            "from keytok_haystack.utils.resources import resource",
             "assert 'InMemoryDocumentStore' in pipeline_yaml('hybrid.in_memory')",
             "print(resource('examples/cranfield'), resource('pipelines'), sep='\\n')",
             "print(embedders.__file__, retrievers.__file__, sep='\\n')",
