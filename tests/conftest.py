@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shared by all tests: a real collection with a real embedder, a tiny vocabulary, and, from a plugin, real engines."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -26,8 +25,6 @@ from keytok_haystack.evaluation import Collection
 from keytok_haystack.utils.resources import resource
 
 pytest_plugins = ("nodes.plugin",)
-
-os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")  # read when Haystack is imported, by the tests
 
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
@@ -148,17 +145,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     from helpers.tiny_models import save_tiny  # noqa: PLC0415  # imports transformers
 
     return cache(lambda name: save_tiny(tmp_path_factory.mktemp("tiny") / name, name))
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """For models this small several threads are no help, and spin where a machine is busy."""
-    import torch  # noqa: PLC0415  # seconds to import
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ from keytok_haystack import KeyTokenModel
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.training import TargetRule, preview_targets
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Keytok = Callable[..., tuple[int, str, str]]
 Tiny = Callable[[str], Path]
 

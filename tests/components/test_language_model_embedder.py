@@ -22,8 +22,6 @@ from keytok_haystack import calibrate
 from keytok_haystack.encoders import PRESETS, head_of
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TYPE = "haystack_integrations.components.embedders.keytok.language_model_embedder.LanguageModelEmbedder"
 
 

@@ -43,8 +43,6 @@ WORDS = tuple(f"w{i}" for i in range(200))
 N, D, K, M = 600, 24, 16, 8
 TEMPERATURE = 0.05
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Texts(NamedTuple):
     texts: list[str]

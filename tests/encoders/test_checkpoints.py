@@ -23,8 +23,6 @@ from keytok_haystack.encoders import PRESETS, head_of
 from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ALL = {"target_modules": "all-linear"}
 EOL = 'This sentence : "{}" means in one word:"'
 

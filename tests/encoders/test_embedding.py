@@ -20,8 +20,6 @@ from keytok_haystack import KeyTokenModel, Spectrum
 from keytok_haystack.encoders import PRESETS, CachedEmbedder, embed, head_of
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -24,8 +24,6 @@ from keytok_haystack.encoders.inputs import InputBuilder
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.encoders.presets import Prompt
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MANY = [" ".join(TEXTS[i % 5].split()[: 1 + i % 7]) for i in range(23)]
 CAUSAL = {
     "sgpt-msmarco": "gpt-neo",

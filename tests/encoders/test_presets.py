@@ -17,8 +17,6 @@ from helpers.tiny_models import TEXTS
 from keytok_haystack.encoders import PRESETS
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
 OWN = "Retrieve what contradicts the claim"
 TEXTS = (

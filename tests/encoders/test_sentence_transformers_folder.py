@@ -23,8 +23,6 @@ from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.encoders.presets import Prompt
 from keytok_haystack.encoders.sentence_transformers_folder import UnsupportedEmbedderError, write_modules
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MAX_TOKENS = 90
 LONG = ('The "wing": ' + 80 * "lift of heat, ", " ".join(TEXTS) * 3)
 OWN_TEMPLATE = "{{ messages[0]['content'] }} as the checkpoint has it"

@@ -211,7 +211,7 @@ def test_an_embedder_that_tells_nothing_apart_does_not_rank_pairs():
 
 
 def test_a_language_model_with_its_head_is_judged_and_written_as_json(
-    tiny, one_thread, collection: Collection, small_texts: list[str]
+    tiny, collection: Collection, small_texts: list[str]
 ):
     embedder = f"prompt-eol:{tiny('llama')}"
     texts = [" ".join(small_texts[start : start + 6]) for start in range(40)]

@@ -30,7 +30,7 @@ from keytok_haystack.training.examples import Example, Examples
 from keytok_haystack.training.loop import Trained, fit_network, resolve
 from keytok_haystack.training.settings import Method, Settings
 
-pytestmark = pytest.mark.usefixtures("one_thread", "swift_collection", "interruptible")
+pytestmark = pytest.mark.usefixtures("swift_collection", "interruptible")
 
 Tiny = Callable[[str], Path]
 Weights = dict[str, torch.Tensor]
@@ -150,7 +150,7 @@ def finished(finished_run: Finished, tmp_path: Path) -> Finished:
 
 @pytest.fixture(scope="module")
 def uninterrupted(
-    one_thread: None, swift_collection: None, tmp_path_factory: pytest.TempPathFactory
+    swift_collection: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[LanguageModelEncoder, Trained]]:
     """Two epochs, 12 steps."""
     return cache(lambda embedder: run(embedder, tmp_path_factory.mktemp("uninterrupted"), epochs=2))

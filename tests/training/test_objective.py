@@ -20,8 +20,6 @@ from keytok_haystack.encoders import head_of
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.training.objective import Head, divergence
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Tiny = Callable[[str], Path]
 
 

@@ -37,7 +37,7 @@ from keytok_haystack.training.examples import Examples, split
 from keytok_haystack.training.loop import fit_network
 from keytok_haystack.training.targets import make_targets
 
-pytestmark = pytest.mark.usefixtures("one_thread", "cache")
+pytestmark = pytest.mark.usefixtures("cache")
 
 Tiny = Callable[[str], Path]
 
@@ -83,7 +83,7 @@ def base(tiny: Tiny) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(one_thread: None, cache: None, place: Path, data: Path, base: Path) -> Result:
+def trained(cache: None, place: Path, data: Path, base: Path) -> Result:
     """The folder's parent was not there before."""
     folder = place / "new" / "trained"
     with counted_loads() as loads:
