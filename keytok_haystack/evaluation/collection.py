@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+"""Test collections in BEIR's layout, and texts in JSONL files."""
+
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,18 +11,18 @@ from typing import Any, Self
 
 
 class CollectionError(ValueError):
-    """Data that cannot be read: a file is missing, or a line of it is not what it should be."""
+    """Data that cannot be read: a file is missing, or a line of it is malformed."""
 
 
 @dataclass(frozen=True)
 class Collection:
     """
-    A test collection: documents, queries, and judgements of relevance.
+    Test collection: documents, queries, and judgements of relevance.
 
-    :param name: What to call it.
-    :param documents: `{id: text}`; the text is the title, if there is one, followed by the text.
-    :param queries: `{id: text}` of the judged queries.
-    :param qrels: `{query id: {document id: relevance}}`.
+    :param name: Name of the collection.
+    :param documents: Texts by id; the title of a document, if it has one, comes before its text.
+    :param queries: Texts of the judged queries by id.
+    :param qrels: Judgements, `{query id: {document id: relevance}}`.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Collection:
         """
         Read a folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv`.
 
+        :param folder: Path of the folder, whose name becomes that of the collection.
+        :param split: Split of the judgements.
         :raises CollectionError: A file is missing or malformed, or the split has no judgement of a known query.
         """
         folder = Path(folder)
@@ -53,8 +57,9 @@ def read_texts(path: str | Path) -> list[str]:
     """
     Read the texts of a collection: a folder in BEIR's layout, or a JSONL file.
 
-    A line's text is its "text" or "content", behind its "title" if it has one.
+    The text of a line is its "text" or "content", preceded by its "title" if it has one.
 
+    :param path: Path of the folder or file.
     :raises CollectionError: There is no such file, it holds no texts, or a line of it is malformed.
     """
     path = Path(path)
@@ -71,7 +76,7 @@ def _texts(file: Path) -> Iterator[tuple[str, str]]:
             record: Any = json.loads(line)
             text = record["text"] if record.get("text") is not None else record["content"]
             if not isinstance(text, str):
-                raise TypeError  # noqa: TRY301  # told with the line's number below
+                raise TypeError  # noqa: TRY301  # reported with the number of the line below
             identifier = str(record.get("_id", number))
             parts = [part for part in (record.get("title"), text) if part]
             yield identifier, " ".join(parts)
@@ -96,7 +101,7 @@ def _qrels(file: Path) -> dict[str, dict[str, int]]:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Go through the numbered lines of a file, leaving out blank ones."""
+    """Yield the lines of a file with their numbers, without blank ones."""
     try:
         with file.open(encoding="utf-8-sig") as lines:
             yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
