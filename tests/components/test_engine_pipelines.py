@@ -21,6 +21,7 @@ from nodes.stores import DENSE_STORES, connection_to, engine_of
 
 from keytok_haystack import pipeline_yaml
 from keytok_haystack.cli.demo import with_embeddings
+from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.measures import measure_run
 
 PARTS = ("key_token_retriever", "dense_retriever", "bm25_retriever")
@@ -50,16 +51,16 @@ def loaded(name, own, embedder, cranfield, cranfield_queries):
     return with_embeddings(definition, "text_embedder", list(cranfield.queries.values()), cranfield_queries.embeddings)
 
 
-def asked(cranfield, name: str) -> list[tuple[str, str]]:
-    """All queries, or every tenth where another engine has already been asked for all."""
-    return list(cranfield.queries.items())[:: 1 if name == "opensearch" else 10]
+def every_tenth(collection: Collection) -> dict[str, str]:
+    return dict(list(collection.queries.items())[::10])
 
 
 def test_the_query_pipeline_finds_and_explains(engine, embedder, cranfield, cranfield_queries):
     name, own = engine
     pipeline = loaded(f"query.{name}", own, embedder, cranfield, cranfield_queries)
     run = {}
-    for key, text in asked(cranfield, name):
+    queries = cranfield.queries if name == "opensearch" else every_tenth(cranfield)
+    for key, text in queries.items():
         hits = pipeline.run({"text_embedder": {"text": text}, "key_token_embedder": {"text": text}})
         hits = hits["explainer"]["documents"]
         run[key] = [(hit.id, hit.score) for hit in hits]
@@ -76,7 +77,7 @@ def test_the_hybrid_pipeline_is_better_than_dense_vectors_and_than_bm25(engine, 
     name, own = engine
     pipeline = loaded(f"hybrid.{name}", own, embedder, cranfield, cranfield_queries)
     runs = {part: {} for part in ("explainer", *PARTS)}
-    for key, text in asked(cranfield, name):
+    for key, text in every_tenth(cranfield).items():
         data = {
             "text_embedder": {"text": text},
             "key_token_embedder": {"text": text},
@@ -154,6 +155,7 @@ def test_hayhooks_serves_the_hybrid_pipeline(engine, embedder, tmp_path):
     assert all("shock" in {match["token"] for match in hit["meta"]["matched_tokens"]} for hit in documents)
 
 
+@pytest.mark.slow
 def test_the_demo_runs_on_an_engine(make_store, keytok, tmp_path):
     url = make_store.url("opensearch-knn")
     code, out, err = keytok("demo", "--engine", "opensearch", "--url", url, "--output", tmp_path / "demo", "--json")

@@ -597,6 +597,7 @@ def cranfield_refined(
     return refine(cranfield_model, cranfield_documents.embeddings, list(cranfield.documents.values()))
 
 
+@pytest.mark.slow
 def test_refined_tokens_of_cranfield_still_mean_themselves(
     cranfield: Collection,
     cranfield_documents: Embedded,

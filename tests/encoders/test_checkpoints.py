@@ -282,6 +282,7 @@ def real(smollm2: Path) -> np.ndarray:
     return LanguageModelEncoder(f"prompt-eol:{smollm2}").encode(list(REAL))
 
 
+@pytest.mark.slow
 def test_a_real_language_model_gives_transformers_own_states(smollm2: Path, real: np.ndarray):
     network = transformers.AutoModelForCausalLM.from_pretrained(smollm2)
     tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2)
@@ -291,6 +292,7 @@ def test_a_real_language_model_gives_transformers_own_states(smollm2: Path, real
         np.testing.assert_allclose(embedding, output.hidden_states[-1][0, -1].numpy(), atol=2e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_head_of_a_real_language_model_says_what_texts_are_about(smollm2: Path, real: np.ndarray):
     head = head_of(f"prompt-eol:{smollm2}")
     logits = TokenDecoder(head.decoder.weight, Preparation(normalize=False)).logits(real)

@@ -138,6 +138,7 @@ def busy(status: int) -> tuple[int, str, bytes]:
     )
 
 
+@pytest.mark.slow
 @every_engine
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_killed_command_is_run_again(kind, resume, scene, keytok, small_model, small_model_folder):

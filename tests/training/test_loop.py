@@ -269,6 +269,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(embedder: str, uninterrup
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_weights(causal: str, uninterrupted: Callable, tmp_path: Path):
     child = os.fork()
     if child == 0:
