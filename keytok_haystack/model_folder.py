@@ -56,7 +56,7 @@ def write_model_folder(path: Path, content: FolderContent) -> None:
     The folder appears whole or not at all: it is written beside its place and moved there.
 
     :param path: Path of the folder; its parents are created.
-    :param content: What to write. Format, version and digests are added to its configuration.
+    :param content: Content of the folder. Format, version and digests are added to its configuration.
     :raises FileExistsError: Something else than a key-token model is at the path.
     """
     check_replaceable(path)

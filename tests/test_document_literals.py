@@ -207,7 +207,7 @@ def test_inputs_are_not_changed(model: KeyTokenModel, small_texts: list[str]):
 
 
 def exact_model(vocabulary: Vocabulary, logits: list[float], **weighting: float) -> KeyTokenModel:
-    """Own tokens add 4 * sqrt(tf / length); all numbers are exact in float32."""
+    """Literal tokens add 4 * sqrt(tf / length); all numbers are exact in float32."""
     decoder = TokenDecoder(np.array(logits)[:, None], Preparation(normalize=False))
     settings = {"exponent": 1.0, "normalization": 0.0, "literal_share": 0.5, "literal_scale": 2.0} | weighting
     return KeyTokenModel(vocabulary, decoder, Weighting(**settings), idf=np.full(12, 2, dtype=np.float32))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: its commands, and what becomes of errors."""
+"""The command line: its commands, and the handling of errors."""
 
 import logging
 import os

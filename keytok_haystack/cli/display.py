@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What several commands show: the key tokens of texts."""
+"""Display of key tokens, for several commands."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -55,5 +55,5 @@ def ready_made(file: Path | None, expected: int) -> Embedded:
 
 
 def is_interactive() -> bool:
-    """Whether somebody watches: progress bars are for terminals."""
+    """Return whether stderr is a terminal, which progress bars are for."""
     return sys.stderr.isatty()

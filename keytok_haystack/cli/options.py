@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands have."""
+"""Options of several commands."""
 
 from typing import Annotated
 
@@ -12,15 +12,16 @@ from keytok_haystack.engines import Engine
 EmbedderOption = Annotated[
     str | None,
     typer.Option(
-        help="A sentence-transformers model, hub id or path; or a preset, NAME or NAME:CHECKPOINT (keytok presets)."
+        help="Embedding model: a sentence-transformers model, hub id or path, or a preset, NAME or NAME:CHECKPOINT."
     ),
 ]
 MaxTokensOption = Annotated[
-    int | None, typer.Option(help="How long a preset's input may be, prompt included.", min=1, show_default=False)
+    int | None,
+    typer.Option(help="Maximum length of a preset's input in tokens, prompt included.", min=1, show_default=False),
 ]
-EngineOption = Annotated[Engine, typer.Option(help="The search engine.")]
-UrlOption = Annotated[str, typer.Option(help="The server's address.")]
-IndexOption = Annotated[str, typer.Option(help="The name of an index that exists, or of an alias.")]
-EmbeddingFieldOption = Annotated[str, typer.Option(help="The index's field of dense vectors.")]
-ContentFieldOption = Annotated[str, typer.Option(help="The index's field of texts.")]
+EngineOption = Annotated[Engine, typer.Option(help="Search engine.")]
+UrlOption = Annotated[str, typer.Option(help="Address of the server.")]
+IndexOption = Annotated[str, typer.Option(help="Name of an existing index or alias.")]
+EmbeddingFieldOption = Annotated[str, typer.Option(help="Field of the index with the dense vectors.")]
+ContentFieldOption = Annotated[str, typer.Option(help="Field of the index with the texts.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]

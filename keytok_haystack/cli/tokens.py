@@ -18,10 +18,10 @@ from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 
 
 def tokens_command(
-    model: Annotated[Path, typer.Argument(help="The folder of a key-token model.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a key-token model.")],
     texts: Annotated[list[str], typer.Argument(help="Texts to read.")],
     embedder: EmbedderOption = None,
-    top: Annotated[int, typer.Option(help="How many tokens to show.", min=1)] = 16,
+    top: Annotated[int, typer.Option(help="Maximum number of tokens to show.", min=1)] = 16,
     as_json: JsonFlag = False,
 ) -> None:
     """Show the key tokens of texts: what their embeddings say, in words."""

@@ -225,7 +225,7 @@ def _read(
     Make a model of a head.
 
     :param matrix: Shape `(ids, d)`, if there is one.
-    :param preparation: What happens to embeddings; by default they are scaled to unit length.
+    :param preparation: Preparation of embeddings; by default they are scaled to unit length.
     :param bias: Shape `(ids,)`, if there is one.
     :param fold: Whether ids share features.
     """

@@ -55,7 +55,7 @@ class HeadTransform:
         "relu", "silu" or "swish".
     :param gain: Shape `(t,)`, what the layer norm multiplies by.
     :param offset: Shape `(t,)`, what the layer norm adds.
-    :param epsilon: What the layer norm adds to the variance.
+    :param epsilon: Summand of the variance in the layer norm.
     :param norm: The Euclidean norm that the model's hidden states have, about. An activation is not linear, so a
         unit vector would be read as another one than the hidden state that it points along.
     :raises ValueError: The activation is unknown.

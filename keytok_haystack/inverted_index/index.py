@@ -147,9 +147,9 @@ class InvertedIndex:
         Find the documents with the highest scores.
 
         :param tokens: The query's `{key: weight}`; keys that no document has are ignored.
-        :param top_k: How many documents to return at most; 0 for none.
+        :param top_k: Maximum number of documents to return; 0 for none.
         :param text: The query's text, for BM25.
-        :param bm25_weight: What BM25 scores are multiplied by before they are added.
+        :param bm25_weight: Factor of BM25 scores in the sum.
         :param among: The ids of the documents to search; None searches all.
         :returns: `(id, score)`, highest score first, equal scores by id. Documents that share nothing with the query
             are not found.

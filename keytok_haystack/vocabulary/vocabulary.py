@@ -102,7 +102,7 @@ class Vocabulary:
 
     def literal_counts(self, texts: Iterable[str], *, first: int = 0) -> csr_array:
         """
-        Count the literal features of each text: the features of its own tokens.
+        Count the literal features of each text: the features of the tokens that it is made of.
 
         :param texts: `n` texts; an empty one has no features.
         :param first: The position of the first text in the stream that it comes from, for messages.

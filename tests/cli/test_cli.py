@@ -285,7 +285,7 @@ def test_tokens_prints_json(keytok, place, embedder, monkeypatch):
 def test_tokens_shows_texts_and_tokens_as_they_are(keytok, place, small_model, small_texts, monkeypatch):
     embedded = np.array([[1.0] * 8, [-1.0] * 8], dtype=np.float32)
     monkeypatch.setattr(
-        "keytok_haystack.cli.app.embed", lambda texts, *_, **__: type("E", (), {"embeddings": embedded})
+        "keytok_haystack.cli.tokens.embed", lambda texts, *_, **__: type("E", (), {"embeddings": embedded})
     )
     texts = ["a [link] to [/b]", "x" * 200]
     code, out, _ = keytok("tokens", "model", *texts, "--embedder", "mine", "--top", 12)

@@ -77,7 +77,7 @@ def dense_logits(model: KeyTokenModel, embedding: np.ndarray) -> dict[str, float
 
 
 def joined_logits(model: KeyTokenModel, document: Document) -> dict[str, float]:
-    """The positive logits of a document, to which its own tokens have been added, strongest first."""
+    """The positive logits of a document, to which its literal tokens have been added, strongest first."""
     logits = dense_logits(model, np.array(document.embedding))
     counts = Counter(word for word in (document.content or "").lower().split() if word in model.vocabulary.features)
     share = model.weighting.literal_share / (1 - model.weighting.literal_share)

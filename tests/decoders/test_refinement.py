@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -481,7 +482,7 @@ def test_a_decoder_read_from_a_checkpoint_is_refined(
     after = refine(first, given.embeddings, texts)
     assert after.source == first.source != "fit"
     definition = Definition(first, unseen, own=with_texts)
-    limit = 1.01 if with_texts else 0.95  # own tokens say most of what there is to learn here
+    limit = 1.01 if with_texts else 0.95  # literal tokens say most of what there is to learn here
     assert definition.divergence(after.decoder.weight) < limit * definition.divergence(first.decoder.weight)
     assert tokens_kept(first.decoder, after.decoder, unseen.embeddings) > 0.5
     maxima = after.encode_documents(given.embeddings, texts).toarray().max(axis=1)
@@ -514,7 +515,7 @@ class Recorded(Sequence[str]):
 def test_a_large_corpus_is_refined_on_a_sample_and_the_rest_is_never_read(
     brief: None, model: KeyTokenModel, given: Texts, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("keytok_haystack.decoders.refine._MAXIMUM_TEXTS", 100)
+    monkeypatch.setattr(import_module("keytok_haystack.decoders.refine"), "_MAXIMUM_TEXTS", 100)
     samples = []
     for seed in (0, 1):
         texts = Recorded(given.texts)

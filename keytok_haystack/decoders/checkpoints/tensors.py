@@ -80,7 +80,7 @@ class SafetensorsFile:
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
                 if length > path.stat().st_size:
-                    raise EOFError  # noqa: TRY301  # told like any other broken header
+                    raise EOFError  # noqa: TRY301  # reported like any other broken header
                 header = json.loads(file.read(length))
                 if not isinstance(header, dict):
                     raise EOFError  # noqa: TRY004, TRY301
@@ -137,7 +137,7 @@ def missing_tensor(path: Path, name: str) -> CheckpointError:
 
 
 def unusable_tensor(path: Path, name: str, kind: str) -> CheckpointError:
-    """Return the error of a tensor that is of another type or shape, told by `kind`."""
+    """Return the error of a tensor that is of another type or shape, `kind`."""
     return CheckpointError(
         f"The tensor '{name}' in '{path}' is {kind}, but a matrix of floats is needed: "
         "take a checkpoint that is not quantized."

@@ -3,13 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversions between Haystack's documents and sparse embeddings and the library's arrays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
-import numpy as np
 from haystack import Document
 from haystack.dataclasses import SparseEmbedding
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from keytok_haystack import EmbeddingError, KeyTokenModel
@@ -23,11 +22,11 @@ def check_documents(documents: object, component: str) -> None:
         raise TypeError(msg)
 
 
-def document_embeddings(documents: Sequence[Document], dimension: int) -> NDArray[np.float32]:
+def document_embeddings(documents: Sequence[Document]) -> list[list[float]]:
     """
-    Return the embeddings of documents, shape `(n, dimension)`.
+    Return the embeddings of documents.
 
-    :raises EmbeddingError: A document has no embedding or an unusable one; the message names it.
+    :raises EmbeddingError: A document has no embedding; the message names it.
     """
     embeddings = []
     for document in documents:
@@ -35,32 +34,34 @@ def document_embeddings(documents: Sequence[Document], dimension: int) -> NDArra
             msg = f"Document '{document.id}' has no embedding: run a document embedder first."
             raise EmbeddingError(msg)
         embeddings.append(document.embedding)
+    return embeddings
+
+
+@contextmanager
+def naming_document(documents: Sequence[Document], dimension: int) -> Iterator[None]:
+    """
+    Name the document in an error about its embedding or its text.
+
+    :param documents: Documents whose embeddings, and texts, are processed as a batch in the block.
+    :param dimension: Dimension of the embeddings.
+    :raises EmbeddingError: The embedding of a document is unusable.
+    :raises ValueError: The content of a document is not of whole characters.
+    """
     try:
-        return check_embeddings(embeddings, dimension)
-    except EmbeddingError:
-        for document, embedding in zip(documents, embeddings, strict=True):
+        yield
+    except ValueError:
+        for document in documents:
             try:
-                check_embeddings([embedding], dimension)
+                check_embeddings([document.embedding or []], dimension)
             except EmbeddingError as error:
                 msg = f"The embedding of document '{document.id}' is unusable. {error}"
                 raise EmbeddingError(msg) from error
+            try:
+                check_texts([document.content or ""])
+            except ValueError as error:
+                msg = f"The content of document '{document.id}' has half a surrogate pair: replace it."
+                raise ValueError(msg) from error
         raise
-
-
-def document_texts(documents: Sequence[Document]) -> list[str]:
-    """
-    Return the content of documents, "" where there is none.
-
-    :raises ValueError: A text is not of whole characters (`check_texts`); the message names the document.
-    """
-    texts = [document.content or "" for document in documents]
-    for document, text in zip(documents, texts, strict=True):
-        try:
-            check_texts([text])
-        except ValueError as error:
-            msg = f"The content of document '{document.id}' has half a surrogate pair: replace it."
-            raise ValueError(msg) from error
-    return texts
 
 
 def stored_key_tokens(document: Document, field: str) -> Mapping[str, float]:

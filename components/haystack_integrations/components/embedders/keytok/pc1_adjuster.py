@@ -10,7 +10,11 @@ import numpy as np
 from haystack import Document, component, default_to_dict, logging
 from numpy.typing import ArrayLike, NDArray
 
-from haystack_integrations.components.embedders.keytok.conversion import check_documents, document_embeddings
+from haystack_integrations.components.embedders.keytok.conversion import (
+    check_documents,
+    document_embeddings,
+    naming_document,
+)
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from keytok_haystack import KeyTokenModel, Spectrum
 from keytok_haystack.embedding_space import Method
@@ -21,7 +25,7 @@ logger = logging.getLogger(__name__)
 @component
 class PC1Adjuster:
     """
-    Takes the first principal components out of embeddings, by default one.
+    Removes the first principal components from embeddings, by default one.
 
     The first principal component of a language model's embedding space is what all texts share; it decodes to stop
     words and punctuation and makes all cosine similarities alike. Use this component where the dense index should
@@ -51,14 +55,14 @@ class PC1Adjuster:
         Creates a PC1Adjuster component.
 
         :param model:
-            The folder of a key-token model, as `keytok fit` writes it. Only its spectrum is used.
+            Path of the folder of a key-token model, as `keytok fit` writes it. Only its spectrum is used.
         :param strength:
-            The share of the first principal component that is taken out: 1.0 removes it, 0.0 changes nothing.
+            Share of the components to remove: 1.0 removes them, 0.0 changes nothing.
         :param n_components:
-            How many principal components to take out, strongest first.
+            Number of principal components to remove, strongest first.
         :param method:
-            "remove" takes out of each embedding what lies on the component. "shift" moves all embeddings alike, by what
-            lies there in the mean (section 4 of the paper).
+            Way to adjust embeddings: "remove" subtracts each embedding's own projection on the components, "shift" moves
+            all embeddings alike, by their mean projection (section 4 of the paper).
 
         :raises ValueError:
             If `strength` is negative or not finite, `n_components` is not positive, or there is no such method.
@@ -112,7 +116,7 @@ class PC1Adjuster:
             raise ValueError(msg)
         if self._model is None and not model.decoder.preparation.has_removed(spectrum.leading(self.n_components)):
             logger.warning(
-                "The key-token model '{model}' was fitted without removing all of the components that are taken out "
+                "The key-token model '{model}' was fitted without removing all of the components that are removed "
                 "here, so adjusted embeddings have other key tokens than raw ones.",
                 model=self.model,
             )
@@ -132,7 +136,7 @@ class PC1Adjuster:
         :param documents:
             Documents with embeddings.
         :param embedding:
-            The embedding of a query.
+            Embedding of a query.
         :returns:
             A dictionary with one of the following keys, according to the input:
             - `documents`: Copies of the documents with adjusted embeddings.
@@ -152,5 +156,6 @@ class PC1Adjuster:
         if not documents:
             return {"documents": []}
         spectrum = self._loaded_spectrum()
-        adjusted = self._adjusted(spectrum, document_embeddings(documents, spectrum.dimension))
+        with naming_document(documents, spectrum.dimension):
+            adjusted = self._adjusted(spectrum, document_embeddings(documents))
         return {"documents": [replace(d, embedding=e) for d, e in zip(documents, adjusted.tolist(), strict=True)]}

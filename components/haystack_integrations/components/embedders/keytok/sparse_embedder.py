@@ -12,8 +12,8 @@ from tqdm import tqdm
 from haystack_integrations.components.embedders.keytok.conversion import (
     check_documents,
     document_embeddings,
-    document_texts,
     encode_query,
+    naming_document,
     sparse_embeddings,
 )
 from haystack_integrations.components.embedders.keytok.loading import load_model
@@ -26,9 +26,9 @@ class KeyTokenSparseEmbedder:
     """
     Turns dense embeddings into sparse vectors over readable tokens: the key tokens of a text.
 
-    It stands behind any dense embedder and uses the embedding that is there, so a text is not embedded twice. A text's
-    own tokens join those that its embedding says. In an indexing pipeline give it `documents`, in a query pipeline
-    `embedding` and `text`.
+    It follows any dense embedder and uses the embedding that is there, so a text is not embedded twice. A text's literal
+    tokens join those that its embedding is aligned with. Give it `documents` in an indexing pipeline, and `embedding`
+    and `text` in a query pipeline.
 
     ### Usage example
     ```python
@@ -59,19 +59,20 @@ class KeyTokenSparseEmbedder:
         Creates a KeyTokenSparseEmbedder component.
 
         :param model:
-            The folder of a key-token model, as `keytok fit` writes it. Documents and queries need the same model.
+            Path of the folder of a key-token model, as `keytok fit` writes it. Documents and queries need the same
+            model.
         :param top_k:
-            How many key tokens a document keeps. By default, what the model says (`k_document`, 128).
+            Maximum number of key tokens of a document. By default, the model's `k_document` (128).
         :param query_top_k:
-            How many aligned tokens a query has beside its own tokens. By default, what the model says
-            (`m_query`, 32); 0 leaves only its own tokens.
+            Maximum number of aligned tokens of a query, beside its literal tokens. By default, the model's `m_query`
+            (32); 0 leaves only the literal tokens.
         :param field:
-            The key of `meta` that receives a document's key tokens. Document stores flatten `meta`, so it is also the
-            name of the `rank_features` field.
+            Key of `meta` that receives a document's key tokens. Document stores flatten `meta`, so it is also the name
+            of the `rank_features` field.
         :param return_sparse_embedding:
-            Whether documents get a `sparse_embedding`, too, for stores that index those. Its indices are features.
+            Whether documents also get a `sparse_embedding`, for stores that index those. Its indices are features.
         :param batch_size:
-            How many documents to process at once.
+            Number of documents to process at once.
         :param progress_bar:
             Whether to show a progress bar if there is more than one batch.
 
@@ -144,11 +145,11 @@ class KeyTokenSparseEmbedder:
         Finds the key tokens of documents, or of one query.
 
         :param documents:
-            Documents with embeddings. Where there is `content`, its own tokens join the aligned ones.
+            Documents with embeddings. If a document has `content`, its literal tokens join the aligned ones.
         :param embedding:
-            The embedding of a query.
+            Embedding of a query.
         :param text:
-            The text of the query: its own tokens join the aligned ones.
+            Text of the query, whose literal tokens join the aligned ones.
         :returns:
             A dictionary with the following keys for `documents`:
             - `documents`: Copies of the documents with key tokens, `{token: weight}`, in their `meta`.
@@ -185,8 +186,9 @@ class KeyTokenSparseEmbedder:
         }
 
     def _with_key_tokens(self, model: KeyTokenModel, documents: list[Document]) -> list[Document]:
-        embeddings = document_embeddings(documents, model.dimension)
-        weights = model.encode_documents(embeddings, document_texts(documents), self.top_k)
+        texts = [document.content or "" for document in documents]
+        with naming_document(documents, model.dimension):
+            weights = model.encode_documents(document_embeddings(documents), texts, self.top_k)
         changes: list[dict[str, Any]] = [
             {"meta": {**document.meta, self.field: tokens}}
             for document, tokens in zip(documents, model.document_tokens(weights), strict=True)

@@ -16,8 +16,8 @@ class SparseEmbeddingConverter:
     """
     Moves the vectors of any sparse embedder into a field of key tokens, so that every engine can store them.
 
-    OpenSearch's document store drops sparse embeddings. Behind this component they are written like key tokens, with
-    the indices as keys, and `SparseRetriever` finds them by a `query_sparse_embedding` of the same embedder.
+    OpenSearch's document store drops sparse embeddings. After this component they are written like key tokens, with the
+    indices as keys, and `SparseRetriever` finds them by a `query_sparse_embedding` of the same embedder.
 
     ### Usage example
     ```python
@@ -38,7 +38,7 @@ class SparseEmbeddingConverter:
         Creates a SparseEmbeddingConverter component.
 
         :param field:
-            The key of `meta` that receives the vectors, and so the name of the field in the index.
+            Key of `meta` that receives the vectors, and so the name of the field in the index.
 
         :raises ValueError:
             If `field` is one of a document's own fields.
