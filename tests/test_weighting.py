@@ -92,7 +92,7 @@ def test_root_frequencies_are_the_formula_and_rows_of_unit_length(counts: np.nda
 
 
 def joined_by_hand(aligned: list[float], counts: list[float], idf: list[float]) -> list[float]:
-    """Literal tokens weigh `sqrt(tf) * idf`, as a vector 1.5 times as long as that of the aligned ones, or 1.5 alone."""
+    """Literal tokens weigh `sqrt(tf) * idf`, as a vector 1.5 times as long as the aligned ones, or 1.5 alone."""
     own = [math.sqrt(tf) * weight for tf, weight in zip(counts, idf, strict=True)]
     length, own_length = math.hypot(*aligned) or 1.0, math.hypot(*own) or 1.0
     return [a + 1.5 * length / own_length * b for a, b in zip(aligned, own, strict=True)]

@@ -56,6 +56,7 @@ def naming_document(documents: Sequence[Document], dimension: int) -> Iterator[N
             except EmbeddingError as error:
                 msg = f"The embedding of document '{document.id}' is unusable. {error}"
                 raise EmbeddingError(msg) from error
+        for document in documents:
             try:
                 check_texts([document.content or ""])
             except ValueError as error:

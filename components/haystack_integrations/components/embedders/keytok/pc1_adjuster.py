@@ -61,8 +61,8 @@ class PC1Adjuster:
         :param n_components:
             Number of principal components to remove, strongest first.
         :param method:
-            Way to adjust embeddings: "remove" subtracts each embedding's own projection on the components, "shift" moves
-            all embeddings alike, by their mean projection (section 4 of the paper).
+            Way to adjust embeddings: "remove" subtracts each embedding's own projection on the components, "shift"
+            moves all embeddings alike, by their mean projection (section 4 of the paper).
 
         :raises ValueError:
             If `strength` is negative or not finite, `n_components` is not positive, or there is no such method.
@@ -156,6 +156,7 @@ class PC1Adjuster:
         if not documents:
             return {"documents": []}
         spectrum = self._loaded_spectrum()
+        embeddings = document_embeddings(documents)
         with naming_document(documents, spectrum.dimension):
-            adjusted = self._adjusted(spectrum, document_embeddings(documents))
+            adjusted = self._adjusted(spectrum, embeddings)
         return {"documents": [replace(d, embedding=e) for d, e in zip(documents, adjusted.tolist(), strict=True)]}

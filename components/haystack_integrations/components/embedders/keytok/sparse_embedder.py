@@ -26,9 +26,9 @@ class KeyTokenSparseEmbedder:
     """
     Turns dense embeddings into sparse vectors over readable tokens: the key tokens of a text.
 
-    It follows any dense embedder and uses the embedding that is there, so a text is not embedded twice. A text's literal
-    tokens join those that its embedding is aligned with. Give it `documents` in an indexing pipeline, and `embedding`
-    and `text` in a query pipeline.
+    It follows any dense embedder and uses the embedding that is there, so a text is not embedded twice. A text's
+    literal tokens join those that its embedding is aligned with. Give it `documents` in an indexing pipeline, and
+    `embedding` and `text` in a query pipeline.
 
     ### Usage example
     ```python
@@ -186,9 +186,10 @@ class KeyTokenSparseEmbedder:
         }
 
     def _with_key_tokens(self, model: KeyTokenModel, documents: list[Document]) -> list[Document]:
+        embeddings = document_embeddings(documents)
         texts = [document.content or "" for document in documents]
         with naming_document(documents, model.dimension):
-            weights = model.encode_documents(document_embeddings(documents), texts, self.top_k)
+            weights = model.encode_documents(embeddings, texts, self.top_k)
         changes: list[dict[str, Any]] = [
             {"meta": {**document.meta, self.field: tokens}}
             for document, tokens in zip(documents, model.document_tokens(weights), strict=True)
