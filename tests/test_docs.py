@@ -247,3 +247,14 @@ def test_the_table_of_speed_holds_the_committed_results():
         overlap = f"{systems[100_000][name]['overlap']:.3f}" if name.startswith("key tokens") else ""
         expected = [f"{time:.1f} ({ratio:.2f})" for time, ratio in zip(times, ratios, strict=True)]
         assert cells == [*expected, overlap, f"{report['ndcg'][name]:.3f}"], label
+
+
+def test_the_notes_for_contributors_name_every_module():
+    notes = set(re.findall(r"`(?:[\w/]+/)?(\w+)(?:\.py)?`", (ROOT / "AGENTS.md").read_text(encoding="utf-8")))
+    modules = {
+        file.stem
+        for package in ("keytok_haystack", "components/haystack_integrations")
+        for file in (ROOT / package).rglob("*.py")
+        if file.stem != "__init__"
+    }
+    assert modules <= notes, modules - notes
