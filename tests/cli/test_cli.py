@@ -412,6 +412,7 @@ def test_evaluate_where_nothing_relevant_is_found(keytok, place):
     assert json.loads(Path("out.json").read_text())["systems"]["dense"]["nDCG@10"] == 0
 
 
+@pytest.mark.slow
 def test_demo(keytok, tmp_path, monkeypatch, cranfield_documents, cranfield_queries, embedder):
     monkeypatch.chdir(tmp_path)
     code, out, err = keytok("demo")

@@ -123,9 +123,8 @@ def answer(url: str, data: dict | None = None) -> dict:
         return json.load(response)
 
 
-@pytest.mark.parametrize(
-    "engine", ["opensearch-knn", pytest.param("elasticsearch-9", marks=pytest.mark.slow)], indirect=True
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["opensearch-knn", "elasticsearch-9"], indirect=True)
 def test_hayhooks_serves_the_hybrid_pipeline(engine, embedder, tmp_path):
     name, own = engine
     definition = pipeline_yaml(f"hybrid.{name}", {"text_embedder": {"model": embedder}, "joiner": {"top_k": 3}}, **own)

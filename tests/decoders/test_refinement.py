@@ -200,7 +200,10 @@ class Definition:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("own", [True, False], ids=["with texts", "embeddings alone"])
+@pytest.mark.parametrize(
+    "own",
+    [pytest.param(True, id="with texts"), pytest.param(False, marks=pytest.mark.slow, id="embeddings alone")],
+)
 def test_the_loss_falls_on_texts_that_had_no_part(
     model: KeyTokenModel, given: Texts, unseen: Texts, device: str, own: bool
 ):
@@ -277,7 +280,9 @@ def test_the_losses_of_the_texts_held_out_are_the_divergence_by_definition(
     assert min(states[-1].losses) < 0.9 * first
 
 
-@pytest.mark.parametrize("rate", [0.03, 0.1, 0.3])
+@pytest.mark.parametrize(
+    "rate", [0.03, pytest.param(0.1, marks=pytest.mark.slow), pytest.param(0.3, marks=pytest.mark.slow)]
+)
 def test_it_stops_early_and_returns_the_best_decoder_that_was_checked(
     watched: Callable[..., tuple[TokenDecoder, list[State], int]],
     model: KeyTokenModel,
@@ -310,7 +315,7 @@ def test_what_only_gets_worse_is_returned_as_it_was(
     np.testing.assert_array_equal(decoder.weight, model.decoder.weight)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_where_there_is_little_to_learn_a_decoder_does_not_get_worse(vocabulary: Vocabulary, seed: int):
     """Few texts, and embeddings of nothing but their words, which the fitted decoder already knows."""
     random = np.random.default_rng(seed)
@@ -599,6 +604,7 @@ def cranfield_refined(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_refined_tokens_of_cranfield_still_mean_themselves(
     cranfield: Collection,
     cranfield_documents: Embedded,
@@ -626,6 +632,7 @@ def test_refined_tokens_of_cranfield_still_mean_themselves(
     assert measured == pytest.approx(areas)
 
 
+@pytest.mark.slow
 def test_cranfield_is_retrieved_as_well_by_64_tokens(
     cranfield: Collection,
     cranfield_documents: Embedded,

@@ -196,6 +196,7 @@ def test_queries_are_embedded_as_the_authors_do(preset):
     np.testing.assert_allclose(queries, expected(authors, model, authors.instruction), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_instruction_takes_the_place_of_the_default(preset):
     authors, model, encoder = preset
     if not authors.instruction:

@@ -416,6 +416,7 @@ def beir(tmp_path: Path, cranfield: Collection) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_looks_into_minilm_by_its_word_embeddings(keytok: Keytok, beir: Path, embedder: str):
     html, file = beir / "out" / "report.html", beir / "out" / "report.json"
     pair = ("--pair", "the wing lifts", "an airfoil generates lift")

@@ -53,6 +53,7 @@ def test_a_vocabulary_is_fitted_to_ready_made_embeddings(
         )
 
 
+@pytest.mark.slow
 def test_an_embedder_is_looked_into_by_path_and_by_collection(folder: Path, embedder: str):
     by_path, by_object = (align(embedder, data) for data in (folder, Collection.load(folder, "test")))
     assert isinstance(by_path, AlignmentReport)
