@@ -18,7 +18,7 @@ from haystack.document_stores.errors import DocumentStoreError
 from haystack.utils import Secret
 from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
 from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
-from nodes.launcher import Node
+from nodes.launcher import QUICK_START, Node
 from nodes.stores import connection_to, engine_of
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
@@ -137,9 +137,10 @@ async def test_all_addresses_are_named(kind, free_port, retriever_of):
     assert f"http://127.0.0.1:{free_port}, http://localhost:{free_port}" in message
 
 
+@pytest.mark.slow
 @every_engine
 async def test_a_node_that_comes_back_is_used_again(kind, retriever_of, small_model, small_model_folder):
-    with Node(kind) as node:
+    with Node(kind, jvm_options=QUICK_START) as node:
         with connection_to(engine_of(kind), node.url, "a") as connection:
             definition = index_definition(engine_of(kind), None, small_model, version=connection.version)
             connection.client.indices.create(index="a", body=definition)
