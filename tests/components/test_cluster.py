@@ -24,6 +24,8 @@ from keytok_haystack.engines import index_definition
 from keytok_haystack.live_index import backfill
 from keytok_haystack.live_index import scan as stored_documents
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
