@@ -3,6 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shared by all tests: a real collection with a real embedder, a tiny vocabulary, and, from a plugin, real engines."""
 
+import os
+
+# read when NumPy, torch and Haystack are imported: each worker has a core, and threads of its own would only wait
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+
 import signal
 import sys
 from collections.abc import Callable, Iterator

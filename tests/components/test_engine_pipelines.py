@@ -28,7 +28,9 @@ PARTS = ("key_token_retriever", "dense_retriever", "bm25_retriever")
 
 
 @pytest.fixture(scope="module", params=DENSE_STORES)
-def filled_engine(request, make_store, cranfield, cranfield_documents, cranfield_model, cranfield_model_folder, embedder):
+def filled_engine(
+    request, make_store, cranfield, cranfield_documents, cranfield_model, cranfield_model_folder, embedder
+):
     """An engine with all of Cranfield, written through the indexing pipeline; the overrides for the other pipelines."""
     kind, index = request.param, f"test-{uuid4().hex}"
     name, url = engine_of(kind), make_store.url(kind)
@@ -73,7 +75,9 @@ def test_the_query_pipeline_finds_and_explains(filled_engine, embedder, cranfiel
         assert measure_run(cranfield, run)["nDCG@10"] == pytest.approx(0.415, abs=0.001)
 
 
-def test_the_hybrid_pipeline_is_better_than_dense_vectors_and_than_bm25(filled_engine, embedder, cranfield, cranfield_queries):
+def test_the_hybrid_pipeline_is_better_than_dense_vectors_and_than_bm25(
+    filled_engine, embedder, cranfield, cranfield_queries
+):
     name, own = filled_engine
     pipeline = loaded(f"hybrid.{name}", own, embedder, cranfield, cranfield_queries)
     runs = {part: {} for part in ("explainer", *PARTS)}

@@ -107,6 +107,7 @@ def test_the_top_100_are_those_of_a_matrix_product(kind, top_100, documents, tru
         assert set(np.flatnonzero(scores > best[-1] * (1 + 1e-6)).tolist()) <= set(rows)
 
 
+@pytest.mark.slow
 def test_where_nothing_ties_all_stores_return_the_same_order(top_100, truth):
     orders = [[[key for key, _ in hits] for hits in top_100(kind)] for kind in STORES]
     compared = 0
