@@ -84,7 +84,7 @@ def _rewrite_once(
         progress.update(done.read)
 
     _check_identity(connection, identity)
-    connection.retry(lambda: connection.client.indices.refresh(index=connection.index))  # or a scan would not see all
+    _refresh(connection)  # or a scan would not see all documents
     with scan(connection, {"match_all": {}}) as (total, pages), ThreadPoolExecutor(_WORKERS) as workers:
         progress.reset(total)
         try:
@@ -103,6 +103,11 @@ def _rewrite_once(
         while in_flight:
             finish_one()
     _check_identity(connection, identity)
+    _refresh(connection)  # so that a search finds what was written, whatever the index's refresh interval
+
+
+def _refresh(connection: Connection) -> None:
+    connection.retry(lambda: connection.client.indices.refresh(index=connection.index))
 
 
 def _check_identity(connection: Connection, identity: dict[str, str]) -> None:

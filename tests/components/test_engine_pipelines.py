@@ -28,9 +28,7 @@ PARTS = ("key_token_retriever", "dense_retriever", "bm25_retriever")
 
 
 @pytest.fixture(scope="module", params=DENSE_STORES)
-def filled_engine(
-    request, make_store, cranfield, cranfield_documents, cranfield_model, cranfield_model_folder, embedder
-):
+def filled(request, make_store, cranfield, cranfield_documents, cranfield_model, cranfield_model_folder, embedder):
     """An engine with all of Cranfield, written through the indexing pipeline; the overrides for the other pipelines."""
     kind, index = request.param, f"test-{uuid4().hex}"
     name, url = engine_of(kind), make_store.url(kind)
@@ -57,8 +55,8 @@ def every_tenth(collection: Collection) -> dict[str, str]:
     return dict(list(collection.queries.items())[::10])
 
 
-def test_the_query_pipeline_finds_and_explains(filled_engine, embedder, cranfield, cranfield_queries):
-    name, own = filled_engine
+def test_the_query_pipeline_finds_and_explains(filled, embedder, cranfield, cranfield_queries):
+    name, own = filled
     pipeline = loaded(f"query.{name}", own, embedder, cranfield, cranfield_queries)
     run = {}
     queries = cranfield.queries if name == "opensearch" else every_tenth(cranfield)
@@ -75,10 +73,8 @@ def test_the_query_pipeline_finds_and_explains(filled_engine, embedder, cranfiel
         assert measure_run(cranfield, run)["nDCG@10"] == pytest.approx(0.415, abs=0.001)
 
 
-def test_the_hybrid_pipeline_is_better_than_dense_vectors_and_than_bm25(
-    filled_engine, embedder, cranfield, cranfield_queries
-):
-    name, own = filled_engine
+def test_the_hybrid_pipeline_is_better_than_dense_vectors_and_than_bm25(filled, embedder, cranfield, cranfield_queries):
+    name, own = filled
     pipeline = loaded(f"hybrid.{name}", own, embedder, cranfield, cranfield_queries)
     runs = {part: {} for part in ("explainer", *PARTS)}
     for key, text in every_tenth(cranfield).items():
@@ -98,8 +94,8 @@ def test_the_hybrid_pipeline_is_better_than_dense_vectors_and_than_bm25(
     assert measured["explainer"] > measured["bm25_retriever"] + 0.01
 
 
-async def test_the_hybrid_pipeline_runs_asynchronously(filled_engine, embedder, cranfield, cranfield_queries):
-    name, own = filled_engine
+async def test_the_hybrid_pipeline_runs_asynchronously(filled, embedder, cranfield, cranfield_queries):
+    name, own = filled
     pipeline = loaded(f"hybrid.{name}", own, embedder, cranfield, cranfield_queries)
     text = cranfield.queries["1"]
     data = {
@@ -128,9 +124,9 @@ def answer(url: str, data: dict | None = None) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("filled_engine", ["opensearch-knn", "elasticsearch-9"], indirect=True)
-def test_hayhooks_serves_the_hybrid_pipeline(filled_engine, embedder, tmp_path):
-    name, own = filled_engine
+@pytest.mark.parametrize("filled", ["opensearch-knn", "elasticsearch-9"], indirect=True)
+def test_hayhooks_serves_the_hybrid_pipeline(filled, embedder, tmp_path):
+    name, own = filled
     definition = pipeline_yaml(f"hybrid.{name}", {"text_embedder": {"model": embedder}, "joiner": {"top_k": 3}}, **own)
     (tmp_path / "hybrid.yml").write_text(definition, encoding="utf-8")
     port = free_port()

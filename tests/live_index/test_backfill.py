@@ -324,6 +324,14 @@ def test_documents_that_cannot_be_searched_yet_are_not_missed(kind, new_index, s
     assert filled(store, small_model).written == 60
 
 
+def test_what_was_written_is_found_at_once(kind, new_index, sources, small_model):
+    store, raw = new_index(kind, sources, settings={"index.refresh_interval": "-1"})
+    backfill(store, small_model, progress_bar=False)
+    hits = json.loads(raw.ask("POST", "_search", '{"size": 100}'))["hits"]["hits"]
+    assert len(hits) == len(sources)
+    assert all(hit["_source"]["key_tokens"] for hit in hits)
+
+
 @two_engines
 def test_no_request_is_larger_than_engines_take(kind, new_index, gate, sources, small_model, monkeypatch):
     limit = 4000
