@@ -324,9 +324,10 @@ def test_documents_that_cannot_be_searched_yet_are_not_missed(kind, new_index, s
     assert filled(store, small_model).written == 60
 
 
+@two_engines
 def test_what_was_written_is_found_at_once(kind, new_index, sources, small_model):
     store, raw = new_index(kind, sources, settings={"index.refresh_interval": "-1"})
-    backfill(store, small_model, progress_bar=False)
+    assert filled(store, small_model).written == 60
     hits = json.loads(raw.ask("POST", "_search", '{"size": 100}'))["hits"]["hits"]
     assert len(hits) == len(sources)
     assert all(hit["_source"]["key_tokens"] for hit in hits)
