@@ -116,7 +116,7 @@ def check_replaceable(path: Path) -> None:
 
 
 def _is_replaceable(path: Path) -> bool:
-    """Whether a path holds nothing but a key-token model, or nothing at all."""
+    """Return whether a path holds nothing but a key-token model, or nothing at all."""
     if not path.is_dir():
         return False
     names = {file.name for file in path.iterdir()}

@@ -51,7 +51,7 @@ def run() -> None:
 
 
 def _is_of_an_engine(error: Exception) -> bool:
-    """Whether an engine has failed; only a command that talks to one has imported what is raised then."""
+    """Return whether an engine has failed; only commands that talk to one have imported its errors."""
     errors = sys.modules.get("haystack.document_stores.errors")
     return errors is not None and isinstance(error, errors.DocumentStoreError)
 

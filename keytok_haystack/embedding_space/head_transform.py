@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What a masked-language-model head does to a hidden state before its matrix: dense layer, activation, layer norm."""
+"""The part of a masked-language-model head before its matrix: dense layer, activation, layer norm."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

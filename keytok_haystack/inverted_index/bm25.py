@@ -59,7 +59,7 @@ class Bm25:
 
     @property
     def counts(self) -> csr_array:
-        """How often each document has each feature, shape `(documents, V)`."""
+        """Number of occurrences of each feature in each document, shape `(documents, V)`."""
         if len(self._batches) != 1:
             empty = csr_array((0, len(self._vocabulary)), dtype=np.float32)
             self._batches = [csr_array(vstack([empty, *self._batches], format="csr"))]

@@ -48,7 +48,7 @@ class InvertedIndex:
 
     @property
     def has_bm25(self) -> bool:
-        """Whether texts are indexed, too."""
+        """Whether texts are indexed for BM25."""
         return self._bm25 is not None
 
     def add(self, ids: Sequence[str], tokens: Sequence[Mapping[str, float]], texts: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What OpenSearch and Elasticsearch do to the names and weights of a `rank_features` field, as pure functions."""
+"""Names and weights of a `rank_features` field as OpenSearch and Elasticsearch store them, as pure functions."""
 
 from functools import cache
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Where the files that come with the project are, in a clone and in an installed wheel."""
+"""Paths of the files that come with the project, in a clone and in an installed wheel."""
 
 from pathlib import Path
 

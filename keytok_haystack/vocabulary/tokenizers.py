@@ -87,7 +87,7 @@ def _piece(vocabulary: list[list[Any]], position: int | None) -> str | None:
 
 
 def is_readable(token: str) -> bool:
-    """Whether a token has a letter, a number, or a symbol such as an emoji."""
+    """Return whether a token has a letter, a number, or a symbol such as an emoji."""
     return any((category := unicodedata.category(character))[0] in "LN" or category == "So" for character in token)
 
 

@@ -106,7 +106,7 @@ class Checkpoint:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether a tokenizer is part of the checkpoint, in whatever format."""
+        """Whether the checkpoint has a tokenizer of any format."""
         return any(self.found(file) for file in ("tokenizer.json", *_OLD_TOKENIZERS))
 
     def tokenizer(self) -> Tokenizer:
@@ -230,7 +230,7 @@ class _AdaptedCheckpoint(Checkpoint):
 
 
 def _ends(name: str, ending: str) -> bool:
-    """Whether a dotted name ends so, by whole parts."""
+    """Return whether a dotted name has an ending, in whole parts."""
     return f".{name}".endswith(f".{ending}")
 
 
