@@ -120,6 +120,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def engine_url(pytestconfig: pytest.Config) -> Callable[[str], str]:
     """Return the address of a kind of engine, which is started if need be: a node, or the user's own cluster."""
 
+    asked: set[str] = set()
+
     def url(kind: str) -> str:
         if own := os.environ.get(URL_VARIABLES[kind.partition("-")[0]]):
             if not is_like(own, kind):
@@ -127,8 +129,10 @@ def engine_url(pytestconfig: pytest.Config) -> Callable[[str], str]:
             return own
         if MISSING:
             pytest.skip(MISSING)
-        if kind not in DECISIVE and not pytestconfig.stash[current_item].get_closest_marker("slow"):
+        # once, since fixtures of slow tests may be torn down when another test is the current one
+        if kind not in {*DECISIVE, *asked} and not pytestconfig.stash[current_item].get_closest_marker("slow"):
             pytest.fail(f"What uses {kind} is to be marked as slow.")
+        asked.add(kind)
         return pytestconfig.stash[ask_for_url](kind)
 
     return url
