@@ -327,3 +327,8 @@ class KeyTokenModel:
             fit_seconds=config["fit_seconds"],
             refine_seconds=config["refine_seconds"],
         )
+
+
+def loaded_model(model: KeyTokenModel | str | Path) -> KeyTokenModel:
+    """Return a key-token model, loaded if it is given by the path of its folder (`KeyTokenModel.load`)."""
+    return model if isinstance(model, KeyTokenModel) else KeyTokenModel.load(model)

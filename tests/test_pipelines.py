@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import yaml
 from haystack import Document, Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
-from helpers.rankings import assert_same_hits
+from helpers.rankings import assert_same_hits, stored
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder, PC1Adjuster
 from haystack_integrations.components.retrievers.keytok import KeyTokenExplainer, SparseRetriever
@@ -23,12 +22,6 @@ from keytok_haystack.utils.resources import resource
 PIPELINES = sorted(resource("pipelines").glob("*.yml"))
 INDEX = "keytok"
 QUERIES = ("1", "2", "4", "8")
-
-
-def stored(weight: float) -> float:
-    """What Lucene stores of a float: its sign, its exponent and the first 8 bits of its mantissa."""
-    (bits,) = struct.unpack("<I", struct.pack("<f", weight))
-    return struct.unpack("<f", struct.pack("<I", bits & 0xFFFF8000))[0]
 
 
 def contributions(query: dict[str, float], tokens: dict[str, float]) -> dict[str, float]:

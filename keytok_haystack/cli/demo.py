@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from keytok_haystack.cli.options import JsonFlag
 from keytok_haystack.decoders import fit
-from keytok_haystack.encoders import embed
+from keytok_haystack.encoders import CachedEmbedder
 from keytok_haystack.engines import Engine
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.model import KeyTokenModel
@@ -76,8 +76,8 @@ def demo_command(
     console.print(
         f"{len(texts):,} abstracts and {len(query_texts)} queries of the Cranfield collection, all-MiniLM-L6-v2"
     )
-    documents = embed(texts, embedder, progress_bar=interactive)
-    queries = embed(query_texts, embedder, role="query", progress_bar=interactive)
+    cached = CachedEmbedder(embedder, progress_bar=interactive)
+    documents, queries = cached.embed(texts), cached.embed(query_texts, "query")
     console.print(
         f"{documents.seconds:.1f} s" + (" in an earlier run; taken from the cache" if documents.cached else "")
     )

@@ -129,9 +129,6 @@ class LanguageModelEncoder:
             a surrogate pair, or is empty although the prompt is not pooled, or an embedding is not finite.
         :raises TypeError: A text is not a string, or `texts` is one.
         """
-        if isinstance(texts, str):
-            msg = "`texts` must be a sequence of strings, not one string."
-            raise TypeError(msg)
         inputs = self.inputs(texts, role, instruction)
         embeddings = np.zeros((len(inputs), self.dimension), dtype=np.float32)
         with (

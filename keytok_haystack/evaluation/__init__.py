@@ -7,10 +7,10 @@ Evaluation: key tokens next to dense vectors and BM25 (`evaluate`), and what emb
 Both functions need the extra `eval`, and are imported on first access. Collections do not need it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keytok_haystack.evaluation.collection import Collection, CollectionError, read_texts
+from keytok_haystack.utils.lazy import imported_on_access
 
 if TYPE_CHECKING:
     from keytok_haystack.evaluation.alignment.report import AlignmentReport
@@ -36,9 +36,4 @@ _MODULES = {
 }
 """Modules of the names that are imported on first access."""
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        msg = f"module '{__name__}' has no attribute '{name}'"
-        raise AttributeError(msg)
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = imported_on_access(__name__, _MODULES)

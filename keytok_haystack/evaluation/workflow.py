@@ -17,7 +17,7 @@ from keytok_haystack.encoders import CachedEmbedder, Embedded, head_of, vocabula
 from keytok_haystack.evaluation.collection import Collection, read_texts
 from keytok_haystack.evaluation.experiment import measure_systems
 from keytok_haystack.evaluation.report import EvaluationReport
-from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.model import KeyTokenModel, loaded_model
 from keytok_haystack.utils.checks import check_embeddings, check_same_number
 from keytok_haystack.utils.sampling import random_rows
 from keytok_haystack.vocabulary import Vocabulary
@@ -114,7 +114,7 @@ def _model_or_vocabulary(
 ) -> KeyTokenModel | Vocabulary:
     """Return the model to measure, or the vocabulary to fit one with."""
     if model is not None:
-        return model if isinstance(model, KeyTokenModel) else KeyTokenModel.load(model)
+        return loaded_model(model)
     if vocabulary is not None:
         return vocabulary
     if embedder is None:

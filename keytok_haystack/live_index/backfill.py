@@ -22,10 +22,10 @@ from keytok_haystack.live_index.mappings import (
     mappings_of,
     planned_changes,
 )
-from keytok_haystack.live_index.projection import Projection, loaded_model
+from keytok_haystack.live_index.projection import Projection
 from keytok_haystack.live_index.rewrite import rewrite
 from keytok_haystack.live_index.scan import scan
-from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.model import KeyTokenModel, loaded_model
 
 _EXAMPLES = 3
 

@@ -12,8 +12,7 @@ from haystack.document_stores.types import DocumentStore
 from keytok_haystack.engines import index_definition
 from keytok_haystack.engines.connection import connected
 from keytok_haystack.live_index.mappings import change_mappings, mappings_of, planned_changes
-from keytok_haystack.live_index.projection import loaded_model
-from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.model import KeyTokenModel, loaded_model
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@
 """Change of documents that get key tokens: the projection of their embeddings."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,11 +13,6 @@ from keytok_haystack.live_index.documents import StoredDocument
 from keytok_haystack.live_index.fields import Fields
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import truncate_weights
-
-
-def loaded_model(model: KeyTokenModel | str | Path) -> KeyTokenModel:
-    """Return a key-token model, loaded if it is given by the path of its folder."""
-    return model if isinstance(model, KeyTokenModel) else KeyTokenModel.load(model)
 
 
 class Projection:

@@ -8,11 +8,11 @@ Train an embedder on texts without labels (Text2Token, arXiv 2510.10224).
 Everything but the settings and errors is imported on first use, since it needs the extra "train".
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keytok_haystack.training.errors import NoTargetsError, TrainingError
 from keytok_haystack.training.settings import Settings, TargetRule
+from keytok_haystack.utils.lazy import imported_on_access
 
 if TYPE_CHECKING:
     from keytok_haystack.training.loop import Trained
@@ -42,9 +42,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        msg = f"module '{__name__}' has no attribute '{name}'"
-        raise AttributeError(msg)
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = imported_on_access(__name__, _MODULES)

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, vstack
 from tokenizers import Tokenizer
 
 from keytok_haystack.sparse_vectors.rank_features import escape_feature
-from keytok_haystack.utils.checks import check_texts
+from keytok_haystack.utils.checks import check_not_one_string, check_texts
 from keytok_haystack.vocabulary.tokenizers import SurfaceForms, load_tokenizer
 
 _SLICE_CHARACTERS = 1 << 22
@@ -110,9 +110,7 @@ class Vocabulary:
         :raises TypeError: A text is not a string, or `texts` is one.
         :raises ValueError: A text is not of whole characters (`check_texts`).
         """
-        if isinstance(texts, str):
-            msg = "`texts` must be an iterable of strings, not one string."
-            raise TypeError(msg)
+        check_not_one_string(texts)
         texts = list(texts)
         check_texts(texts, first)
         pieces = [self._count(piece) for piece in _slices(texts)]

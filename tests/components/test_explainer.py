@@ -2,7 +2,6 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 import math
-import struct
 from copy import deepcopy
 
 import pytest
@@ -12,17 +11,12 @@ from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMe
 from haystack.core.serialization import component_from_dict
 from haystack.dataclasses import SparseEmbedding
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from helpers.rankings import stored
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from haystack_integrations.components.retrievers.keytok import KeyTokenExplainer, SparseRetriever
 
 TYPE = "haystack_integrations.components.retrievers.keytok.explainer.KeyTokenExplainer"
-
-
-def stored(weight: float) -> float:
-    """What Lucene stores of a float: its sign, its exponent and the first 8 bits of its mantissa."""
-    (bits,) = struct.unpack("<I", struct.pack("<f", weight))
-    return struct.unpack("<f", struct.pack("<I", bits & 0xFFFF8000))[0]
 
 
 def test_init_default():

@@ -13,7 +13,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.document_stores.types import DuplicatePolicy, FilterPolicy
 from haystack.errors import FilterError
 from helpers.filters import any_filters
-from helpers.retrieval import brute_force, dot_product, lucene_bm25, search, store_of
+from helpers.retrieval import brute_force, dot_product, lucene_bm25, search
 from helpers.words import WORDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,18 +27,6 @@ WEIGHTS = st.sampled_from([0.125, 0.25, 0.5, 0.75, 1.0, 1.5])
 IDS = st.sampled_from(["a", "b", "c", "d", "e", "f"])
 TOKENS = st.dictionaries(st.sampled_from(WORDS), WEIGHTS, max_size=4)
 CONTENTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=5).map(" ".join)
-
-
-@pytest.fixture
-def store() -> InMemoryDocumentStore:
-    return store_of(
-        {
-            "shocking": {"shock": 1.0, "wave": 0.3},
-            "wavy": {"wave": 0.9, "flow": 0.2},
-            "hot": {"heat": 0.7, "transfer": 0.6},
-            "empty": {},
-        }
-    )
 
 
 @pytest.fixture

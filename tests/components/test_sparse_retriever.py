@@ -34,18 +34,6 @@ TYPE = "haystack_integrations.components.retrievers.keytok.sparse_retriever.Spar
 STORE_TYPE = "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore"
 
 
-@pytest.fixture
-def store() -> InMemoryDocumentStore:
-    return store_of(
-        {
-            "shocking": {"shock": 1.0, "wave": 0.3},
-            "wavy": {"wave": 0.9, "flow": 0.2},
-            "hot": {"heat": 0.7, "transfer": 0.6},
-            "empty": {},
-        }
-    )
-
-
 @pytest.fixture(scope="module")
 def small_store(small_model_folder, small_texts, small_embeddings) -> InMemoryDocumentStore:
     documents = [
