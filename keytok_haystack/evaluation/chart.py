@@ -26,7 +26,7 @@ def draw_chart(path: Path, report: EvaluationReport) -> None:
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     mosaic: Any = [["systems", "systems"], ["size", "latency"]] if report.sweep else [["systems"]]
-    size = (9, 7.6) if report.sweep else (8, 4)
+    size = (10, 7.6) if report.sweep else (10, 4)
     figure, axes = plt.subplot_mosaic(mosaic, figsize=size, layout="constrained")
     _draw_systems(axes["systems"], report)
     if report.sweep:
@@ -57,7 +57,7 @@ def _draw_systems(axes: Any, report: EvaluationReport) -> None:
     axes.bar_label(bars, notes, padding=4, fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     axes.axvline(dense, color=INK, linewidth=1, linestyle="--")
     axes.invert_yaxis()
-    axes.set_xlim(0, (max(quality.values()) or 1) * 1.32)
+    axes.set_xlim(0, (max(quality.values()) or 1) * 1.4)
     axes.set_xlabel(f"nDCG@10 (dashed: dense, {dense:.3f})")
     axes.set_title(report_title(report), loc="left", fontsize=11)
 
