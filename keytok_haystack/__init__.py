@@ -12,8 +12,9 @@ from keytok_haystack.inverted_index import InvertedIndex
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.model_folder import ModelFolderError
 from keytok_haystack.pipelines import pipeline_yaml
+from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.checks import EmbeddingError
-from keytok_haystack.vocabulary import Vocabulary
+from keytok_haystack.vocabulary import TokenizerVocabulary, Vocabulary, WordVocabulary
 from keytok_haystack.weighting import Weighting
 
 __all__ = [
@@ -26,8 +27,11 @@ __all__ = [
     "Preparation",
     "Spectrum",
     "TokenDecoder",
+    "TokenRows",
+    "TokenizerVocabulary",
     "Vocabulary",
     "Weighting",
+    "WordVocabulary",
     "alignment",
     "calibrate",
     "embed_filter",

@@ -5,10 +5,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
 from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.model import KeyTokenModel
@@ -69,7 +71,7 @@ def alignments_among(
     :param k: Number of aligned tokens that count for Hit@K.
     :raises ValueError: There are not as many texts as embeddings, or no text has one of the features.
     """
-    counts = vocabulary.literal_counts(texts)
+    counts = vocabulary.literal_counts(texts).known
     check_same_number(len(np.asarray(embeddings)), counts.shape[0])
     tallies = [(subset, counts[:, subset], _Tally(len(subset), k)) for subset in subsets]
     row = 0
@@ -103,10 +105,8 @@ class _Tally:
         found = np.intersect1d(ranking[:count], literals)
         self._hits.append(bool(np.isin(ranking[: self._k], literals).any()))
         self._local.append(len(found) / count)
-        if others := len(logits) - count:
-            below, up_to = (np.searchsorted(ascending, logits[literals], side) for side in ("left", "right"))
-            ranks = (below + 1 + up_to) / 2  # from 1, equal logits share the mean of theirs
-            self._areas.append(float(ranks.sum() - count * (count + 1) / 2) / (count * others))
+        if count < len(logits):
+            self._areas.append(_area_under_roc(ascending, logits[literals]))
         self._existing[literals] = True
         self._matched[found] = True
 
@@ -121,6 +121,29 @@ class _Tally:
             float(self._matched.sum() / self._existing.sum()),
             float(np.mean(self._areas)) if self._areas else 1.0,
         )
+
+
+def literal_auc(logits: NDArray[np.floating], literals: csr_array) -> float:
+    """
+    Return the probability that a literal feature of a text has a larger logit than another: the mean over texts.
+
+    :param logits: Shape `(n, v)`.
+    :param literals: Shape `(n, v)`, non-zero where a text has a feature. Texts that have none or all are left out.
+    :returns: 0.5 for logits that have nothing to do with the texts, and if no text counts.
+    """
+    areas = []
+    for row, (start, stop) in enumerate(pairwise(literals.indptr.tolist())):
+        if 0 < stop - start < literals.shape[1]:
+            areas.append(_area_under_roc(np.sort(logits[row]), logits[row, literals.indices[start:stop]]))
+    return float(np.mean(areas)) if areas else 0.5
+
+
+def _area_under_roc(ascending: NDArray[np.floating], positive: NDArray[np.floating]) -> float:
+    """Return the probability that one of some values, shape `(p,)`, is larger than one of all others."""
+    count = len(positive)
+    below, up_to = (np.searchsorted(ascending, positive, side) for side in ("left", "right"))
+    ranks = (below + 1 + up_to) / 2  # from 1, equal values share the mean of theirs
+    return float(ranks.sum() - count * (count + 1) / 2) / (count * (len(ascending) - count))
 
 
 def tokens_kept(before: TokenDecoder, after: TokenDecoder, embeddings: ArrayLike, k: int = 10) -> float:

@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
-from tokenizers import Tokenizer
 
 from keytok_haystack.decoder import TokenDecoder, row_blocks
 from keytok_haystack.embedding_space import HeadTransform, Preparation, Spectrum
@@ -28,13 +27,48 @@ from keytok_haystack.model_folder import (
 )
 from keytok_haystack.sparse_vectors.rank_features import shortest_decimals
 from keytok_haystack.sparse_vectors.rows import row_maxima, rows_to_dicts, scale_columns, scale_rows
+from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.checks import check_embeddings, check_same_number
-from keytok_haystack.vocabulary import Vocabulary
-from keytok_haystack.weighting import Weighting, add_literals, root_frequencies
+from keytok_haystack.vocabulary import TokenizerVocabulary, Vocabulary, WordVocabulary
+from keytok_haystack.weighting import DocumentStatistics, Weighting, add_literals, drop_poor_gain, root_frequencies
 
+LEAST_LITERAL_AUC, LEAST_COVERAGE = 0.6, 0.5
+"""Bounds below which a corpus, or its embeddings, are not understood."""
 _TRANSFORM = "transform."  # begins the names of its arrays
-# settings that format 2 has and models no longer have, at the value that had no effect
-_FORMER_SETTINGS = {"minimum_weight": 0.0}
+_STATISTICS = "statistics."
+_VOCABULARIES: dict[str, type[Vocabulary]] = {kind.kind: kind for kind in (WordVocabulary, TokenizerVocabulary)}
+# settings that only queries depend on
+_OF_QUERIES = ("m_query", "gain_share")
+
+
+@dataclass(frozen=True)
+class Comprehension:
+    """
+    How well a fitted decoder reads the embeddings of its texts, on a sample of them.
+
+    :param coverage: Share of the words of the texts, each as often as it occurs, that the decoder has a row for.
+    :param literal_auc: Probability that a word of a text has a larger logit than another word, if the text is left out
+        of fitting: 0.5 for vectors that have nothing to do with the texts.
+    """
+
+    coverage: float
+    literal_auc: float
+
+    @property
+    def warning(self) -> str | None:
+        """What seems to be wrong with the texts or the embeddings, and the remedy, in one sentence; None if nothing."""
+        if self.literal_auc < LEAST_LITERAL_AUC:
+            return (
+                "The embeddings hardly tell which words are in their texts (held-out AUC "
+                f"{self.literal_auc:.2f}; 0.75 is usual, 0.5 is chance): check that each vector is that of its text, "
+                "and that the embedder knows the language of the texts."
+            )
+        if self.coverage < LEAST_COVERAGE:
+            return (
+                f"Only {self.coverage:.0%} of the words in the texts can be read from embeddings; the others are rare, "
+                "or numbers: fit to more texts, and check that the texts are in words."
+            )
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +81,18 @@ class KeyTokenModel:
     1 in the mean over the fitting corpus. A query has its aligned tokens and its literal ones, scaled so that the
     strongest weighs 1. The score of a document is the dot product.
 
-    :param vocabulary: The `V` features of a tokenizer. Those that the decoder has rows for come first; a text is found
-        by the others only if they are among its literal tokens.
+    :param vocabulary: The `V` features: words of a corpus, or tokens of a language model. Those that the decoder has
+        rows for come first; a text is found by the others only if they are among its literal tokens. To words that a
+        vocabulary has not seen, `TokenRows` give columns behind its features.
     :param decoder: Decoder from embeddings of dimension `d` to logits of the first `v <= V` features.
     :param weighting: Rules by which logits become weights.
     :param source: Source of the decoder: "fit", "language-model", "masked-language-model" or "word-embeddings".
     :param embedder: Name of the embedding model that this model reads, if known.
-    :param idf: Shape `(V,)`, the inverse document frequency of each feature in the fitting corpus, if there was one.
+    :param idf: Shape `(V + 1,)`, the inverse document frequency of each feature in the fitting corpus, if there was
+        one; the last is that of all words that the vocabulary has not seen.
+    :param statistics: Statistics of the key tokens of documents, if known; without them, queries keep all tokens.
     :param spectrum: Spectrum of the embeddings, if known; `PC1Adjuster` needs it.
+    :param comprehension: How well the decoder reads the embeddings that it was fitted to.
     :param refined: Whether the decoder has been refined (`refine`).
     :param fit_seconds: Duration of fitting or calibration in seconds, if it was measured.
     :param refine_seconds: Duration of refinement in seconds, if there was one.
@@ -67,7 +105,9 @@ class KeyTokenModel:
     source: str = "fit"
     embedder: str | None = None
     idf: NDArray[np.float32] | None = None
+    statistics: DocumentStatistics | None = None
     spectrum: Spectrum | None = None
+    comprehension: Comprehension | None = None
     refined: bool = False
     fit_seconds: float | None = None
     refine_seconds: float | None = None
@@ -77,9 +117,10 @@ class KeyTokenModel:
         if len(self.vocabulary) < len(self.decoder):
             msg = f"The vocabulary has only {len(self.vocabulary)} features, but the decoder {len(self.decoder)}."
             raise ValueError(msg)
-        if self.idf is not None and self.idf.shape != (len(self.vocabulary),):
-            msg = f"The idf has the shape {self.idf.shape}, but there are {len(self.vocabulary)} features."
-            raise ValueError(msg)
+        for name, array in (("idf", self.idf), *(vars(self.statistics).items() if self.statistics else ())):
+            if array is not None and array.shape != (len(self.vocabulary) + 1,):
+                msg = f"The {name} has the shape {array.shape}, but there are {len(self.vocabulary)} features."
+                raise ValueError(msg)
         if self.spectrum is not None and self.spectrum.dimension != self.dimension:
             msg = f"The spectrum has {self.spectrum.dimension} dimensions, but the decoder {self.dimension}."
             raise ValueError(msg)
@@ -91,7 +132,7 @@ class KeyTokenModel:
 
     def encode_documents(
         self, embeddings: ArrayLike, texts: Iterable[str] | None = None, top_k: int | None = None
-    ) -> csr_array:
+    ) -> TokenRows:
         """
         Turn documents into the weights of their key tokens.
 
@@ -99,24 +140,25 @@ class KeyTokenModel:
         :param texts: The `n` texts, whose literal tokens join the aligned ones: each adds `literal_factor * idf *
             sqrt(tf / length)` to its logit, before the strongest are chosen. None reads the embeddings alone.
         :param top_k: Number of tokens to keep; the weighting's `k_document` by default.
-        :returns: Shape `(n, V)`, float32. A row is empty if no logit is positive.
+        :returns: `n` rows, float32. A row is empty if no logit is positive.
         :raises EmbeddingError: The embeddings are unusable: wrong dimension, zero or not finite.
         :raises ValueError: There are not as many texts as embeddings.
         """
-        counts = None if texts is None else self.vocabulary.literal_counts(texts)
-        literals = None if counts is None else self.literal_logits(counts)
         k = self.weighting.k_document if top_k is None else top_k
-        logits = self._widened(self.decoder.top_k(embeddings, k, literals))
-        if counts is not None:
-            check_same_number(logits.shape[0], counts.shape[0])
-        return self.weighting.document_weights(logits)
+        if texts is None:
+            logits = self._widened(self.decoder.top_k(embeddings, k), len(self.vocabulary))
+            return TokenRows(self.weighting.document_weights(logits))
+        counts = self.vocabulary.literal_counts(texts)
+        logits = self.decoder.top_k(embeddings, k, self.literal_logits(counts.rows))
+        check_same_number(logits.shape[0], len(counts))
+        return counts.with_rows(self.weighting.document_weights(self._widened(logits, counts.rows.shape[1])))
 
     def literal_logits(self, counts: csr_array) -> csr_array | None:
         """
         Return the share of documents' logits that comes from their literal tokens.
 
-        :param counts: Shape `(n, V)`, literal counts.
-        :returns: Shape `(n, V)`, or None if nothing is added: the share is 0, or no idf or scale has been fitted.
+        :param counts: Shape `(n, V + u)`, literal counts.
+        :returns: Shape `(n, V + u)`, or None if nothing is added: the share is 0, or no idf or scale has been fitted.
         """
         if self.idf is None or self.weighting.literal_factor == 0:
             return None
@@ -124,72 +166,75 @@ class KeyTokenModel:
 
     def encode_queries(
         self, embeddings: ArrayLike, texts: Iterable[str] | None = None, top_k: int | None = None
-    ) -> csr_array:
+    ) -> TokenRows:
         """
         Turn query embeddings into the weights of their aligned and literal tokens.
+
+        Tokens of poor gain are left out (`drop_poor_gain`).
 
         :param embeddings: Shape `(n, d)`.
         :param texts: The `n` texts of the queries; None leaves the literal tokens out.
         :param top_k: Number of aligned tokens to keep; the weighting's `m_query` by default, 0 for the literals alone.
-        :returns: Shape `(n, V)`, float32, the largest weight of each row is 1.
+        :returns: `n` rows, float32, the largest weight of each is 1.
         :raises EmbeddingError: The embeddings are unusable: wrong dimension, zero or not finite.
         :raises ValueError: There are not as many texts as embeddings.
         """
         m = self.weighting.m_query if top_k is None else top_k
-        weights = self._widened(self.decoder.top_k(embeddings, max(m, 1)))
+        aligned = self.decoder.top_k(embeddings, max(m, 1))
+        counts = None if texts is None else self.vocabulary.literal_counts(texts)
+        weights = self._widened(aligned, len(self.vocabulary) if counts is None else counts.rows.shape[1])
         if m == 0:
             weights = csr_array(weights.shape, dtype=np.float32)
-        if texts is not None:
-            counts = self.vocabulary.literal_counts(texts)
-            check_same_number(weights.shape[0], counts.shape[0])
-            weights = add_literals(weights, counts, self.idf)
+        if counts is not None:
+            check_same_number(weights.shape[0], len(counts))
+            weights = add_literals(weights, counts.rows, self.idf)
+        if self.statistics is not None:
+            weights = drop_poor_gain(weights, self.statistics, self.weighting.gain_share)
         maxima = row_maxima(weights)
-        return scale_rows(weights, 1 / np.where(maxima > 0, maxima, 1))
+        scaled = scale_rows(weights, 1 / np.where(maxima > 0, maxima, 1))
+        return TokenRows(scaled) if counts is None else counts.with_rows(scaled)
 
-    def _widened(self, rows: csr_array) -> csr_array:
-        """Rows over the decoder's features as rows over all features."""
-        return csr_array((rows.data, rows.indices, rows.indptr), shape=(rows.shape[0], len(self.vocabulary)))
+    def _widened(self, rows: csr_array, width: int) -> csr_array:
+        """Rows over the decoder's features as rows over more features."""
+        return csr_array((rows.data, rows.indices, rows.indptr), shape=(rows.shape[0], width))
 
-    def document_tokens(self, weights: csr_array) -> list[dict[str, float]]:
+    def document_tokens(self, weights: TokenRows) -> list[dict[str, float]]:
         """
-        Turn document weights, shape `(n, V)`, into `{key: weight}`, strongest first.
+        Turn document weights into `{key: weight}`, strongest first.
 
         The weights are the shortest decimals that engines store as the same value (`shortest_decimals`).
         """
-        stored = csr_array((shortest_decimals(weights.data), weights.indices, weights.indptr), shape=weights.shape)
-        return rows_to_dicts(stored, self.vocabulary.keys)
+        return self._named(weights, shortest_decimals(weights.rows.data))
 
-    def query_tokens(self, weights: csr_array) -> list[dict[str, float]]:
-        """Turn query weights, shape `(n, V)`, into `{key: weight}`, strongest first, rounded to 6 decimals."""
-        rounded = csr_array((weights.data.astype(float).round(6), weights.indices, weights.indptr), shape=weights.shape)
-        return rows_to_dicts(rounded, self.vocabulary.keys)
+    def query_tokens(self, weights: TokenRows) -> list[dict[str, float]]:
+        """Turn query weights into `{key: weight}`, strongest first, rounded to 6 decimals."""
+        return self._named(weights, weights.rows.data.astype(float).round(6))
+
+    def _named(self, weights: TokenRows, data: NDArray[np.float64]) -> list[dict[str, float]]:
+        rows = weights.rows
+        rounded = csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
+        return rows_to_dicts(rounded, self.vocabulary.keys_with(weights.unseen))
 
     @cached_property
     def fingerprint(self) -> str:
         """
         Digest of all that document weights depend on: vocabulary, idf, decoder, preparation and document weighting.
 
-        The tokenizer's rules are represented by the tokens that they make of a sample of the vocabulary, since their
-        spelling as JSON differs between versions of `tokenizers`.
+        The vocabulary is represented by its features and by what its libraries make of sample texts (`identity`), so
+        that a stemmer or tokenizer that behaves differently is noticed.
 
-        Documents and queries must come from models of the same fingerprint; `m_query` may change freely.
+        Documents and queries must come from models of the same fingerprint; `m_query` and `gain_share` may change
+        freely.
         """
         preparation = self.decoder.preparation
         digest = hashlib.sha256(f"keytok-haystack {FORMAT_VERSION}\n".encode())
-        weighting = asdict(self.weighting) | _FORMER_SETTINGS
-        del weighting["m_query"]
-        settings = [self.vocabulary.features, weighting, preparation.normalize]
-        digest.update(json.dumps(settings, sort_keys=True).encode())
-        weight, feature_of_id = self.decoder.weight, self.vocabulary.feature_of_id
-        words = self.vocabulary.features[:: max(1, len(self.vocabulary) // 2000)]
-        probe = self.vocabulary.literal_counts([" ".join(words), "-".join(words).upper(), "".join(words)])
-        tokenization = np.concatenate([probe.indptr, probe.indices, probe.data]).astype(np.int64)
-        for rows in row_blocks(weight):
-            digest.update(np.ascontiguousarray(weight[rows], dtype=np.float16).data)
-        for array in (preparation.mean, preparation.removed, self.idf, feature_of_id, tokenization):
+        weighting = {name: value for name, value in asdict(self.weighting).items() if name not in _OF_QUERIES}
+        digest.update(json.dumps([weighting, preparation.normalize], sort_keys=True).encode())
+        digest.update(self.vocabulary.identity)
+        for rows in row_blocks(self.decoder.weight):
+            digest.update(np.ascontiguousarray(self.decoder.weight[rows], dtype=np.float16).data)
+        for array in (preparation.mean, preparation.removed, preparation.shift, self.idf):
             digest.update(b"\0" if array is None else np.ascontiguousarray(array).data)
-        if preparation.shift is not None:
-            digest.update(np.ascontiguousarray(preparation.shift).data)
         if preparation.transform is not None:
             for array in preparation.transform.arrays.values():
                 digest.update(np.ascontiguousarray(array).data)
@@ -207,7 +252,7 @@ class KeyTokenModel:
 
     def scaled_to(self, embeddings: ArrayLike, counts: csr_array | None = None, *, check_input: bool = True) -> Self:
         """
-        Return this model with the scales of its document weighting fitted to a sample of documents.
+        Return this model with its scales and statistics fitted to a sample of documents.
 
         :param embeddings: Shape `(n, d)`, a few thousand.
         :param counts: Shape `(n, V)`, literal counts of their texts; None leaves literal tokens out.
@@ -223,10 +268,12 @@ class KeyTokenModel:
             if largest_literal > 0:
                 unscaled = unscaled.with_weighting(literal_scale=largest_logit / largest_literal)
                 literals = unscaled.literal_logits(counts)
-        logits = self.decoder.top_k(checked, 1, literals, check_input=False)
+        logits = self.decoder.top_k(checked, self.weighting.k_document, literals, check_input=False)
         largest = row_maxima(unscaled.weighting.document_weights(logits))
         mean = float(largest.mean()) if len(largest) else 0.0
-        return unscaled.with_weighting(weight_scale=mean if mean > 0 else 1.0)
+        scaled = unscaled.with_weighting(weight_scale=mean if mean > 0 else 1.0)
+        weights = scaled.weighting.document_weights(self._widened(logits, len(self.vocabulary)))
+        return replace(scaled, statistics=DocumentStatistics.of(weights))
 
     def save(self, path: str | Path) -> None:
         """
@@ -243,6 +290,7 @@ class KeyTokenModel:
             "fingerprint": self.fingerprint,
             "source": self.source,
             "embedder": None if self.embedder is None else str(self.embedder),
+            "comprehension": None if self.comprehension is None else asdict(self.comprehension),
             "refined": self.refined,
             "fit_seconds": self.fit_seconds,
             "refine_seconds": self.refine_seconds,
@@ -250,13 +298,11 @@ class KeyTokenModel:
             "normalize": preparation.normalize,
             **({"transform": transform.settings} if transform else {}),
             **asdict(self.weighting),
-            **_FORMER_SETTINGS,
         }
         arrays = {
             "weight": self.decoder.weight.astype(np.float16),
-            "features": np.frombuffer(json.dumps(self.vocabulary.features).encode(), dtype=np.uint8),
-            "feature_of_id": self.vocabulary.feature_of_id,
             "idf": self.idf,
+            **({_STATISTICS + name: array for name, array in vars(self.statistics).items()} if self.statistics else {}),
             "mean": preparation.mean,
             "removed": preparation.removed,
             "shift": preparation.shift,
@@ -264,7 +310,7 @@ class KeyTokenModel:
         }
         content = FolderContent(
             config,
-            self.vocabulary.tokenizer_json,
+            {"kind": self.vocabulary.kind, "features": self.vocabulary.features, **self.vocabulary.settings},
             {name: array for name, array in arrays.items() if array is not None},
             None if self.spectrum is None else vars(self.spectrum),
         )
@@ -281,18 +327,15 @@ class KeyTokenModel:
         """
         path = Path(path)
         content = read_model_folder(path)
-        if content.config.get("minimum_weight") or "query_mean" in content.decoder:
-            msg = (
-                f"The key-token model '{path}' has a minimum weight or a query mean, which this version of "
-                "keytok-haystack does not know. Make it again."
-            )
-            raise ModelFolderError(msg)
         try:
             model = cls._from_content(content)
         except Exception as error:
             raise damaged(path, error) from error
         if model.fingerprint != content.config["fingerprint"]:
-            msg = f"The key-token model '{path}' is damaged: its content does not match its fingerprint. Make it again."
+            msg = (
+                f"The content of the key-token model '{path}' does not match its fingerprint: it is damaged, or was "
+                "made with versions of PyStemmer, regex or tokenizers that read words differently. Make it again."
+            )
             raise ModelFolderError(msg)
         return model
 
@@ -302,9 +345,8 @@ class KeyTokenModel:
         if "transform" in config:
             parts = {n.removeprefix(_TRANSFORM): array for n, array in arrays.items() if n.startswith(_TRANSFORM)}
             transform = HeadTransform(**config["transform"] | parts)
-        removed = arrays.get("removed")
         preparation = Preparation(
-            removed=None if removed is None else np.atleast_2d(removed),  # (d,) in models of earlier versions
+            removed=arrays.get("removed"),
             shift=arrays.get("shift"),
             normalize=config["normalize"],
             mean=arrays.get("mean"),
@@ -314,16 +356,20 @@ class KeyTokenModel:
         if decoder.dimension != config["dimension"]:
             msg = f"the decoder has {decoder.dimension} dimensions, the configuration {config['dimension']}"
             raise ValueError(msg)
-        features: Sequence[str] = json.loads(arrays["features"].tobytes())
+        settings = dict(content.vocabulary)
+        kind = _VOCABULARIES[settings.pop("kind")]
+        statistics = {n.removeprefix(_STATISTICS): array for n, array in arrays.items() if n.startswith(_STATISTICS)}
         return cls(
-            vocabulary=Vocabulary(Tokenizer.from_str(content.tokenizer), features, arrays["feature_of_id"]),
+            vocabulary=kind.from_settings(settings.pop("features"), settings),
             decoder=decoder,
             weighting=Weighting(**{setting.name: config[setting.name] for setting in fields(Weighting)}),
             source=config["source"],
             embedder=config["embedder"],
             idf=arrays.get("idf"),
+            statistics=DocumentStatistics(**statistics) if statistics else None,
             spectrum=None if content.spectrum is None else Spectrum(**content.spectrum),
-            refined=config.get("refined", config["refine_seconds"] is not None),  # earlier versions have the time alone
+            comprehension=Comprehension(**config["comprehension"]) if config["comprehension"] else None,
+            refined=config["refined"],
             fit_seconds=config["fit_seconds"],
             refine_seconds=config["refine_seconds"],
         )

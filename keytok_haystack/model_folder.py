@@ -18,14 +18,15 @@ from safetensors.numpy import save as save_tensors
 
 from keytok_haystack.utils.files import replaced_folder, write_json
 
-FORMAT_VERSION = 2
-_CONFIG, _TOKENIZER, _DECODER, _SPECTRUM = (
+FORMAT_VERSION = 3
+_CONFIG, _VOCABULARY, _DECODER, _SPECTRUM = (
     "config.json",
-    "tokenizer.json",
+    "vocabulary.json",
     "decoder.safetensors",
     "spectrum.safetensors",
 )
-_FILES = (_TOKENIZER, _DECODER, _SPECTRUM)
+_FORMER_FILES = ("tokenizer.json",)  # of format 2, whose folders are replaced, but not read
+_FILES = (_VOCABULARY, _DECODER, _SPECTRUM)
 
 
 class ModelFolderError(ValueError):
@@ -38,13 +39,13 @@ class FolderContent:
     Content of a model folder.
 
     :param config: Settings, among them the `fingerprint`.
-    :param tokenizer: The tokenizer, serialized as a `tokenizer.json`.
+    :param vocabulary: Kind, features and settings of the vocabulary.
     :param decoder: Arrays of the decoder by their names.
     :param spectrum: Arrays of the spectrum by their names, if there is one.
     """
 
     config: Mapping[str, Any]
-    tokenizer: str
+    vocabulary: Mapping[str, Any]
     decoder: Mapping[str, NDArray[Any]]
     spectrum: Mapping[str, NDArray[Any]] | None
 
@@ -60,7 +61,7 @@ def write_model_folder(path: Path, content: FolderContent) -> None:
     :raises FileExistsError: Something else than a key-token model is at the path.
     """
     check_replaceable(path)
-    files = {_TOKENIZER: content.tokenizer.encode(), _DECODER: _pack(content.decoder)}
+    files = {_VOCABULARY: json.dumps(content.vocabulary, ensure_ascii=False).encode(), _DECODER: _pack(content.decoder)}
     if content.spectrum is not None:
         files[_SPECTRUM] = _pack(content.spectrum)
     config = {
@@ -91,7 +92,7 @@ def read_model_folder(path: Path) -> FolderContent:
     try:
         return FolderContent(
             config,
-            files[_TOKENIZER].decode(),
+            json.loads(files[_VOCABULARY]),
             load_tensors(files[_DECODER]),
             load_tensors(files[_SPECTRUM]) if _SPECTRUM in files else None,
         )
@@ -126,7 +127,7 @@ def _is_replaceable(path: Path) -> bool:
         config = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return _is_config(config) and names <= {_CONFIG, *_FILES}
+    return _is_config(config) and names <= {_CONFIG, *_FILES, *_FORMER_FILES}
 
 
 def _is_config(config: object) -> TypeGuard[dict[str, Any]]:
@@ -145,7 +146,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     if config["format_version"] != FORMAT_VERSION:
         msg = (
             f"The key-token model '{path}' has format version {config['format_version']}, but this version of "
-            f"keytok-haystack reads {FORMAT_VERSION}. Make it again, or install the version that made it."
+            f"keytok-haystack reads {FORMAT_VERSION}: make it again with `keytok fit`, and the key tokens of an index "
+            "with `keytok backfill`."
         )
         raise ModelFolderError(msg)
     if not isinstance(config.get("sha256"), dict):

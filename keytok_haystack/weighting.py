@@ -4,13 +4,16 @@
 """How logits and literal tokens become the weights of documents and queries."""
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from operator import index
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from keytok_haystack.sparse_vectors.rows import row_maxima, row_norms, scale_columns, scale_rows
+from keytok_haystack.sparse_vectors.token_rows import TokenRows
 
 QUERY_LITERALS = 1.5  # norm of a query's literal tokens, in units of the norm of its aligned ones
 
@@ -30,17 +33,20 @@ class Weighting:
     :param weight_scale: Divisor that makes the mean over documents of the largest weight 1.
     :param literal_share: Share of a document's logits that comes from its literal tokens, if its text is known: 0
         leaves them out, at 0.5 they count as much as the aligned ones.
+    :param gain_share: Share of a query's expected score that its tokens keep, those of the best gain first
+        (`drop_poor_gain`); 1 keeps all tokens.
     :param literal_scale: Factor that makes literal tokens comparable with logits: the mean over documents of the
         largest logit, divided by that of the largest `idf * sqrt(tf / length)`; 0 if it has not been fitted.
     :raises ValueError: A setting is out of its range.
     """
 
-    k_document: int = 128
-    m_query: int = 32
+    k_document: int = 64
+    m_query: int = 64
     exponent: float = 0.5
     normalization: float = 0.25
     weight_scale: float = 1.0
     literal_share: float = 0.35
+    gain_share: float = 0.7
     literal_scale: float = 0.0
 
     def __post_init__(self) -> None:
@@ -64,6 +70,9 @@ class Weighting:
                 f"literal_share must be at least 0 and less than 1, but it is {self.literal_share}, and literal_scale "
                 "not negative and finite."
             )
+            raise ValueError(msg)
+        if not 0 < self.gain_share <= 1:
+            msg = f"gain_share must be greater than 0 and at most 1, but it is {self.gain_share}."
             raise ValueError(msg)
 
     @property
@@ -93,9 +102,71 @@ def inverse_document_frequency(frequency: NDArray[np.number], count: int) -> NDA
     return idf
 
 
-def idf_of(counts: csr_array) -> NDArray[np.float32]:
-    """Return the `inverse_document_frequency` of features in texts, shape `(V,)`, from their counts, shape `(n, V)`."""
-    return inverse_document_frequency(np.bincount(counts.indices, minlength=counts.shape[1]), counts.shape[0])
+def idf_of(counts: TokenRows) -> NDArray[np.float32]:
+    """
+    Return the `inverse_document_frequency` of features in texts.
+
+    :param counts: Literal counts of the `n` texts.
+    :returns: Shape `(V + 1,)`; the last is that of all words that the vocabulary has not seen.
+    """
+    known = counts.known
+    return inverse_document_frequency(np.bincount(known.indices, minlength=known.shape[1] + 1), len(counts))
+
+
+@dataclass(frozen=True, eq=False)
+class DocumentStatistics:
+    """
+    What the key tokens of documents are like, as far as a sample tells.
+
+    :param share: Shape `(V + 1,)`, share of documents that have each feature among their key tokens; the last entry
+        serves all words that the vocabulary has not seen.
+    :param mean_weight: Shape `(V + 1,)`, mean weight of each feature in the documents that have it.
+    """
+
+    share: NDArray[np.float32]
+    mean_weight: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, weights: csr_array) -> Self:
+        """
+        Count and average document weights, shape `(n, V)`.
+
+        A feature that no document has counts as in one of them, and weighs as much as those that are in one.
+        """
+        n, features = weights.shape
+        frequency = np.bincount(weights.indices, minlength=features + 1)
+        total = np.bincount(weights.indices, weights.data, minlength=features + 1)
+        rare = frequency == 1
+        weight_of_rare = total[rare].mean() if rare.any() else total.sum() / max(frequency.sum(), 1)
+        mean_weight = np.where(frequency > 0, total / np.maximum(frequency, 1), weight_of_rare)
+        share = np.maximum(frequency, 1) / max(n, 1)
+        return cls(share.astype(np.float32), mean_weight.astype(np.float32))
+
+
+def drop_poor_gain(weights: csr_array, statistics: DocumentStatistics, gain_share: float) -> csr_array:
+    """
+    Leave out tokens of queries that cost more postings than they are worth.
+
+    What a token is expected to add to a document's score is its weight times its mean weight in documents; what it
+    costs is reading its postings. Tokens are taken in the order of the first over the square root of the second, until
+    they account for a share of the sum of the first. At least one is kept.
+
+    :param weights: Weights of queries, shape `(n, V + u)`.
+    :param statistics: Statistics of the documents' key tokens.
+    :param gain_share: Share to keep; 1 keeps all.
+    """
+    if gain_share >= 1:
+        return weights
+    expected = scale_columns(weights, statistics.mean_weight).data.astype(np.float64)
+    gain = scale_columns(weights, (statistics.mean_weight / np.sqrt(statistics.share)).astype(np.float32)).data
+    kept = np.zeros(weights.nnz, dtype=bool)
+    for start, stop in pairwise(weights.indptr.tolist()):
+        order = start + np.argsort(-gain[start:stop], kind="stable")
+        accounted = np.cumsum(expected[order])
+        if len(order):
+            kept[order[: np.searchsorted(accounted, gain_share * accounted[-1]) + 1]] = True
+    indptr = np.concatenate([[0], np.cumsum(kept)])[weights.indptr].astype(np.int32)
+    return csr_array((weights.data[kept], weights.indices[kept], indptr), shape=weights.shape)
 
 
 def root_frequencies(counts: csr_array) -> csr_array:
@@ -117,9 +188,9 @@ def add_literals(aligned: csr_array, literals: csr_array, idf: NDArray[np.float3
     norms): so those of a long query do not drown what its embedding says, and those of a short one do not vanish. A
     query without aligned tokens is its literals alone.
 
-    :param aligned: Shape `(n, V)`, non-negative.
-    :param literals: Shape `(n, V)`, literal counts.
-    :param idf: Shape `(V,)`; None weighs all features alike.
+    :param aligned: Shape `(n, V + u)`, non-negative.
+    :param literals: Shape `(n, V + u)`, literal counts.
+    :param idf: Shape `(V + 1,)`; None weighs all features alike.
     """
     weights = csr_array((np.sqrt(literals.data), literals.indices, literals.indptr), shape=literals.shape)
     if idf is not None:

@@ -26,7 +26,6 @@ from keytok_haystack.pipelines import pipeline_yaml
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 from keytok_haystack.utils.files import write_json
 from keytok_haystack.utils.resources import resource
-from keytok_haystack.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # Haystack takes seconds to import
     from haystack import Document, Pipeline
@@ -82,17 +81,11 @@ def demo_command(
         f"{documents.seconds:.1f} s" + (" in an earlier run; taken from the cache" if documents.cached else "")
     )
 
-    console.rule("[bold]2. Fit a decoder: which tokens does each embedding stand for?[/bold]", align="left")
-    model = fit(
-        documents.embeddings,
-        texts,
-        Vocabulary.from_tokenizer(embedder),
-        progress_bar=interactive,
-        embedder=embedder,
-    )
+    console.rule("[bold]2. Fit a decoder: which words does each embedding stand for?[/bold]", align="left")
+    model = fit(documents.embeddings, texts, progress_bar=interactive, embedder=embedder)
     fit_seconds = model.fit_seconds or 0.0
     model.save(output / "model")
-    console.print(f"{fit_seconds:.1f} s, no labels; the model is in {output / 'model'}, {len(model.decoder):,} tokens")
+    console.print(f"{fit_seconds:.1f} s, no labels; the model is in {output / 'model'}, {len(model.decoder):,} words")
 
     suffix = engine or "in_memory"
     console.rule(f"[bold]3. Index through pipelines/indexing.{suffix}.yml[/bold]", align="left")

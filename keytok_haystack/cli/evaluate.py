@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from keytok_haystack.cli.inputs import is_interactive, ready_made
-from keytok_haystack.cli.options import EmbedderOption, MaxTokensOption
-from keytok_haystack.encoders import vocabulary_of
+from keytok_haystack.cli.options import EmbedderOption, LanguageOption, MaxTokensOption
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.utils.files import write_json
 
@@ -30,9 +29,7 @@ def evaluate_command(
     query_embeddings: Annotated[
         Path | None, typer.Option(help="Ready-made embeddings of the judged queries, in the order of the file, .npy.")
     ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer to fit with, hub id or path. Default: the embedder's.")
-    ] = None,
+    language: LanguageOption = None,
     refine: Annotated[bool, typer.Option("--refine", help="Refine the model, and measure that, too.")] = False,
     other: Annotated[
         list[Path] | None,
@@ -60,7 +57,7 @@ def evaluate_command(
         split=split,
         embedder=embedder,
         model=model,
-        vocabulary=None if tokenizer is None else vocabulary_of(tokenizer),
+        language=language,
         embeddings=_array(embeddings, collection.documents),
         query_embeddings=_array(query_embeddings, collection.queries),
         others=other or [],

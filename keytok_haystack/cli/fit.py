@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -20,15 +21,17 @@ from keytok_haystack.cli.options import (
     EmbedderOption,
     EmbeddingFieldOption,
     JsonFlag,
+    LanguageOption,
     MaxTokensOption,
 )
 from keytok_haystack.decoders import REGULARIZATION, calibrate, fit
 from keytok_haystack.decoders import refine as refine_model
-from keytok_haystack.encoders import Embedded, embed, head_of, vocabulary_of
+from keytok_haystack.encoders import Embedded, embed, head_of
 from keytok_haystack.engines import Engine
 from keytok_haystack.evaluation import read_texts
-from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.model import Comprehension, KeyTokenModel
 from keytok_haystack.model_folder import check_replaceable
+from keytok_haystack.vocabulary import NO_LANGUAGE, WordVocabulary, check_language, detect_language
 from keytok_haystack.weighting import Weighting
 
 
@@ -40,9 +43,7 @@ def fit_command(
     embedder: EmbedderOption = None,
     max_tokens: MaxTokensOption = None,
     embeddings: Annotated[Path | None, typer.Option(help="Ready-made embeddings of the texts, (n, d), .npy.")] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Model whose tokenizer to use: hub id or path. Default: the embedder.")
-    ] = None,
+    language: LanguageOption = None,
     engine: Annotated[
         Engine | None, typer.Option(help="Search engine whose documents, texts and vectors, take the place of DATA.")
     ] = None,
@@ -58,7 +59,7 @@ def fit_command(
     regularization: Annotated[
         str, typer.Option(help="Ridge penalty in units of the embeddings' variance, or 'gcv' to choose it.")
     ] = str(REGULARIZATION),
-    min_df: Annotated[int, typer.Option(help="Minimum number of texts with a token that is fitted.")] = 2,
+    min_df: Annotated[int, typer.Option(help="Minimum number of texts with a word that is fitted.")] = 2,
     literal_share: Annotated[
         float,
         typer.Option(
@@ -89,7 +90,7 @@ def fit_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding."""
-    source, vocabulary_source = _checked_fit_sources(data, engine, url, index, embedder, embeddings, tokenizer)
+    source = _checked_fit_sources(data, engine, url, index, embedder, embeddings)
     penalty: float | Literal["gcv"] = "gcv" if regularization == "gcv" else _positive_number(regularization)
     weighting = Weighting(k_document=k, m_query=m, literal_share=literal_share)
     check_replaceable(output)
@@ -100,17 +101,13 @@ def fit_command(
     if keep is not None and not head:
         msg = "--keep is for --head: a fitted decoder has no spectrum of its own."
         raise ValueError(msg)
-    decoder = _head(embedder, tokenizer) if head else None
-    vocabulary = decoder.vocabulary if decoder else vocabulary_of(vocabulary_source)
+    if language is not None:
+        check_language(language)
+    decoder = _head(embedder, language) if head else None
     if isinstance(source, _Index):
         texts, embedded = _of_index(source, embedding_field, content_field, sample)
     else:
-        texts = read_texts(source)
-        embedded = (
-            embed(texts, embedder, max_tokens=max_tokens, progress_bar=is_interactive())
-            if embedder
-            else ready_made(embeddings, len(texts))
-        )
+        texts, embedded = _of_data(source, embedder, max_tokens, embeddings)
     vectors = embedded.embeddings
     if decoder is not None:
         head_model = replace(decoder, weighting=weighting)
@@ -119,7 +116,7 @@ def fit_command(
         model = fit(
             vectors,
             texts,
-            vocabulary,
+            language=language,
             regularization=penalty,
             min_df=min_df,
             weighting=weighting,
@@ -132,6 +129,8 @@ def fit_command(
         model = refine_model(fitted, vectors, texts, seed=seed, device=device, progress_bar=is_interactive())
         effect = RefinementEffect.measure(fitted, model, vectors, texts)
     model.save(output)
+    for warning in _warnings(model, texts, language):
+        typer.secho(warning, fg=typer.colors.YELLOW, err=True)
     if as_json:
         summary = {
             "output": str(output),
@@ -140,6 +139,8 @@ def fit_command(
             "dimension": model.dimension,
             "decoder": model.source,
             "features": len(model.decoder),
+            "language": model.vocabulary.language if isinstance(model.vocabulary, WordVocabulary) else None,
+            "comprehension": None if model.comprehension is None else asdict(model.comprehension),
             "seconds": {"embed": embedded.seconds, "fit": model.fit_seconds, "refine": model.refine_seconds},
             "refinement": None if effect is None else asdict(effect),
         }
@@ -147,9 +148,11 @@ def fit_command(
         return
     console = Console(highlight=False)
     console.print(
-        f"[bold]{escape(str(output))}[/bold]: {len(model.decoder):,} features from {len(texts):,} texts "
+        f"[bold]{escape(str(output))}[/bold]: {len(model.decoder):,} {_kind(model)} from {len(texts):,} texts "
         f"in {model.fit_seconds:.1f} s{_embedding_note(embedded)}"
     )
+    if model.comprehension is not None:
+        console.print(_comprehension_note(model.comprehension))
     if effect is not None:
         console.print(f"Refined in {model.refine_seconds:.1f} s.", _effect_table(effect))
     console.print(token_table(model, texts[:1], embedded.embeddings[:1], top=12))
@@ -172,9 +175,8 @@ def _checked_fit_sources(
     index: str | None,
     embedder: str | None,
     embeddings: Path | None,
-    tokenizer: str | None,
-) -> tuple[Path | _Index, str]:
-    """Require exactly one source of texts and embeddings; return it, and the source of the tokenizer."""
+) -> Path | _Index:
+    """Require exactly one source of texts and embeddings, and return it."""
     source: Path | _Index
     if data is not None and not (engine or url or index):
         source = data
@@ -189,10 +191,17 @@ def _checked_fit_sources(
     if data is not None and (embedder is None) == (embeddings is None):
         msg = "Give either --embedder, to embed the texts, or --embeddings with ready-made ones."
         raise ValueError(msg)
-    if (vocabulary_source := tokenizer or embedder) is None:
-        msg = "Give a --tokenizer: its tokens become the readable features. Any language model's will do."
-        raise ValueError(msg)
-    return source, vocabulary_source
+    return source
+
+
+def _of_data(
+    data: Path, embedder: str | None, max_tokens: int | None, embeddings: Path | None
+) -> tuple[list[str], Embedded]:
+    """Return the texts of DATA, and their embeddings."""
+    texts = read_texts(data)
+    if embedder is None:
+        return texts, ready_made(embeddings, len(texts))
+    return texts, embed(texts, embedder, max_tokens=max_tokens, progress_bar=is_interactive())
 
 
 def _of_index(index: _Index, embedding_field: str, content_field: str, size: int) -> tuple[list[str], Embedded]:
@@ -205,9 +214,9 @@ def _of_index(index: _Index, embedding_field: str, content_field: str, size: int
     return texts, Embedded(embeddings)
 
 
-def _head(embedder: str | None, tokenizer: str | None) -> KeyTokenModel:
-    if embedder is None or tokenizer is not None:
-        msg = "--head reads the head and the tokenizer of the --embedder: name it, and leave --tokenizer out."
+def _head(embedder: str | None, language: str | None) -> KeyTokenModel:
+    if embedder is None or language is not None:
+        msg = "--head reads the head and the tokens of the --embedder: name it, and leave --language out."
         raise ValueError(msg)
     return head_of(embedder)
 
@@ -223,10 +232,35 @@ def _positive_number(value: str) -> float:
     return number
 
 
+def _warnings(model: KeyTokenModel, texts: Sequence[str], language: str | None) -> Iterator[str]:
+    """Yield what seems to be wrong with the corpus that a model was fitted to, or with its language."""
+    if language not in {None, NO_LANGUAGE} and (found := detect_language(texts)) != language:
+        seems = "in several languages, or in another" if found == NO_LANGUAGE else found.capitalize()
+        yield f"The texts seem to be {seems}, but --language {language} is how they were read."
+    if model.comprehension is not None and model.comprehension.warning is not None:
+        yield model.comprehension.warning
+
+
+def _kind(model: KeyTokenModel) -> str:
+    """Return what the features of a model are called: "tokens", or "words", with their language."""
+    if not isinstance(model.vocabulary, WordVocabulary):
+        return "tokens"
+    language = model.vocabulary.language
+    return "words" if language == NO_LANGUAGE else f"{language.capitalize()} words"
+
+
 def _embedding_note(embedded: Embedded) -> str:
     if embedded.seconds is None:
         return ""
     return f" (embedding them: {'cached' if embedded.cached else f'{embedded.seconds:.1f} s'})"
+
+
+def _comprehension_note(comprehension: Comprehension) -> str:
+    return (
+        f"Coverage {comprehension.coverage:.0%}: so many of the words in the texts can be read from embeddings.\n"
+        f"Held-out AUC {comprehension.literal_auc:.2f}: how often a word of a text that was left out ranks above "
+        "another (0.5: chance)."
+    )
 
 
 def _effect_table(effect: RefinementEffect) -> Table:

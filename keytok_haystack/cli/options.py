@@ -19,6 +19,13 @@ MaxTokensOption = Annotated[
     int | None,
     typer.Option(help="Maximum length of a preset's input in tokens, prompt included.", min=1, show_default=False),
 ]
+LanguageOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Language of the texts, such as english, or none: no stemming, no stop words. Default: the texts tell.",
+        show_default=False,
+    ),
+]
 EngineOption = Annotated[Engine, typer.Option(help="Search engine.")]
 UrlOption = Annotated[str, typer.Option(help="Address of the server.")]
 IndexOption = Annotated[str, typer.Option(help="Name of an existing index or alias.")]

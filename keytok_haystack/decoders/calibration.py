@@ -63,9 +63,9 @@ def calibrate(
     centred = replace(uncentred, mean=uncentred(checked).mean(axis=0))
     idf, counts = model.idf, None
     if texts is not None:
-        counts = model.vocabulary.literal_counts(texts)
-        check_same_number(len(checked), counts.shape[0])
-        idf = idf_of(counts)
+        literals = model.vocabulary.literal_counts(texts)
+        check_same_number(len(checked), len(literals))
+        idf, counts = idf_of(literals), literals.known
     calibrated = replace(
         model,
         decoder=TokenDecoder(model.decoder.weight, centred),

@@ -4,7 +4,7 @@
 """Fit a decoder to any embedder: a ridge regression of a corpus's tokens on its embeddings."""
 
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
 from itertools import islice
 from numbers import Real
@@ -15,22 +15,26 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
+from keytok_haystack.alignment import literal_auc
 from keytok_haystack.decoder import TokenDecoder
-from keytok_haystack.decoders.ridge import RegressionSums
+from keytok_haystack.decoders.ridge import RegressionSums, RidgeSolution
 from keytok_haystack.embedding_space import Moments, Preparation, Spectrum, in_batches
-from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.model import Comprehension, KeyTokenModel
+from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.checks import EmbeddingError, check_not_one_string
-from keytok_haystack.vocabulary import Vocabulary
-from keytok_haystack.weighting import Weighting, inverse_document_frequency
+from keytok_haystack.vocabulary import Vocabulary, WordVocabulary
+from keytok_haystack.weighting import Weighting, inverse_document_frequency, root_frequencies
 
-REGULARIZATION = 0.25
+REGULARIZATION = 0.6
+_COMPREHENSION_TEXTS = 1000
 
 
 def fit(
     embeddings: ArrayLike | Iterable[ArrayLike],
     texts: Iterable[str],
-    vocabulary: Vocabulary,
+    vocabulary: Vocabulary | None = None,
     *,
+    language: str | None = None,
     regularization: float | Literal["gcv"] = REGULARIZATION,
     min_df: int = 2,
     spectrum: Spectrum | None = None,
@@ -58,7 +62,9 @@ def fit(
     :param embeddings: Shape `(n, d)`, or an iterable of such batches, as the embedder returns them. An iterator, which
         can be read only once, needs a `spectrum` or `preparation`.
     :param texts: The `n` texts that were embedded, in the same order; any iterable.
-    :param vocabulary: Features of the tokenizer to fit; any tokenizer will do, the embedder's is a good choice.
+    :param vocabulary: Features to fit; by default the words of the texts, which then have to be a list or the like.
+    :param language: Language of the texts, for their words: name of a Snowball stemmer, such as "english", or "none";
+        by default it is found from the texts.
     :param regularization: Ridge penalty `lambda` in units of the embeddings' variance, the mean squared distance from
         their mean. It does not grow with the number of texts, so that many are trusted more than few. "gcv" takes the
         `lambda` with the least generalized cross-validation error, the rotation-invariant form of leave-one-out (Golub,
@@ -79,8 +85,9 @@ def fit(
         `preparation` alone.
     :raises EmbeddingError: There are no embeddings, they are all the same, or one is unusable.
     :raises ValueError: There are not as many texts as embeddings, no feature is frequent enough, embeddings that can be
-        read only once come without `spectrum` and `preparation`, or the head does not fit the vocabulary or the
-        embeddings.
+        read only once come without `spectrum` and `preparation`, texts that can be read only once come without a
+        vocabulary, the language has no stemmer, or comes with a vocabulary, or the head does not fit the vocabulary or
+        the embeddings.
     :raises TypeError: `texts` is one string, or a text is not a string.
     """
     started = time.perf_counter()
@@ -88,6 +95,7 @@ def fit(
     if regularization != "gcv" and not (isinstance(regularization, Real) and 0 < regularization < np.inf):
         msg = f"regularization must be a positive number or 'gcv', but it is {regularization!r}."
         raise ValueError(msg)
+    vocabulary = _vocabulary(vocabulary, texts, language, progress_bar=progress_bar)
     if head is not None:
         _check_head(head, vocabulary)
     if spectrum is None and not isinstance(embeddings, Iterator):
@@ -102,12 +110,13 @@ def fit(
         preparation = spectrum.removal()
     uncentred = replace(preparation, mean=None)
     sums = _sums(embeddings, texts, vocabulary, uncentred, head, progress_bar=progress_bar)
-    frequent = np.flatnonzero(sums.document_frequency >= max(min_df, 1))
+    frequent = np.flatnonzero((sums.document_frequency >= max(min_df, 1)) & vocabulary.decodable)
     if len(frequent) == 0:
-        msg = f"No feature occurs in at least min_df={min_df} of the {sums.moments.count} texts: use more texts."
+        msg = f"No word occurs in at least min_df={min_df} of the {sums.moments.count} texts: use more texts."
         raise ValueError(msg)
-    idf = inverse_document_frequency(sums.document_frequency, sums.moments.count)
-    weight = sums.solve(frequent, regularization) * idf[frequent, None]
+    idf = inverse_document_frequency(np.append(sums.document_frequency, 0), sums.moments.count)
+    solution = sums.solve(frequent, regularization)
+    weight = solution.coefficients * idf[frequent, None]
     decoded = frequent
     if head is not None:
         weight, decoded = _with_head(weight, frequent, head, sums.moments)
@@ -120,11 +129,41 @@ def fit(
         decoder=decoder,
         weighting=weighting or Weighting(),
         embedder=embedder,
-        idf=idf[order],
+        idf=idf[[*order, -1]],
         spectrum=spectrum,
+        comprehension=_comprehension(sums, solution, uncentred, frequent),
     )
     model = model.scaled_to(sums.sample.embeddings, sums.sample.counts(len(vocabulary))[:, order], check_input=False)
     return replace(model, fit_seconds=time.perf_counter() - started)
+
+
+def _vocabulary(
+    vocabulary: Vocabulary | None, texts: Iterable[str], language: str | None, *, progress_bar: bool
+) -> Vocabulary:
+    """Return a given vocabulary, or the words of the texts."""
+    if vocabulary is not None:
+        if language is not None:
+            msg = "A vocabulary has been made in its language already: leave `language` out."
+            raise ValueError(msg)
+        return vocabulary
+    if not isinstance(texts, Sequence):
+        msg = "The words of texts are read before fitting: pass the texts as a list, or their `vocabulary`."
+        raise ValueError(msg)  # noqa: TRY004  # its type is one of those allowed
+    return WordVocabulary.from_texts(texts, language, progress_bar=progress_bar)
+
+
+def _comprehension(
+    sums: RegressionSums, solution: RidgeSolution, preparation: Preparation, features: NDArray[np.int64]
+) -> Comprehension:
+    """Measure how well embeddings say the words of their texts, on a sample of them."""
+    counts = sums.sample.counts(len(sums.document_frequency))[:_COMPREHENSION_TEXTS]
+    prepared = preparation(sums.sample.embeddings[:_COMPREHENSION_TEXTS])
+    targets = csr_array(root_frequencies(counts)[:, features])
+    predicted = solution.held_out(prepared, targets)
+    return Comprehension(
+        coverage=float(counts[:, features].sum() / max(counts.sum(), 1)),
+        literal_auc=literal_auc(predicted, targets),
+    )
 
 
 def _check_head(head: TokenDecoder, vocabulary: Vocabulary) -> None:
@@ -168,7 +207,7 @@ def _sums(
                 continue
             prepared = preparation(batch)
             sums = sums or RegressionSums(prepared.mean(axis=0), len(vocabulary))
-            sums.add(prepared, counts, batch)
+            sums.add(prepared, counts.known, batch)
             progress.update(len(batch))
     if sums is None:
         msg = "There are no texts to fit on."
@@ -178,7 +217,7 @@ def _sums(
 
 def _paired(
     batches: Iterable[NDArray[np.float32]], texts: Iterable[str], vocabulary: Vocabulary
-) -> Iterator[tuple[NDArray[np.float32], csr_array]]:
+) -> Iterator[tuple[NDArray[np.float32], TokenRows]]:
     """Pair each batch of embeddings with the literal counts of its texts."""
     remaining = iter(texts)
     n = 0

@@ -14,7 +14,7 @@ from keytok_haystack.decoder import TokenDecoder, row_blocks
 from keytok_haystack.decoders.checkpoints import Checkpoint, CheckpointError, Tensor
 from keytok_haystack.embedding_space import HeadTransform, Preparation
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.vocabulary import Vocabulary
+from keytok_haystack.vocabulary import TokenizerVocabulary
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _ENCODER_EMBEDDINGS = (
@@ -102,7 +102,7 @@ def from_language_model(path_or_id: str | Path, *, local_files_only: bool = Fals
 
     :param path_or_id: A checkpoint, or a PEFT adapter, which is merged: a folder, or a hub id.
     :param local_files_only: Take files of a model on the hub from the local cache only.
-    :param fold: Whether ids share features (`Vocabulary.from_tokenizer`).
+    :param fold: Whether ids share features (`TokenizerVocabulary.from_tokenizer`).
     :returns: A model without idf and spectrum; give it to `calibrate` with some of your embeddings.
     :raises CheckpointError: The checkpoint cannot be read, has no LM head or was saved without it, or its tokenizer is
         not the head's.
@@ -135,7 +135,7 @@ def from_masked_lm(path_or_id: str | Path, *, local_files_only: bool = False, fo
 
     :param path_or_id: A checkpoint, or a PEFT adapter, which is merged: a folder, or a hub id.
     :param local_files_only: Take files of a model on the hub from the local cache only.
-    :param fold: Whether ids share features (`Vocabulary.from_tokenizer`).
+    :param fold: Whether ids share features (`TokenizerVocabulary.from_tokenizer`).
     :returns: A model without idf and spectrum; give it to `calibrate` with some of your embeddings.
     :raises CheckpointError: The checkpoint cannot be read, has no such head or was saved without it, or its tokenizer
         is not the head's.
@@ -168,7 +168,7 @@ def from_word_embeddings(path_or_id: str | Path, *, local_files_only: bool = Fal
 
     :param path_or_id: A checkpoint, or a PEFT adapter, which is merged: a folder, or a hub id.
     :param local_files_only: Take files of a model on the hub from the local cache only.
-    :param fold: Whether ids share features (`Vocabulary.from_tokenizer`).
+    :param fold: Whether ids share features (`TokenizerVocabulary.from_tokenizer`).
     :returns: A model without idf and spectrum; give it to `calibrate` with some of your embeddings.
     :raises CheckpointError: The checkpoint cannot be read, has no word embeddings, or its tokenizer is not theirs.
     """
@@ -243,7 +243,7 @@ def _read(
         )
         raise CheckpointError(msg)
     try:
-        whole = Vocabulary.from_tokenizer(tokenizer, fold=fold)
+        whole = TokenizerVocabulary.from_tokenizer(tokenizer, fold=fold)
     except ValueError as error:
         msg = f"The tokenizer of '{checkpoint.name}' cannot be used: {error}"
         raise CheckpointError(msg) from error
@@ -256,8 +256,8 @@ def _read(
 
 
 def _fold(
-    vocabulary: Vocabulary, matrix: Tensor, bias: NDArray[np.float32] | None
-) -> tuple[Vocabulary, NDArray[np.float32]]:
+    vocabulary: TokenizerVocabulary, matrix: Tensor, bias: NDArray[np.float32] | None
+) -> tuple[TokenizerVocabulary, NDArray[np.float32]]:
     """
     Average the rows of the ids that share a feature; features without a row come last.
 

@@ -64,7 +64,7 @@ def refine(
         check_same_number(len(checked), len(texts))
     rows = random_rows(len(checked), _MAXIMUM_TEXTS, seed)
     chosen = checked[rows]
-    counts = None if texts is None else model.vocabulary.literal_counts([texts[row] for row in rows])
+    counts = None if texts is None else model.vocabulary.literal_counts([texts[row] for row in rows]).known
     literals = None if counts is None else model.literal_logits(counts)
     weight = _distilled(
         model.decoder, chosen, literals, model.weighting, seed=seed, device=device, progress_bar=progress_bar

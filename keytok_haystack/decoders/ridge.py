@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ridge regression of a corpus's tokens on its embeddings, from sums that one pass accumulates."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -55,9 +56,9 @@ class RegressionSums:
         self.moments.add(prepared)
         self.sample.add(embeddings, counts)
 
-    def solve(self, features: NDArray[np.int64], regularization: float | Literal["gcv"]) -> NDArray[np.float64]:
+    def solve(self, features: NDArray[np.int64], regularization: float | Literal["gcv"]) -> "RidgeSolution":
         """
-        Return the ridge coefficients of some features, shape `(v, d)`.
+        Return the ridge regression of some features, `v` of them.
 
         :raises EmbeddingError: The embeddings are all the same.
         :raises ValueError: The texts are all the same in their features.
@@ -78,7 +79,13 @@ class RegressionSums:
             penalty = self._gcv(energies, np.square(rotated).sum(axis=0), spread)
         else:
             penalty = regularization * energies.sum() / count
-        return np.asarray((rotated / (energies + penalty)) @ vectors.T)
+        return RidgeSolution(
+            coefficients=np.asarray((rotated / (energies + penalty)) @ vectors.T),
+            mean_input=self.moments.mean,
+            mean_target=self._target_sum[features] / count,
+            inverse_root=vectors / np.sqrt(energies + penalty),
+            count=count,
+        )
 
     def _gcv(self, energies: NDArray[np.float64], projected: NDArray[np.float64], total: float) -> float:
         """Return the penalty with the least generalized cross-validation error, from a grid."""
@@ -91,6 +98,44 @@ class RegressionSums:
         is_known = count - freedom > 0.01 * count
         errors = np.where(is_known, residual / (count - freedom) ** 2, np.inf)
         return float(penalties[np.argmin(errors)] if is_known.any() else penalties[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeSolution:
+    """
+    A ridge regression of `v` features on embeddings of dimension `d`.
+
+    :param coefficients: Shape `(v, d)`.
+    :param mean_input: Shape `(d,)`, mean of the prepared embeddings.
+    :param mean_target: Shape `(v,)`, mean of the targets.
+    :param inverse_root: Shape `(d, d)`, a matrix `R` with `R R' = (X'X + lambda I)^-1`.
+    :param count: Number of texts.
+    """
+
+    coefficients: NDArray[np.float64]
+    mean_input: NDArray[np.float64]
+    mean_target: NDArray[np.float64]
+    inverse_root: NDArray[np.float64]
+    count: int
+
+    def held_out(self, prepared: NDArray[np.float32], targets: csr_array) -> NDArray[np.float64]:
+        """
+        Predict the targets of texts as if each had been left out of the regression, but for their mean.
+
+        A text's leverage `h`, the share of its own target in its prediction, gives that without another regression:
+        `(prediction - h * target) / (1 - h)` (Allen's PRESS).
+
+        :param prepared: Shape `(n, d)`, prepared embeddings of texts that the regression has seen.
+        :param targets: Shape `(n, v)`, their targets.
+        :returns: Shape `(n, v)`.
+        """
+        centred = prepared - self.mean_input
+        leverage = np.square(centred @ self.inverse_root).sum(axis=1) + 1 / self.count
+        leverage = np.minimum(leverage, 1 - 1e-6)[:, None]
+        predicted = centred @ self.coefficients.T + leverage * self.mean_target
+        rows = np.repeat(np.arange(len(prepared)), np.diff(targets.indptr))
+        predicted[rows, targets.indices] -= leverage[rows, 0] * targets.data
+        return np.asarray(predicted / (1 - leverage))
 
 
 class DocumentSample:

@@ -8,7 +8,7 @@ Run embedders, with a cache.
 """
 
 from keytok_haystack.encoders.embedding import CachedEmbedder, Embedded, embed, load_encoder
-from keytok_haystack.encoders.heads import head_of, head_source, vocabulary_of
+from keytok_haystack.encoders.heads import head_of, head_source
 from keytok_haystack.encoders.presets import PRESETS, Preset, find_preset, overview
 
 __all__ = [
@@ -22,5 +22,4 @@ __all__ = [
     "head_source",
     "load_encoder",
     "overview",
-    "vocabulary_of",
 ]

@@ -12,7 +12,6 @@ from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.encoders.presets import find_preset
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.vocabulary import Vocabulary
 
 KEY_TOKENS = "key_tokens"
 """Name of the key-token model's folder within that of an embedder that `keytok train` has written."""
@@ -28,7 +27,7 @@ def head_of(embedder: str, *, local_files_only: bool = False, fold: bool = True)
 
     :param embedder: Embedder, as for `embed`.
     :param local_files_only: Whether to read files of hub models from the local cache only.
-    :param fold: Whether several token ids can share a feature (`Vocabulary.from_tokenizer`).
+    :param fold: Whether several token ids can share a feature (`TokenizerVocabulary.from_tokenizer`).
     :returns: A model without idf and spectrum; pass it to `calibrate` with some of your embeddings.
     :raises CheckpointError: The embedder has no head, or it cannot be read.
     """
@@ -54,14 +53,3 @@ def head_source(embedder: str) -> str:
     """Return the checkpoint that has an embedder's head: that of a preset's backbone, or its own."""
     preset = find_preset(embedder)
     return embedder if preset is None else unpacked(str(preset.backbone or preset.checkpoint))
-
-
-def vocabulary_of(source: str) -> Vocabulary:
-    """
-    Return the vocabulary of a tokenizer.
-
-    :param source: Path of a `tokenizer.json` or of a folder with one, or an embedder, as for `embed`.
-    :raises CheckpointError: There is no such tokenizer.
-    """
-    path = Path(source)
-    return Vocabulary.from_tokenizer(path if path.exists() else Checkpoint.open(head_source(source)).tokenizer())

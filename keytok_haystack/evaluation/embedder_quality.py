@@ -142,7 +142,7 @@ def retrieval(embed: Embed, head: KeyTokenModel, collection: Collection) -> Retr
         mean_ndcg(collection, prepare(queries) @ prepare(documents).T) for prepare in (Preparation(), removal)
     )
     model = calibrate(head, documents, preparation=removal)
-    scores = model.encode_queries(queries) @ model.encode_documents(documents).T
+    scores = model.encode_queries(queries).rows @ model.encode_documents(documents).rows.T
     return Retrieval(dense, dense_without_pc1, mean_ndcg(collection, scores.toarray()))
 
 

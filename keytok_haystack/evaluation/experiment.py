@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from keytok_haystack.encoders import Embedded
@@ -28,6 +27,7 @@ from keytok_haystack.evaluation.systems import (
     stemmed_bm25,
 )
 from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.sparse_vectors.token_rows import TokenRows
 
 DECODER_SIZES = (128, 64)
 SWEEP_K = (16, 32, 48, 64, 96, 128, 192, 256)
@@ -149,7 +149,7 @@ class _Bench:
         self._bm25 = stemmed_bm25(self._texts, self._query_texts)
         self._baselines: dict[str, NDArray[np.float64]] = {}
 
-    def encode_documents(self, model: KeyTokenModel) -> csr_array:
+    def encode_documents(self, model: KeyTokenModel) -> TokenRows:
         return model.encode_documents(self._documents, self._texts)
 
     def key_tokens(self, model: KeyTokenModel) -> System:

@@ -19,6 +19,7 @@ from keytok_haystack.inverted_index import BM25_B, BM25_K1, Bm25, Postings
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import truncate_weights
 from keytok_haystack.sparse_vectors.rows import scale_columns, top_k
+from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.vocabulary import Vocabulary
 
 BM25_SHARE = 0.1
@@ -78,7 +79,7 @@ def bm25_of_tokens(vocabulary: Vocabulary, texts: Sequence[str], query_texts: Se
 
 def key_tokens(
     model: KeyTokenModel,
-    document_weights: csr_array,
+    documents: TokenRows,
     queries: NDArray[np.float32],
     query_texts: Sequence[str] | None,
     m_query: int | None = None,
@@ -86,36 +87,37 @@ def key_tokens(
     """
     Rank by key tokens, projecting each query when it is scored.
 
-    :param document_weights: Key tokens of the documents, shape `(n, V)`.
+    :param documents: Key tokens of the documents.
     :param queries: Embeddings of the queries, shape `(queries, d)`.
     :param query_texts: Texts of the queries; None leaves their literal tokens out.
     :param m_query: Number of aligned tokens of a query; by default that of the model.
     """
-    rows, postings = document_weights, Postings()
+    rows, postings = documents.rows, Postings()
+    columns = {word: len(model.vocabulary) + i for i, word in enumerate(documents.unseen)}
     postings.add(csr_array((truncate_weights(rows.data), rows.indices, rows.indptr), shape=rows.shape))
 
     def scores(i: int) -> NDArray[np.floating]:
         texts = None if query_texts is None else [query_texts[i]]
-        query = model.encode_queries(queries[i : i + 1], texts, m_query)
+        query = model.encode_queries(queries[i : i + 1], texts, m_query).onto(columns, rows.shape[1])
         return postings.score(query.indices, query.data)
 
     return System(scores, postings.nbytes)
 
 
-def literal_tokens(model: KeyTokenModel, texts: Sequence[str]) -> csr_array:
+def literal_tokens(model: KeyTokenModel, texts: Sequence[str]) -> TokenRows:
     """
     Weight documents' literal tokens by tf-idf and keep as many as a document has key tokens.
 
-    :returns: Shape `(n, V)`.
     :raises ValueError: The model has no idf.
     """
     if model.idf is None:
         msg = "Literal tokens are weighted by the idf, but this model has none: fit it, or `calibrate` it with texts."
         raise ValueError(msg)
-    counts = model.vocabulary.literal_counts(texts)
+    literals = model.vocabulary.literal_counts(texts)
+    counts = literals.rows
     frequencies = csr_array((1 + np.log(counts.data), counts.indices, counts.indptr), shape=counts.shape)
     tf_idf = top_k(scale_columns(frequencies, model.idf), model.weighting.k_document)
-    return model.weighting.document_weights(tf_idf)
+    return literals.with_rows(model.weighting.document_weights(tf_idf))
 
 
 def single_query(key_token_system: System, lexical: System) -> System:

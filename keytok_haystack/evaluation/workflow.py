@@ -13,14 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from keytok_haystack.decoders import calibrate, fit
 from keytok_haystack.decoders import refine as refine_model
 from keytok_haystack.decoders.checkpoints import CheckpointError
-from keytok_haystack.encoders import CachedEmbedder, Embedded, head_of, vocabulary_of
+from keytok_haystack.encoders import CachedEmbedder, Embedded, head_of
 from keytok_haystack.evaluation.collection import Collection, read_texts
 from keytok_haystack.evaluation.experiment import measure_systems
 from keytok_haystack.evaluation.report import EvaluationReport
 from keytok_haystack.model import KeyTokenModel, loaded_model
 from keytok_haystack.utils.checks import check_embeddings, check_same_number
 from keytok_haystack.utils.sampling import random_rows
-from keytok_haystack.vocabulary import Vocabulary
 
 
 def evaluate(
@@ -29,7 +28,7 @@ def evaluate(
     split: str = "test",
     embedder: str | None = None,
     model: KeyTokenModel | str | Path | None = None,
-    vocabulary: Vocabulary | None = None,
+    language: str | None = None,
     embeddings: ArrayLike | None = None,
     query_embeddings: ArrayLike | None = None,
     others: Sequence[str | Path] = (),
@@ -48,7 +47,7 @@ def evaluate(
     :param split: Split of the judgements: `qrels/SPLIT.tsv` in the folder, and its name in the report.
     :param embedder: Embedding model, as for `CachedEmbedder`; by default that of the model.
     :param model: Key-token model to measure, or the path of its folder.
-    :param vocabulary: Features to fit; by default those of the embedder's tokenizer.
+    :param language: Language of the texts, as for `fit`; by default it is found from them.
     :param embeddings: Ready-made embeddings of the documents, shape `(n, d)`.
     :param query_embeddings: Ready-made embeddings of the judged queries, shape `(queries, d)`.
     :param others: Other collections to fit models to: folders in BEIR's layout, or JSONL files.
@@ -60,26 +59,26 @@ def evaluate(
         embedded.
     :raises EmbeddingError: The embeddings are unusable, or of another dimension than the model.
     """
-    if model is not None and (vocabulary is not None or refine or others):
+    if model is not None and (language is not None or refine or others):
         msg = (
-            "A given model is not fitted, so that a tokenizer, refinement and other collections do not apply: leave "
+            "A given model is not fitted, so that a language, refinement and other collections do not apply: leave "
             "them out, or the model."
         )
         raise ValueError(msg)
-    source = _model_or_vocabulary(model, vocabulary, embedder)
-    if isinstance(source, KeyTokenModel):
-        embedder = embedder or source.embedder
+    given = None if model is None else loaded_model(model)
+    if given is not None:
+        embedder = embedder or given.embedder
     if not isinstance(collection, Collection):
         collection = Collection.load(collection, split)
     cached = None if embedder is None else CachedEmbedder(embedder, max_tokens=max_tokens, progress_bar=progress_bar)
     documents, queries = _embedded(collection, embeddings, query_embeddings, cached)
     texts = list(collection.documents.values())
-    if isinstance(source, KeyTokenModel):
-        models = _Models(source, "given model")
+    if given is not None:
+        models = _Models(given, "given model")
     else:
         other_texts = _embedded_others(others, cached)
         models = _fit_models(
-            documents.embeddings, texts, source, other_texts, embedder, seed, progress_bar=progress_bar
+            documents.embeddings, texts, language, other_texts, embedder, seed, progress_bar=progress_bar
         )
         if refine:
             refined = refine_model(models.model, documents.embeddings, texts, seed=seed, progress_bar=progress_bar)
@@ -109,20 +108,6 @@ class _Models:
     out_of_sample: Mapping[str, KeyTokenModel] = field(default_factory=dict)
 
 
-def _model_or_vocabulary(
-    model: KeyTokenModel | str | Path | None, vocabulary: Vocabulary | None, embedder: str | None
-) -> KeyTokenModel | Vocabulary:
-    """Return the model to measure, or the vocabulary to fit one with."""
-    if model is not None:
-        return loaded_model(model)
-    if vocabulary is not None:
-        return vocabulary
-    if embedder is None:
-        msg = "Name an embedder or a model, or for ready-made embeddings a tokenizer, whose tokens are fitted."
-        raise ValueError(msg)
-    return vocabulary_of(embedder)
-
-
 def _embedded(
     collection: Collection,
     embeddings: ArrayLike | None,
@@ -140,7 +125,7 @@ def _embedded(
         msg = "Ready-made embeddings are needed for both documents and queries."
         raise ValueError(msg)
     if embedder is None:
-        msg = "The model does not name its embedder: name an embedder, or give ready-made embeddings."
+        msg = "No embedder is known: name an embedder, or a model that names its own, or give ready-made embeddings."
         raise ValueError(msg)
     return embedder.embed(texts), embedder.embed(query_texts, "query")
 
@@ -165,7 +150,7 @@ def _embedded_others(
 def _fit_models(
     embeddings: NDArray[np.float32],
     texts: list[str],
-    vocabulary: Vocabulary,
+    language: str | None,
     others: Mapping[str, tuple[NDArray[np.float32], list[str]]],
     embedder: str | None,
     seed: int,
@@ -175,7 +160,7 @@ def _fit_models(
     """Fit a model to all documents, and for comparison to a random half of them and to each other collection."""
 
     def fitted(embeddings: NDArray[np.float32], texts: list[str]) -> KeyTokenModel:
-        return fit(embeddings, texts, vocabulary, embedder=embedder, progress_bar=progress_bar)
+        return fit(embeddings, texts, language=language, embedder=embedder, progress_bar=progress_bar)
 
     half = random_rows(len(texts), len(texts) // 2, seed)
     data = {"a random half": (embeddings[half], [texts[row] for row in half]), **others}

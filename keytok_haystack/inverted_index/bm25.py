@@ -27,6 +27,7 @@ class Bm25:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
+        self._unseen: dict[str, int] = {}  # columns of words that documents have and the vocabulary has not
         self._batches: list[csr_array] = []
         self._postings: Postings | None = None
 
@@ -39,7 +40,10 @@ class Bm25:
 
     def add(self, texts: Sequence[str]) -> None:
         """Add documents."""
-        self._batches.append(self._vocabulary.literal_counts(texts))
+        counts = self._vocabulary.literal_counts(texts)
+        for word in counts.unseen:
+            self._unseen.setdefault(word, self._width)
+        self._batches.append(counts.onto(self._unseen, self._width))
         self._postings = None
 
     def keep(self, documents: NDArray[np.bool_]) -> None:
@@ -49,7 +53,7 @@ class Bm25:
 
     def score(self, text: str) -> NDArray[np.float32]:
         """Return each document's BM25 score, shape `(documents,)`; a token that the query repeats counts repeatedly."""
-        query = self._vocabulary.literal_counts([text])
+        query = self._vocabulary.literal_counts([text]).onto(self._unseen, self._width)
         if self._postings is None:
             self._postings = self._weigh()
         n = np.count_nonzero(np.diff(self.counts.indptr))
@@ -59,11 +63,19 @@ class Bm25:
 
     @property
     def counts(self) -> csr_array:
-        """Number of occurrences of each feature in each document, shape `(documents, V)`."""
+        """Number of occurrences in each document of each feature, and word of documents, shape `(documents, V + u)`."""
         if len(self._batches) != 1:
-            empty = csr_array((0, len(self._vocabulary)), dtype=np.float32)
-            self._batches = [csr_array(vstack([empty, *self._batches], format="csr"))]
+            batches = [
+                csr_array((batch.data, batch.indices, batch.indptr), shape=(batch.shape[0], self._width))
+                for batch in self._batches
+            ]
+            empty = csr_array((0, self._width), dtype=np.float32)
+            self._batches = [csr_array(vstack([empty, *batches], format="csr"))]
         return self._batches[0]
+
+    @property
+    def _width(self) -> int:
+        return len(self._vocabulary) + len(self._unseen)
 
     def _weigh(self) -> Postings:
         """Weigh the counts anew: the mean document length changes with every document."""

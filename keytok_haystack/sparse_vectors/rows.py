@@ -82,8 +82,14 @@ def scale_rows(rows: csr_array, factors: NDArray[np.floating]) -> csr_array:
 
 
 def scale_columns(rows: csr_array, factors: NDArray[np.float32]) -> csr_array:
-    """Multiply each column by its factor, shape `(V,)`."""
-    return csr_array((rows.data * factors[rows.indices], rows.indices, rows.indptr), shape=rows.shape)
+    """
+    Multiply each column by its factor.
+
+    :param rows: Shape `(n, W)`.
+    :param factors: Shape `(W,)`, or fewer, of which the last is the factor of all further columns.
+    """
+    data = rows.data * factors[np.minimum(rows.indices, len(factors) - 1)]
+    return csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
 def rows_to_dicts(rows: csr_array, keys: Sequence[str]) -> list[dict[str, float]]:

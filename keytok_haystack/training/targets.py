@@ -46,7 +46,7 @@ def make_targets(
 
     made = []
     if rule.kind != "model":
-        counts = csr_array(head.vocabulary.literal_counts(texts)[:, : len(features)])
+        counts = csr_array(head.vocabulary.literal_counts(texts).known[:, : len(features)])
         made.append(data_driven(counts, kept(counts)))
     if rule.kind != "data":
         aligned = _without_pc1(head.decoder, states := pool(texts)).top_k(states, _ALIGNED_TOKENS)

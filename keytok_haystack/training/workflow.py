@@ -211,4 +211,4 @@ def _calibrated(
     embeddings = encoder.encode([texts[row] for row in sample])
     model = calibrate(head, embeddings, embedder=embedder)
     counts = model.vocabulary.literal_counts(texts)
-    return replace(model, idf=idf_of(counts)).scaled_to(embeddings, csr_array(counts[sample]))
+    return replace(model, idf=idf_of(counts)).scaled_to(embeddings, csr_array(counts.known[sample]))

@@ -1,9 +1,24 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""From texts to features: tokenizers, the surface forms of their tokens, and the vocabulary that they make."""
+"""From texts to features: words and their analysis, and the tokens of language models."""
 
+from keytok_haystack.vocabulary.analysis import Analysis
+from keytok_haystack.vocabulary.languages import NO_LANGUAGE, check_language, detect_language
 from keytok_haystack.vocabulary.tokenizers import WHITE_SPACE, is_readable, load_tokenizer
+from keytok_haystack.vocabulary.tokens import TokenizerVocabulary
 from keytok_haystack.vocabulary.vocabulary import Vocabulary
+from keytok_haystack.vocabulary.words import WordVocabulary
 
-__all__ = ["WHITE_SPACE", "Vocabulary", "is_readable", "load_tokenizer"]
+__all__ = [
+    "NO_LANGUAGE",
+    "WHITE_SPACE",
+    "Analysis",
+    "TokenizerVocabulary",
+    "Vocabulary",
+    "WordVocabulary",
+    "check_language",
+    "detect_language",
+    "is_readable",
+    "load_tokenizer",
+]

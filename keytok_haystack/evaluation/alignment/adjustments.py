@@ -83,7 +83,7 @@ class AdjustmentMeasurement:
             return measures
         queries, model = adjust(subject.queries), head.scaled_to(sample)
         cosines = Preparation()(queries) @ Preparation()(documents).T
-        scores = (model.encode_queries(queries) @ model.encode_documents(documents).T).toarray()
+        scores = (model.encode_queries(queries).rows @ model.encode_documents(documents).rows.T).toarray()
         return replace(
             measures, dense=mean_ndcg(subject.collection, cosines), key_tokens=mean_ndcg(subject.collection, scores)
         )

@@ -25,7 +25,7 @@ def explain_pair(model: KeyTokenModel, texts: tuple[str, str], embeddings: NDArr
     :param texts: The two texts.
     :param embeddings: Their embeddings, shape `(2, d)`.
     """
-    a, b = model.encode_documents(embeddings).toarray()
+    a, b = model.encode_documents(embeddings).rows.toarray()
     products = a * b
     score = float(products.sum())
     literals_a, literals_b = (literal_forms(model, text) for text in texts)

@@ -63,7 +63,7 @@ def tokens_of(
 
 def literal_forms(head: KeyTokenModel, text: str) -> set[str]:
     """Return the surface forms of a text's literal tokens."""
-    return {surface_form(head.vocabulary.features[i]) for i in head.vocabulary.literal_counts([text]).indices}
+    return {surface_form(head.vocabulary.features[i]) for i in head.vocabulary.literal_counts([text]).known.indices}
 
 
 def surface_form(token: str) -> str:

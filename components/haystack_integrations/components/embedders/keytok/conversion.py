@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
-from haystack import Document
+import numpy as np
+from haystack import Document, logging
 from haystack.dataclasses import SparseEmbedding
-from scipy.sparse import csr_array
 
-from keytok_haystack import EmbeddingError, KeyTokenModel
+from keytok_haystack import EmbeddingError, KeyTokenModel, TokenRows, Vocabulary
+from keytok_haystack.sparse_vectors.rank_features import escape_feature
 from keytok_haystack.utils.checks import check_embeddings, check_texts
+
+_logger = logging.getLogger(__name__)
 
 
 def check_documents(documents: object, component: str) -> None:
@@ -83,9 +86,11 @@ def stored_key_tokens(document: Document, field: str) -> Mapping[str, float]:
     return tokens
 
 
-def sparse_embeddings(rows: csr_array) -> list[SparseEmbedding]:
-    """Turn each row, shape `(n, V)`, into a sparse embedding whose indices are features."""
-    indices, values = rows.indices.tolist(), rows.data.tolist()
+def sparse_embeddings(weights: TokenRows, vocabulary: Vocabulary) -> list[SparseEmbedding]:
+    """Turn each row into a sparse embedding whose indices are features, or hashes of words that are not known."""
+    rows = weights.rows
+    index = np.array([*range(len(vocabulary)), *map(vocabulary.unseen_index, weights.unseen)])
+    indices, values = index[rows.indices].tolist(), rows.data.tolist()
     return [SparseEmbedding(indices[i:j], values[i:j]) for i, j in pairwise(rows.indptr.tolist())]
 
 
@@ -110,22 +115,42 @@ def encode_query(
     :raises ValueError: The embedding or the text is unusable.
     """
     weights = model.encode_queries([embedding], None if text is None else [text], top_k)
-    return model.query_tokens(weights)[0], sparse_embeddings(weights)[0]
+    return model.query_tokens(weights)[0], sparse_embeddings(weights, model.vocabulary)[0]
 
 
-def named_tokens(sparse_embedding: SparseEmbedding, model: KeyTokenModel | None) -> dict[str, float]:
+def named_tokens(
+    sparse_embedding: SparseEmbedding, model: KeyTokenModel | None, text: str | None = None
+) -> dict[str, float]:
     """
-    Turn a sparse embedding into key tokens.
+    Turn a sparse embedding of a query into key tokens.
 
     :param sparse_embedding: Sparse embedding over the features of the model, or of any sparse embedder.
     :param model: Model whose features the indices are; without one, the indices are the keys, as strings.
-    :raises ValueError: An index is beyond the features of the model.
+    :param text: Text of the query, which names words that the model does not know, and of which indices are hashes.
+    :raises ValueError: An index is neither a feature of the model nor a word of the text. Without a text it may be such
+        a word, so it is left out, with a warning.
     """
     by_index = stringified(sparse_embedding)
     if model is None:
         return by_index
-    keys = model.vocabulary.keys
-    if any(not 0 <= index < len(keys) for index in sparse_embedding.indices):
-        msg = f"The sparse embedding has indices beyond the {len(keys)} features of the key-token model."
-        raise ValueError(msg)
-    return {keys[int(index)]: weight for index, weight in by_index.items()}
+    vocabulary = model.vocabulary
+    unseen = () if text is None else vocabulary.literal_counts([text]).unseen
+    key_of_hash = {vocabulary.unseen_index(word): escape_feature(word) for word in unseen}
+    named = {}
+    for index, weight in by_index.items():
+        key = vocabulary.keys[int(index)] if 0 <= int(index) < len(vocabulary) else key_of_hash.get(int(index))
+        if key is not None:
+            named[key] = weight
+        elif text is None:
+            _logger.warning(
+                "The sparse embedding of a query has the index {index}, which is not a feature of the key-token model, "
+                "so it is left out: pass `query`, too, which names the words that the model does not know.",
+                index=index,
+            )
+        else:
+            msg = (
+                f"The sparse embedding has the index {index}, which is beyond the {len(vocabulary)} features of the "
+                "key-token model, and not a word of the query: it was made with another model."
+            )
+            raise ValueError(msg)
+    return named

@@ -62,10 +62,10 @@ class KeyTokenSparseEmbedder:
             Path of the folder of a key-token model, as `keytok fit` writes it. Documents and queries need the same
             model.
         :param top_k:
-            Maximum number of key tokens of a document. By default, the model's `k_document` (128).
+            Maximum number of key tokens of a document. By default, the model's `k_document` (64).
         :param query_top_k:
             Maximum number of aligned tokens of a query, beside its literal tokens. By default, the model's `m_query`
-            (32); 0 leaves only the literal tokens.
+            (64); 0 leaves only the literal tokens. Tokens that would cost more than they find are left out of both.
         :param field:
             Key of `meta` that receives a document's key tokens. Document stores flatten `meta`, so it is also the name
             of the `rank_features` field.
@@ -195,6 +195,6 @@ class KeyTokenSparseEmbedder:
             for document, tokens in zip(documents, model.document_tokens(weights), strict=True)
         ]
         if self.return_sparse_embedding:
-            for change, sparse_embedding in zip(changes, sparse_embeddings(weights), strict=True):
+            for change, sparse_embedding in zip(changes, sparse_embeddings(weights, model.vocabulary), strict=True):
                 change["sparse_embedding"] = sparse_embedding
         return [replace(document, **change) for document, change in zip(documents, changes, strict=True)]

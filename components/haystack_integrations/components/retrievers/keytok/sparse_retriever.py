@@ -312,7 +312,7 @@ class SparseRetriever:
                 raise ValueError(msg)
             key_tokens, _ = encode_query(self._model, query_embedding, query)
         elif query_sparse_embedding is not None:
-            key_tokens = named_tokens(query_sparse_embedding, self._model)
+            key_tokens = named_tokens(query_sparse_embedding, self._model, query)
         tokens = key_tokens or {}
         for token, weight in tokens.items():
             if not SMALLEST_WEIGHT <= weight <= LARGEST_WEIGHT:
