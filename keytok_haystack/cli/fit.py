@@ -104,10 +104,11 @@ def fit_command(
     if language is not None:
         check_language(language)
     decoder = _head(embedder, language) if head else None
-    if isinstance(source, _Index):
-        texts, embedded = _of_index(source, embedding_field, content_field, sample)
-    else:
-        texts, embedded = _of_data(source, embedder, max_tokens, embeddings)
+    texts, embedded = (
+        _of_index(source, embedding_field, content_field, sample)
+        if isinstance(source, _Index)
+        else _of_data(source, embedder, max_tokens, embeddings)
+    )
     vectors = embedded.embeddings
     if decoder is not None:
         head_model = replace(decoder, weighting=weighting)
@@ -146,17 +147,25 @@ def fit_command(
         }
         typer.echo(json.dumps(summary, indent=2))
         return
+    _show(output, model, texts, embedded, effect)
+
+
+def _show(
+    output: Path, model: KeyTokenModel, texts: list[str], embedded: Embedded, effect: RefinementEffect | None
+) -> None:
+    """Print what has been fitted, for people."""
     console = Console(highlight=False)
     console.print(
         f"[bold]{escape(str(output))}[/bold]: {len(model.decoder):,} {_kind(model)} from {len(texts):,} texts "
-        f"in {model.fit_seconds:.1f} s{_embedding_note(embedded)}"
+        f"in {model.fit_seconds:.1f} s{_embedding_note(embedded)}",
+        soft_wrap=True,
     )
     if model.comprehension is not None:
-        console.print(_comprehension_note(model.comprehension))
+        console.print(_comprehension_note(model.comprehension), soft_wrap=True)
     if effect is not None:
         console.print(f"Refined in {model.refine_seconds:.1f} s.", _effect_table(effect))
     console.print(token_table(model, texts[:1], embedded.embeddings[:1], top=12))
-    if embedder:
+    if model.embedder:
         console.print(f'\nNext: keytok tokens {output} "a text of yours"', soft_wrap=True, markup=False)
 
 
