@@ -25,8 +25,15 @@ from keytok_haystack.model_folder import (
     read_model_folder,
     write_model_folder,
 )
-from keytok_haystack.sparse_vectors.rank_features import shortest_decimals
-from keytok_haystack.sparse_vectors.rows import row_maxima, rows_to_dicts, scale_columns, scale_rows
+from keytok_haystack.sparse_vectors.rank_features import escape_feature, shortest_decimals
+from keytok_haystack.sparse_vectors.rows import (
+    SparseRow,
+    join_rows,
+    row_maxima,
+    rows_to_dicts,
+    scale_columns,
+    split_rows,
+)
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.checks import check_embeddings, check_same_number
 from keytok_haystack.vocabulary import TokenizerVocabulary, Vocabulary, WordVocabulary
@@ -88,8 +95,8 @@ class KeyTokenModel:
     :param weighting: Rules by which logits become weights.
     :param source: Source of the decoder: "fit", "language-model", "masked-language-model" or "word-embeddings".
     :param embedder: Name of the embedding model that this model reads, if known.
-    :param idf: Shape `(V + 1,)`, the inverse document frequency of each feature in the fitting corpus, if there was
-        one; the last is that of all words that the vocabulary has not seen.
+    :param idf: Shape `(V + 1,)`, the inverse document frequency of each feature in the fitting corpus (`feature_idf`),
+        if there was one; the last is that of all words that the vocabulary has not seen.
     :param statistics: Statistics of the key tokens of documents, if known; without them, queries keep all tokens.
     :param spectrum: Spectrum of the embeddings, if known; `PC1Adjuster` needs it.
     :param comprehension: How well the decoder reads the embeddings that it was fitted to.
@@ -180,19 +187,23 @@ class KeyTokenModel:
         :raises ValueError: There are not as many texts as embeddings.
         """
         m = self.weighting.m_query if top_k is None else top_k
-        aligned = self.decoder.top_k(embeddings, max(m, 1))
-        counts = None if texts is None else self.vocabulary.literal_counts(texts)
-        weights = self._widened(aligned, len(self.vocabulary) if counts is None else counts.rows.shape[1])
+        aligned = split_rows(self.decoder.top_k(embeddings, max(m, 1)))
+        counts = TokenRows(csr_array((len(aligned), len(self.vocabulary)), dtype=np.float32))
+        if texts is not None:
+            counts = self.vocabulary.literal_counts(texts)
+            check_same_number(len(aligned), len(counts))
         if m == 0:
-            weights = csr_array(weights.shape, dtype=np.float32)
-        if counts is not None:
-            check_same_number(weights.shape[0], len(counts))
-            weights = add_literals(weights, counts.rows, self.idf)
+            aligned = [(columns[:0], logits[:0]) for columns, logits in aligned]
+        queries = [self._query(*each) for each in zip(aligned, split_rows(counts.rows), strict=True)]
+        return counts.with_rows(join_rows(queries, counts.rows.shape[1]))
+
+    def _query(self, aligned: SparseRow, literals: SparseRow) -> SparseRow:
+        """Weigh the aligned tokens and the literal counts of a query."""
+        query = add_literals(aligned, literals, self.idf)
         if self.statistics is not None:
-            weights = drop_poor_gain(weights, self.statistics, self.weighting.gain_share)
-        maxima = row_maxima(weights)
-        scaled = scale_rows(weights, 1 / np.where(maxima > 0, maxima, 1))
-        return TokenRows(scaled) if counts is None else counts.with_rows(scaled)
+            query = drop_poor_gain(query, self.statistics, self.weighting.gain_share)
+        columns, weights = query
+        return columns, weights / weights.max(initial=np.float32(np.finfo(np.float32).tiny))
 
     def _widened(self, rows: csr_array, width: int) -> csr_array:
         """Rows over the decoder's features as rows over more features."""
@@ -213,7 +224,7 @@ class KeyTokenModel:
     def _named(self, weights: TokenRows, data: NDArray[np.float64]) -> list[dict[str, float]]:
         rows = weights.rows
         rounded = csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
-        return rows_to_dicts(rounded, self.vocabulary.keys_with(weights.unseen))
+        return rows_to_dicts(rounded, self.vocabulary.keys, [escape_feature(word) for word in weights.unseen])
 
     @cached_property
     def fingerprint(self) -> str:

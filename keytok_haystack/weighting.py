@@ -4,7 +4,6 @@
 """How logits and literal tokens become the weights of documents and queries."""
 
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from operator import index
 from typing import Self
 
@@ -12,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from keytok_haystack.sparse_vectors.rows import row_maxima, row_norms, scale_columns, scale_rows
+from keytok_haystack.sparse_vectors.rows import SparseRow, row_maxima, scale_rows
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 
+IDF_EXPONENT = 1.15  # rare words weigh a little more than by their idf
 QUERY_LITERALS = 1.5  # norm of a query's literal tokens, in units of the norm of its aligned ones
 
 
@@ -102,15 +102,22 @@ def inverse_document_frequency(frequency: NDArray[np.number], count: int) -> NDA
     return idf
 
 
-def idf_of(counts: TokenRows) -> NDArray[np.float32]:
+def feature_idf(frequency: NDArray[np.number], count: int) -> NDArray[np.float32]:
     """
-    Return the `inverse_document_frequency` of features in texts.
+    Return the idf by which features are weighted, `inverse_document_frequency ** 1.15`.
 
-    :param counts: Literal counts of the `n` texts.
+    :param frequency: Shape `(V,)`, number of texts with each feature.
+    :param count: Number of texts.
     :returns: Shape `(V + 1,)`; the last is that of all words that the vocabulary has not seen.
     """
+    idf: NDArray[np.float32] = inverse_document_frequency(np.append(frequency, 0), count) ** np.float32(IDF_EXPONENT)
+    return idf
+
+
+def idf_of(counts: TokenRows) -> NDArray[np.float32]:
+    """Return the `feature_idf`, shape `(V + 1,)`, of the `V` features in texts from their literal counts."""
     known = counts.known
-    return inverse_document_frequency(np.bincount(known.indices, minlength=known.shape[1] + 1), len(counts))
+    return feature_idf(np.bincount(known.indices, minlength=known.shape[1]), len(counts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,30 +150,27 @@ class DocumentStatistics:
         return cls(share.astype(np.float32), mean_weight.astype(np.float32))
 
 
-def drop_poor_gain(weights: csr_array, statistics: DocumentStatistics, gain_share: float) -> csr_array:
+def drop_poor_gain(query: SparseRow, statistics: DocumentStatistics, gain_share: float) -> SparseRow:
     """
-    Leave out tokens of queries that cost more postings than they are worth.
+    Leave out tokens of a query that cost more postings than they are worth.
 
     What a token is expected to add to a document's score is its weight times its mean weight in documents; what it
     costs is reading its postings. Tokens are taken in the order of the first over the square root of the second, until
     they account for a share of the sum of the first. At least one is kept.
 
-    :param weights: Weights of queries, shape `(n, V + u)`.
+    :param query: Features and weights of the query.
     :param statistics: Statistics of the documents' key tokens.
     :param gain_share: Share to keep; 1 keeps all.
     """
-    if gain_share >= 1:
-        return weights
-    expected = scale_columns(weights, statistics.mean_weight).data.astype(np.float64)
-    gain = scale_columns(weights, (statistics.mean_weight / np.sqrt(statistics.share)).astype(np.float32)).data
-    kept = np.zeros(weights.nnz, dtype=bool)
-    for start, stop in pairwise(weights.indptr.tolist()):
-        order = start + np.argsort(-gain[start:stop], kind="stable")
-        accounted = np.cumsum(expected[order])
-        if len(order):
-            kept[order[: np.searchsorted(accounted, gain_share * accounted[-1]) + 1]] = True
-    indptr = np.concatenate([[0], np.cumsum(kept)])[weights.indptr].astype(np.int32)
-    return csr_array((weights.data[kept], weights.indices[kept], indptr), shape=weights.shape)
+    columns, weights = query
+    if gain_share >= 1 or len(columns) == 0:
+        return query
+    known = np.minimum(columns, len(statistics.share) - 1)
+    expected = weights * statistics.mean_weight[known].astype(np.float64)
+    order = np.argsort(-expected / np.sqrt(statistics.share[known]), kind="stable")
+    accounted = np.cumsum(expected[order])
+    kept = np.sort(order[: np.searchsorted(accounted, gain_share * accounted[-1]) + 1])
+    return columns[kept], weights[kept]
 
 
 def root_frequencies(counts: csr_array) -> csr_array:
@@ -180,7 +184,7 @@ def root_frequencies(counts: csr_array) -> csr_array:
     return csr_array((np.sqrt(counts.data / per_entry), counts.indices, counts.indptr), shape=counts.shape)
 
 
-def add_literals(aligned: csr_array, literals: csr_array, idf: NDArray[np.float32] | None) -> csr_array:
+def add_literals(aligned: SparseRow, literals: SparseRow, idf: NDArray[np.float32] | None) -> SparseRow:
     """
     Join a query's aligned tokens with its literal tokens (section 5 of the paper takes the union of the two sets).
 
@@ -188,15 +192,18 @@ def add_literals(aligned: csr_array, literals: csr_array, idf: NDArray[np.float3
     norms): so those of a long query do not drown what its embedding says, and those of a short one do not vanish. A
     query without aligned tokens is its literals alone.
 
-    :param aligned: Shape `(n, V + u)`, non-negative.
-    :param literals: Shape `(n, V + u)`, literal counts.
+    :param aligned: Features and logits, positive.
+    :param literals: Features and counts.
     :param idf: Shape `(V + 1,)`; None weighs all features alike.
     """
-    weights = csr_array((np.sqrt(literals.data), literals.indices, literals.indptr), shape=literals.shape)
+    columns, counts = literals
+    if len(columns) == 0:
+        return aligned
+    weights = np.sqrt(counts)
     if idf is not None:
-        weights = scale_columns(weights, idf)
-    norms, literal_norms = row_norms(aligned), row_norms(weights)
-    factors = QUERY_LITERALS * np.where(norms > 0, norms, 1) / np.where(literal_norms > 0, literal_norms, 1)
-    joined = csr_array(aligned + scale_rows(weights, factors))
-    joined.sort_indices()
-    return joined
+        weights = weights * idf[np.minimum(columns, len(idf) - 1)]
+    norm = float(np.linalg.norm(aligned[1])) or 1.0
+    weights = weights * (QUERY_LITERALS * norm / (float(np.linalg.norm(weights)) or 1.0))
+    joined, position = np.unique(np.concatenate([aligned[0], columns]), return_inverse=True)
+    summed = np.bincount(position, np.concatenate([aligned[1], weights]))
+    return joined.astype(np.int32), summed.astype(np.float32)

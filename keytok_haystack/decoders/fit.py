@@ -23,7 +23,7 @@ from keytok_haystack.model import Comprehension, KeyTokenModel
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.checks import EmbeddingError, check_not_one_string
 from keytok_haystack.vocabulary import Vocabulary, WordVocabulary
-from keytok_haystack.weighting import Weighting, inverse_document_frequency, root_frequencies
+from keytok_haystack.weighting import Weighting, feature_idf, root_frequencies
 
 REGULARIZATION = 0.6
 _COMPREHENSION_TEXTS = 1000
@@ -114,7 +114,7 @@ def fit(
     if len(frequent) == 0:
         msg = f"No word occurs in at least min_df={min_df} of the {sums.moments.count} texts: use more texts."
         raise ValueError(msg)
-    idf = inverse_document_frequency(np.append(sums.document_frequency, 0), sums.moments.count)
+    idf = feature_idf(sums.document_frequency, sums.moments.count)
     solution = sums.solve(frequent, regularization)
     weight = solution.coefficients * idf[frequent, None]
     decoded = frequent

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+SparseRow = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""The columns of a row, ascending, and its entries there."""
+
 
 def top_k(rows: NDArray[np.float32] | csr_array, k: int) -> csr_array:
     """
@@ -75,6 +78,19 @@ def row_norms(rows: csr_array) -> NDArray[np.float32]:
     return norms
 
 
+def split_rows(rows: csr_array) -> list[SparseRow]:
+    """Return each row of a matrix, shape `(n, V)`."""
+    return [(rows.indices[start:stop], rows.data[start:stop]) for start, stop in pairwise(rows.indptr.tolist())]
+
+
+def join_rows(rows: Sequence[SparseRow], width: int) -> csr_array:
+    """Return the matrix, shape `(n, width)`, that has some rows."""
+    indptr = np.cumsum([0, *(len(columns) for columns, _ in rows)]).astype(np.int32)
+    columns = np.concatenate([np.zeros(0, np.int32), *(columns for columns, _ in rows)])
+    data = np.concatenate([np.zeros(0, np.float32), *(entries for _, entries in rows)])
+    return csr_array((data, columns, indptr), shape=(len(rows), width))
+
+
 def scale_rows(rows: csr_array, factors: NDArray[np.floating]) -> csr_array:
     """Multiply each row by its factor, shape `(n,)`."""
     data = rows.data * np.repeat(factors.astype(np.float32), np.diff(rows.indptr))
@@ -92,14 +108,21 @@ def scale_columns(rows: csr_array, factors: NDArray[np.float32]) -> csr_array:
     return csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
-def rows_to_dicts(rows: csr_array, keys: Sequence[str]) -> list[dict[str, float]]:
-    """Turn each row, shape `(n, V)`, into `{key: weight}` without zeros, strongest first."""
+def rows_to_dicts(rows: csr_array, keys: Sequence[str], further_keys: Sequence[str] = ()) -> list[dict[str, float]]:
+    """
+    Turn each row into `{key: weight}` without zeros, strongest first.
+
+    :param rows: Shape `(n, V + u)`.
+    :param keys: Keys of the first `V` columns.
+    :param further_keys: Keys of the others.
+    """
+    known = len(keys)
     dicts = []
     for start, stop in pairwise(rows.indptr.tolist()):
         order = start + np.argsort(-rows.data[start:stop], kind="stable")
         weights = rows.data[order].tolist()
         pairs = zip(rows.indices[order].tolist(), weights, strict=True)
-        dicts.append({keys[column]: weight for column, weight in pairs if weight})
+        dicts.append({keys[c] if c < known else further_keys[c - known]: weight for c, weight in pairs if weight})
     return dicts
 
 

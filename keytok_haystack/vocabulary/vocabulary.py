@@ -91,10 +91,6 @@ class Vocabulary(ABC):
     def _count(self, texts: list[str]) -> TokenRows:
         """Count the literal features of checked texts."""
 
-    def keys_with(self, unseen: Iterable[str]) -> tuple[str, ...]:
-        """Return the keys of all features, and of words that the vocabulary has not seen behind them."""
-        return (*self.keys, *map(escape_feature, unseen))
-
     def unseen_index(self, word: str) -> int:
         """
         Return the index of a word that the vocabulary has not seen in a `SparseEmbedding`, from `V` to `2**31 - 2`.
