@@ -31,7 +31,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from memory import peak_mib, resident_mib
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
-from keytok_haystack import InvertedIndex, Vocabulary, fit
+from keytok_haystack import InvertedIndex, fit
 from keytok_haystack.encoders import embed
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.utils.resources import resource
@@ -52,7 +52,6 @@ def measure(n: int, data: str, split: str, n_queries: int) -> dict[str, Any]:
     base = embed(list(collection.documents.values()), embedder).embeddings
     query_texts = list(collection.queries.values())[:n_queries]
     queries = embed(list(collection.queries.values()), embedder).embeddings[:n_queries]
-    vocabulary = Vocabulary.from_tokenizer(embedder)
     texts: list[str] = []
     stored = np.empty((n, base.shape[1]), dtype=np.float32)
     position = 0
@@ -62,7 +61,7 @@ def measure(n: int, data: str, split: str, n_queries: int) -> dict[str, Any]:
         texts += batch_texts
 
     before = resident_mib()
-    model, fit_seconds = timed(lambda: fit(stored, texts, vocabulary))
+    model, fit_seconds = timed(lambda: fit(stored, texts))
     fit_memory = peak_mib() - before
     before = resident_mib()
     weights, project_seconds = timed(lambda: model.encode_documents(stored, texts))
@@ -121,8 +120,8 @@ def measure(n: int, data: str, split: str, n_queries: int) -> dict[str, Any]:
             for name, system in systems.items():
                 latencies[name].append(1000 * timed(lambda: system(i))[1])  # noqa: B023  # called at once
 
-    encoded = model.encode_queries(queries, query_texts)
-    frequency = np.bincount(weights.indices, minlength=len(model.vocabulary))
+    encoded = model.encode_queries(queries, query_texts).known
+    frequency = np.bincount(weights.rows.indices, minlength=len(model.vocabulary))
     ours = [
         int(frequency[encoded.indices[a:b]].sum()) for a, b in zip(encoded.indptr, encoded.indptr[1:], strict=False)
     ]

@@ -46,7 +46,7 @@ from opensearchpy import OpenSearch
 from tqdm import tqdm
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
-from keytok_haystack import KeyTokenModel, Vocabulary, fit
+from keytok_haystack import KeyTokenModel, fit
 from keytok_haystack.encoders import embed
 from keytok_haystack.engines import index_definition, search_request
 from keytok_haystack.evaluation import Collection
@@ -390,7 +390,7 @@ def main() -> None:
     originals, query_texts = list(collection.documents.values()), list(collection.queries.values())
     base = embed(originals, embedder, progress_bar=False).embeddings
     asked = embed(query_texts, embedder, role="query", progress_bar=False).embeddings
-    model = fit(base, originals, Vocabulary.from_tokenizer(embedder), progress_bar=False)
+    model = fit(base, originals, progress_bar=False)
     real = Corpus(originals, base, model)
     timed = np.random.default_rng(0).permutation(len(query_texts))[: options.queries]
     queries = Queries([query_texts[i] for i in timed], asked[timed], model)

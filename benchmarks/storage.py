@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from keytok_haystack import KeyTokenModel, Vocabulary, fit
+from keytok_haystack import KeyTokenModel, fit
 from keytok_haystack.encoders import embed
 from keytok_haystack.engines import Engine, index_definition
 from keytok_haystack.evaluation import Collection
@@ -88,7 +88,7 @@ class Variant:
 
 
 def key_tokens(
-    k: int = 128,
+    k: int = 64,
     *,
     rounded: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
     keys: Callable[[int], str] | None = None,
@@ -106,7 +106,8 @@ def key_tokens(
     """
 
     def values(model: KeyTokenModel, embeddings: NDArray[np.float32]) -> list[Any]:
-        weights = model.encode_documents(embeddings, top_k=k)
+        encoded = model.encode_documents(embeddings, top_k=k)
+        weights = encoded.rows
         if rounded is not None:
             data = rounded(weights.data.astype(float))
             weights = csr_array((data, weights.indices, weights.indptr), shape=weights.shape)
@@ -115,7 +116,7 @@ def key_tokens(
             rows = csr_array((data, weights.indices, weights.indptr), shape=weights.shape)
             tokens = rows_to_dicts(rows, model.vocabulary.keys)
         else:
-            tokens = model.document_tokens(weights)
+            tokens = model.document_tokens(encoded)
         if keys is not None:
             spelled = {key: keys(rank) for rank, key in enumerate(_by_frequency(model))}
             tokens = [{spelled[key]: weight for key, weight in row.items()} for row in tokens]
@@ -127,7 +128,7 @@ def key_tokens(
 def _by_frequency(model: KeyTokenModel) -> list[str]:
     """Return the keys of the features, the most frequent in the fitting corpus first."""
     assert model.idf is not None
-    return [model.vocabulary.keys[i] for i in np.argsort(model.idf, kind="stable")]
+    return [model.vocabulary.keys[i] for i in np.argsort(model.idf[:-1], kind="stable")]
 
 
 def base62(number: int) -> str:
@@ -409,7 +410,7 @@ def main() -> None:
     batches = list(drawn(embed(originals, embedder).embeddings, originals, options.documents))
     embeddings = np.concatenate([batch for batch, _ in batches])
     texts = [text for _, batch_texts in batches for text in batch_texts]
-    model = fit(embeddings, texts, Vocabulary.from_tokenizer(embedder), progress_bar=True)
+    model = fit(embeddings, texts, progress_bar=True)
 
     options.output.parent.mkdir(parents=True, exist_ok=True)
     chosen = [

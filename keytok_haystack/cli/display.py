@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Display of key tokens, for several commands."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
@@ -22,7 +24,17 @@ def token_table(model: KeyTokenModel, texts: list[str], embeddings: NDArray[np.f
     for text, tokens in zip(texts, model.document_tokens(weights), strict=True):
         grid.add_row("", "", Text(text[:90] + ("…" if len(text) > 90 else ""), style="dim"))
         strongest = max(tokens.values(), default=1.0)
-        for key, weight in tokens.items():
+        for word, weight in with_whole_words(model, text, tokens).items():
             bar = Text("█" * round(32 * weight / strongest), style="#d9822b")
-            grid.add_row(Text(unescape_feature(key)), f"{weight:.2f}", bar)
+            grid.add_row(Text(word), f"{weight:.2f}", bar)
     return grid
+
+
+def with_whole_words(model: KeyTokenModel, text: str, tokens: Mapping[str, float]) -> dict[str, float]:
+    """Return the key tokens of a text for people: a word of the text in place of its pieces, strongest first."""
+    words = model.vocabulary.words_of_pieces(text)
+    shown: dict[str, float] = {}
+    for key, weight in tokens.items():
+        feature = unescape_feature(key)
+        shown.setdefault(words.get(feature, feature), weight)
+    return shown

@@ -67,6 +67,19 @@ def shortest_decimals(weights: ArrayLike) -> NDArray[np.float64]:
     return decimals
 
 
+def two_digits(weights: ArrayLike) -> NDArray[np.float64]:
+    """
+    Round positive weights, any shape, to two significant digits.
+
+    Retrieval does not suffer (docs/research/experiments.md), and the JSON of a document's tokens and its postings
+    shrink.
+    """
+    array = np.asarray(weights, dtype=np.float64)
+    unit = 10.0 ** (np.floor(np.log10(array)) - 1)
+    rounded: NDArray[np.float64] = np.round(array / unit) * unit
+    return rounded
+
+
 @cache
 def _shortest_decimal_table() -> NDArray[np.float64]:
     """Return the shortest decimal for each of the 65,536 values that a non-negative float can be truncated to."""

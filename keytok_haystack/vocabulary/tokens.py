@@ -4,6 +4,7 @@
 """A vocabulary of tokens: the surface forms of a tokenizer's ids, for heads of language models."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -111,6 +112,24 @@ class TokenizerVocabulary(Vocabulary):
         position = np.full(len(self) + 1, -1, dtype=np.int32)  # the last entry serves feature -1
         position[order] = np.arange(len(self), dtype=np.int32)
         return type(self)(self._tokenizer, [self.features[i] for i in order], position[self.feature_of_id])
+
+    def words_of_pieces(self, text: str) -> dict[str, str]:
+        """Return, for each feature that is a piece of a word of a text, the first such word."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        pieces: defaultdict[int, list[int]] = defaultdict(list)
+        for position, number in enumerate(encoding.word_ids):
+            if number is not None:
+                pieces[number].append(position)
+        words: dict[str, str] = {}
+        for positions in pieces.values():
+            ids = [encoding.ids[position] for position in positions]
+            features = [feature for feature in self.feature_of_id[ids].tolist() if feature >= 0]
+            start, stop = encoding.offsets[positions[0]][0], encoding.offsets[positions[-1]][1]
+            word = text[start:stop].strip().casefold()
+            if len(features) > 1 and word.isalnum():
+                for feature in features:
+                    words.setdefault(self.features[feature], word)
+        return words
 
     def _count(self, texts: list[str]) -> TokenRows:
         pieces = [self._count_slice(piece) for piece in _slices(texts)]

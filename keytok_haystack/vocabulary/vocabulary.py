@@ -91,6 +91,10 @@ class Vocabulary(ABC):
     def _count(self, texts: list[str]) -> TokenRows:
         """Count the literal features of checked texts."""
 
+    def words_of_pieces(self, text: str) -> dict[str, str]:  # noqa: ARG002  # words have no pieces
+        """Return, for each feature that is a piece of a word of a text, that word, which is shown instead."""
+        return {}
+
     def unseen_index(self, word: str) -> int:
         """
         Return the index of a word that the vocabulary has not seen in a `SparseEmbedding`, from `V` to `2**31 - 2`.
