@@ -8,11 +8,6 @@ from typing import Any
 
 from keytok_haystack.engines.mapping import FieldType
 
-# parameters of two-phase search, chosen by benchmarks/engines.py; docs/engines.md has the curve
-_PRUNE_RATIO = 0.4  # the first phase prunes tokens below this share of the query's largest weight
-_RESCORE_WINDOW = 100  # number of candidates of the first phase that the second rescores with the pruned tokens
-_TWO_PHASE_HITS = 20  # largest top_k of a two-phase search; beyond it, too many hits would differ from the exact ones
-
 
 def search_request(
     tokens: Mapping[str, float],
@@ -23,14 +18,9 @@ def search_request(
     text: str = "",
     bm25_weight: float = 0.0,
     filters: Mapping[str, Any] | None = None,
-    exact: bool = False,
 ) -> dict[str, Any]:
     """
     Return the body of a search request whose scores are dot products of key tokens, plus a share of BM25.
-
-    Up to 20 hits are found in two phases: the engine retrieves candidates by the query's strong tokens and BM25, and
-    rescores the best of them with the pruned tokens (`rescore`). Scores are those of the exact search; a document that
-    matches by many weak tokens alone may be missed.
 
     :param tokens: Key tokens of the query, `{key: weight}`.
     :param field: Field of the key tokens.
@@ -39,7 +29,6 @@ def search_request(
     :param text: Text of the query, which is matched with `content` if `bm25_weight` is positive.
     :param bm25_weight: Factor of the BM25 scores that are added.
     :param filters: Query that documents must match, in the engine's language.
-    :param exact: Whether to search in one phase, by all tokens.
     :raises ValueError: A key has a dot: an engine would take it for a path and never find it.
     """
     if field_type == "rank_features" and (dotted := next((key for key in tokens if "." in key), None)) is not None:
@@ -47,21 +36,14 @@ def search_request(
             f"The query's key '{dotted}' has a dot, by which no engine would find it: escape it with `escape_feature`."
         )
         raise ValueError(msg)
-    strong = 0.0 if exact or top_k > _TWO_PHASE_HITS else _PRUNE_RATIO * max(tokens.values(), default=0.0)
-    clauses, weak = (
-        _clauses({key: weight for key, weight in tokens.items() if (weight >= strong) is is_strong}, field, field_type)
-        for is_strong in (True, False)
-    )
+    clauses = _clauses(tokens, field, field_type)
     if bm25_weight and text:
         clauses.append({"match": {"content": {"query": text, "boost": bm25_weight}}})
     # with a filter beside it, `should` would be optional
     bool_query: dict[str, Any] = {"should": clauses, "minimum_should_match": 1}
     if filters:
         bool_query["filter"] = filters
-    request = {"query": {"bool": bool_query}, "size": top_k, "track_total_hits": False}
-    if weak:
-        request["rescore"] = {"window_size": _RESCORE_WINDOW, "query": {"rescore_query": {"bool": {"should": weak}}}}
-    return request
+    return {"query": {"bool": bool_query}, "size": top_k, "track_total_hits": False}
 
 
 def _clauses(tokens: Mapping[str, float], field: str, field_type: FieldType) -> list[dict[str, Any]]:

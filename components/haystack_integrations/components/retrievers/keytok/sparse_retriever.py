@@ -59,7 +59,6 @@ class SparseRetriever:
         model: str | Path | None = None,
         bm25_weight: float = 0.0,
         field: str = "key_tokens",
-        exact: bool = False,
     ) -> None:
         """
         Creates a SparseRetriever component.
@@ -82,12 +81,6 @@ class SparseRetriever:
             are to find, and costs quality otherwise.
         :param field:
             The key of `meta` that holds a document's key tokens, which is also the name of the field in the index.
-        :param exact:
-            Whether OpenSearch and Elasticsearch always search by all tokens of a query. By default, a `top_k` up to 20
-            is searched in two phases, which is faster: candidates are found by the query's strong tokens, and the best
-            of them are rescored with the others. Nearly all hits are those of the exact search, with the same scores;
-            if two phases find fewer than `top_k` documents, a second request searches by all tokens. An
-            `InMemoryDocumentStore` is always searched exactly.
 
         :raises ValueError:
             If `top_k` is not greater than 0, or `bm25_weight` is negative or not finite.
@@ -110,7 +103,6 @@ class SparseRetriever:
         self.model = None if model is None else str(model)
         self.bm25_weight = bm25_weight
         self.field = field
-        self.exact = exact
         self._model: KeyTokenModel | None = None
         self._is_warm = False
 
@@ -130,7 +122,6 @@ class SparseRetriever:
             model=self.model,
             bm25_weight=self.bm25_weight,
             field=self.field,
-            exact=self.exact,
         )
 
     def warm_up(self) -> None:
@@ -318,4 +309,4 @@ class SparseRetriever:
             if not SMALLEST_WEIGHT <= weight <= LARGEST_WEIGHT:
                 msg = f"Query weights must be positive and finite, as float32, but that of '{token}' is {weight}."
                 raise ValueError(msg)
-        return SparseQuery(tokens, query or "", self.bm25_weight, self.exact)
+        return SparseQuery(tokens, query or "", self.bm25_weight)

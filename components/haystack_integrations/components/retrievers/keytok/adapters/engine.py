@@ -5,7 +5,6 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from heapq import nlargest
 from typing import Any
 
@@ -25,7 +24,7 @@ _WHOLE = {"allow_partial_search_results": False}  # by default engines silently 
 
 class EngineAdapter(StoreAdapter):
     """
-    Search of an engine's index, usually with one request for each query.
+    Search of an engine's index, with one request for each query.
 
     The type of the field in the live mapping decides how it is searched. Errors of the engine are raised as
     `DocumentStoreError`, in one sentence without credentials.
@@ -122,13 +121,9 @@ class EngineAdapter(StoreAdapter):
             try:
                 with self._server.clear_errors():
                     answer = client.search(index=self._server.index, body=request, **_WHOLE)
-                    documents = self._documents(answer)
+                    return self._documents(answer)
             except ClauseLimitError as error:
                 tokens = self._within_clause_limit(tokens, query, filters, error)
-            else:
-                if not _is_incomplete(documents, request):
-                    return documents
-                query = replace(query, exact=True)
         return []
 
     async def search_async(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
@@ -140,13 +135,9 @@ class EngineAdapter(StoreAdapter):
             try:
                 with self._server.clear_errors():
                     answer = await client.search(index=self._server.index, body=request, **_WHOLE)
-                    documents = self._documents(answer)
+                    return self._documents(answer)
             except ClauseLimitError as error:
                 tokens = self._within_clause_limit(tokens, query, filters, error)
-            else:
-                if not _is_incomplete(documents, request):
-                    return documents
-                query = replace(query, exact=True)
         return []
 
     def search_many(
@@ -165,13 +156,9 @@ class EngineAdapter(StoreAdapter):
             remaining = iter(answers)
             for query, request in zip(batch, requests, strict=True):
                 try:
-                    documents = [] if request is None else self._documents(next(remaining))
+                    found.append([] if request is None else self._documents(next(remaining)))
                 except ClauseLimitError:
-                    documents = self.search(query, filters, top_k)
-                else:
-                    if request is not None and _is_incomplete(documents, request):
-                        documents = self.search(replace(query, exact=True), filters, top_k)
-                found.append(documents)
+                    found.append(self.search(query, filters, top_k))
         return found
 
     def _request(
@@ -192,7 +179,6 @@ class EngineAdapter(StoreAdapter):
             text=query.text,
             bm25_weight=query.bm25_weight / self._server.bm25_factor,
             filters=engine_filters,
-            exact=query.exact,
         )
         return {**request, **self._returned(self._field)}
 
@@ -243,11 +229,6 @@ class EngineAdapter(StoreAdapter):
     def _forget(self) -> None:
         self._field = None
         self._has_warned = False
-
-
-def _is_incomplete(documents: Sequence[Document], request: Mapping[str, Any]) -> bool:
-    """Return whether a two-phase search has found too few documents, so that its pruned tokens may find more."""
-    return "rescore" in request and len(documents) < request["size"]
 
 
 def _conditions(filters: Mapping[str, Any]) -> int:

@@ -60,13 +60,11 @@ class SparseQuery:
     :param tokens: Key tokens of the query, `{key: weight}` with positive weights.
     :param text: Text of the query, for BM25.
     :param bm25_weight: Factor of the BM25 scores that are added.
-    :param exact: Whether an engine searches by all tokens at once, instead of in two phases.
     """
 
     tokens: Mapping[str, float]
     text: str = ""
     bm25_weight: float = 0.0
-    exact: bool = False
 
 
 class StoreAdapter(ABC):
