@@ -21,6 +21,7 @@ from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import typer
@@ -40,8 +41,9 @@ COMMANDS = {f"keytok-{name}": command for name, command in typer.main.get_comman
 PARAMETER = re.compile(r"^:param (\w+):(.*?)(?=^:|\Z)", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^<!-- table: ([\w-]+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
+PARTS = ("all", "half")
 TITLES = {"cranfield": "Cranfield", "cisi": "CISI", "scifact": "SciFact"}
-EMBEDDERS = {"": ("cranfield", "cisi", "scifact"), "smollm2-": ("cranfield", "cisi")}
+EMBEDDERS = {"": ("cranfield", "cisi", "scifact"), "mpnet-": ("cranfield", "cisi"), "smollm2-": ("cranfield", "cisi")}
 """Prefix of an embedder's files and tables: its collections."""
 SUMMARY = ("bm25", "dense", "key_tokens", "key_tokens_bm25", "dense_bm25_rrf", "dense_bm25_key_tokens_rrf")
 BOLD = ("key_tokens", "dense_bm25_key_tokens", "dense_bm25_key_tokens_rrf")
@@ -254,8 +256,38 @@ def alignment(report: Report) -> list[str]:
     return markdown_table(("", "GAR", "of content", "LAR", "of content", "dense nDCG@10", "key tokens nDCG@10"), rows)
 
 
+def experiments(name: str, lines: list[dict[str, Any]]) -> list[str]:
+    """Return a table of an experiment's settings, after the default, from the JSON lines of `experiments.py`."""
+    shown = [line for line in lines if line["experiment"] in ("default", name)]
+    measured = [(embedder, key) for embedder in ("minilm", "mpnet") for key in shown[0].get(embedder, {})]
+    rows = []
+    for line in shown:
+        of = {(embedder, key): line[embedder][key] for embedder, key in measured}
+        means = [
+            "{} / {}".format(*(f"{mean([of[e, k][part] for e, k in measured if e == embedder]):.3f}" for part in PARTS))
+            for embedder in dict.fromkeys(embedder for embedder, _ in measured)
+        ]
+        cells = [" / ".join(f"{of[place][part]:.3f}" for part in PARTS) for place in measured]
+        label = f"**{line['setting']}**" if line["experiment"] == "default" else line["setting"]
+        rows.append([label, *means, *cells, f"{of['minilm', 'cranfield']['postings']:.2f}"])
+    names = {"minilm": "MiniLM", "mpnet": "mpnet"}
+    return markdown_table(
+        (
+            "all / half",
+            *(f"{names[embedder]}, mean" for embedder in dict.fromkeys(embedder for embedder, _ in measured)),
+            *(f"{names[embedder]}, {TITLES[key]}" for embedder, key in measured),
+            "postings, Cranfield",
+        ),
+        rows,
+    )
+
+
 def table(name: str, root: Path) -> str:
     """Return the text of a table, by its name on a page."""
+    if name.startswith("experiment-"):
+        file = root / "docs/research/results/experiments.jsonl"
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return "\n".join(experiments(name.removeprefix("experiment-"), lines)) + "\n"
     if name in FILES:
         return (root / "benchmarks/results" / FILES[name]).read_text(encoding="utf-8")
     if name in COMPONENTS:

@@ -24,7 +24,7 @@ from helpers.words import WORDS
 from hypothesis import settings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from keytok_haystack import KeyTokenModel, Preparation, Spectrum, Vocabulary, fit
+from keytok_haystack import KeyTokenModel, Preparation, Spectrum, TokenizerVocabulary, Vocabulary, fit
 from keytok_haystack.cli import main
 from keytok_haystack.encoders import Embedded, embed
 from keytok_haystack.encoders.gguf import unpacked
@@ -68,9 +68,7 @@ def cranfield_queries(cranfield: Collection, embedder: str) -> Embedded:
 @pytest.fixture(scope="session")
 def cranfield_model(cranfield: Collection, cranfield_documents: Embedded, embedder: str) -> KeyTokenModel:
     """Fitted as `keytok fit` does it."""
-    embeddings = cranfield_documents.embeddings
-    vocabulary = Vocabulary.from_tokenizer(embedder)
-    return fit(embeddings, list(cranfield.documents.values()), vocabulary, embedder=embedder)
+    return fit(cranfield_documents.embeddings, list(cranfield.documents.values()), embedder=embedder)
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +86,7 @@ def small_vocabulary() -> Vocabulary:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens(["[UNK]"])
-    return Vocabulary.from_tokenizer(tokenizer)
+    return TokenizerVocabulary.from_tokenizer(tokenizer)
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +100,7 @@ def small_texts() -> list[str]:
 def small_embeddings(small_vocabulary: Vocabulary, small_texts: list[str]) -> np.ndarray:
     """Embeddings (60, 8): a random projection of the texts' words, plus what all texts share, plus noise."""
     random = np.random.default_rng(8)
-    counts = small_vocabulary.literal_counts(small_texts).toarray()
+    counts = small_vocabulary.literal_counts(small_texts).rows.toarray()
     projected = counts @ random.normal(size=(len(small_vocabulary), 8)) + 2 * random.normal(size=8)
     return (projected + 0.05 * random.normal(size=projected.shape)).astype(np.float32)
 

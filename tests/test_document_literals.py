@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.sparse import csr_array
 
-from keytok_haystack import KeyTokenModel, Preparation, TokenDecoder, Vocabulary, Weighting, fit
+from keytok_haystack import KeyTokenModel, Preparation, TokenDecoder, TokenRows, Vocabulary, Weighting, fit
 from keytok_haystack import decoder as decoder_module
 
 WORDS = ("shock", "wave", "boundary", "layer", "heat", "transfer", "wing", "lift", "flow", "speed", "3.5", "100%")
@@ -26,7 +25,7 @@ def make_model(vocabulary: Vocabulary, **weighting: float) -> KeyTokenModel:
     """Logits are sums of integers, so that they are the same however documents are batched."""
     random = np.random.default_rng(6)
     decoder = TokenDecoder(random.integers(-3, 4, size=(ROWS, 3)), Preparation(normalize=False))
-    idf = random.uniform(1, 5, size=12).astype(np.float32)
+    idf = random.uniform(1, 5, size=13).astype(np.float32)
     settings = {"k_document": 5, "weight_scale": 2.0, "literal_scale": 1.5} | weighting
     return KeyTokenModel(vocabulary, decoder, Weighting(**settings), idf=idf)
 
@@ -54,7 +53,9 @@ def brute_force(model: KeyTokenModel, embedding: list[float], text: str, k: int 
     return {feature: weights[feature] for feature in ranking[: setting.k_document if k is None else k]}
 
 
-def rows(model: KeyTokenModel, weights: csr_array) -> list[dict[str, float]]:
+def rows(model: KeyTokenModel, found: TokenRows) -> list[dict[str, float]]:
+    assert found.unseen == ()
+    weights = found.rows
     assert weights.shape[1] == len(model.vocabulary)
     assert weights.dtype == np.float32
     assert weights.has_canonical_format
@@ -106,7 +107,7 @@ def test_any_documents_are_what_a_loop_over_their_tokens_gives(
 
 def test_literal_tokens_join_by_hand(small_vocabulary: Vocabulary):
     decoder = TokenDecoder(np.array([[2], [1], [-1], [-9]]), Preparation(normalize=False))
-    idf = np.array([1, 2, 8, 1, 4, 1, 1, 1, 1, 1, 1, 1], dtype=np.float32)
+    idf = np.array([1, 2, 8, 1, 4, 1, 1, 1, 1, 1, 1, 1, 1], dtype=np.float32)
     weighting = Weighting(weight_scale=2.0, literal_share=0.75, literal_scale=2.0)  # literal tokens: 3 * 2 * idf * ...
     model = KeyTokenModel(small_vocabulary, decoder, weighting, idf=idf)
     # boundary 1 of 4, heat 1 of 4, layer 2 of 4; the unknown word is no token
@@ -195,7 +196,7 @@ def test_a_text_that_is_no_string_is_refused(model: KeyTokenModel, text: object)
 
 def test_inputs_are_not_changed(model: KeyTokenModel, small_texts: list[str]):
     embeddings = np.random.default_rng(3).normal(size=(60, 3)).astype(np.float32)
-    counts = model.vocabulary.literal_counts(small_texts)
+    counts = model.vocabulary.literal_counts(small_texts).known
     before = embeddings.copy(), counts.toarray(), model.idf.copy()
     model.encode_documents(embeddings, small_texts, top_k=2)
     literals = model.literal_logits(counts)
@@ -210,7 +211,7 @@ def exact_model(vocabulary: Vocabulary, logits: list[float], **weighting: float)
     """Literal tokens add 4 * sqrt(tf / length); all numbers are exact in float32."""
     decoder = TokenDecoder(np.array(logits)[:, None], Preparation(normalize=False))
     settings = {"exponent": 1.0, "normalization": 0.0, "literal_share": 0.5, "literal_scale": 2.0} | weighting
-    return KeyTokenModel(vocabulary, decoder, Weighting(**settings), idf=np.full(12, 2, dtype=np.float32))
+    return KeyTokenModel(vocabulary, decoder, Weighting(**settings), idf=np.full(13, 2, dtype=np.float32))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def test_at_a_high_share_the_most_frequent_of_the_rarest_tokens_is_the_strongest
 ):
     rarest = small_vocabulary.features[-1]
     model = make_model(small_vocabulary, literal_share=0.999)
-    model = replace(model, idf=np.array([1.0] * 11 + [4.0], dtype=np.float32))
+    model = replace(model, idf=np.array([1.0] * 11 + [4.0, 1.0], dtype=np.float32))
     text = " ".join([*words, *[rarest] * (len(words) + 1)])
     assert list(encode(model, embedding, text, top_k=1)) == [rarest]
 
@@ -283,7 +284,7 @@ def test_more_share_never_costs_the_strongest_own_token_its_place(
 ):
     counts = Counter(word for word in text.lower().split() if word in WORDS)
     less, more = (make_model(small_vocabulary, literal_share=share, k_document=k) for share in shares)
-    idf = dict(zip(small_vocabulary.features, less.idf, strict=True))
+    idf = dict(zip(small_vocabulary.features, less.idf[:-1], strict=True))
     for word in sorted(counts, key=lambda word: -idf[word] * counts[word] ** 0.5)[:1]:
         assert word not in encode(less, embedding, text) or word in encode(more, embedding, text)
 
@@ -313,7 +314,7 @@ def test_the_order_of_features_without_a_row_changes_nothing_but_their_places(
     model = make_model(small_vocabulary)
     others = [i for i in order if i >= ROWS]
     moved = np.array([*range(ROWS), *others])
-    other = replace(model, vocabulary=small_vocabulary.reordered(moved), idf=model.idf[moved])
+    other = replace(model, vocabulary=small_vocabulary.reordered(moved), idf=model.idf[[*moved, -1]])
     assert rows(other, other.encode_documents(embeddings, texts, top_k=12)) == [
         pytest.approx(tokens) for tokens in rows(model, model.encode_documents(embeddings, texts, top_k=12))
     ]
@@ -325,7 +326,7 @@ def test_the_order_of_features_without_a_row_changes_nothing_but_their_places(
 def strongest_by_hand(model: KeyTokenModel, embeddings: np.ndarray, texts: list[str]) -> tuple[float, float]:
     """The means over documents of the largest logit and of the largest `idf * sqrt(tf / length)`, 0 without any."""
     logits, literals = [], []
-    idf = dict(zip(model.vocabulary.features, model.idf.astype(float), strict=True))
+    idf = dict(zip(model.vocabulary.features, model.idf[:-1].astype(float), strict=True))
     for embedding, text in zip(embeddings.astype(float), texts, strict=True):
         logits.append(max(0.0, *(model.decoder.weight.astype(float) @ embedding)))
         counts = Counter(word for word in text.lower().split() if word in idf)
@@ -339,7 +340,7 @@ def test_scales_are_fitted_by_hand(small_vocabulary: Vocabulary, small_texts: li
     model = make_model(small_vocabulary, literal_share=share, exponent=exponent, literal_scale=77.0, weight_scale=88.0)
     texts = [*small_texts[:50], *["", "unheard-of"] * 5]
     embeddings = np.random.default_rng(1).normal(size=(60, 3)).astype(np.float32)
-    scaled = model.scaled_to(embeddings, small_vocabulary.literal_counts(texts))
+    scaled = model.scaled_to(embeddings, small_vocabulary.literal_counts(texts).known)
     logit, literal = strongest_by_hand(model, embeddings, texts)
     assert scaled.weighting.literal_scale == pytest.approx(logit / literal, rel=1e-5)
     found = [
@@ -347,7 +348,7 @@ def test_scales_are_fitted_by_hand(small_vocabulary: Vocabulary, small_texts: li
         for embedding, text in zip(embeddings.tolist(), texts, strict=True)
     ]
     assert np.mean(found) == pytest.approx(1, rel=1e-5)
-    assert scaled.encode_documents(embeddings, texts).toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
+    assert scaled.encode_documents(embeddings, texts).rows.toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
     kept = {"literal_scale": 77.0, "weight_scale": 88.0}
     assert replace(scaled.weighting, **kept) == model.weighting
 
@@ -357,23 +358,25 @@ def test_where_literal_tokens_cannot_be_compared_they_stay_out(
     model: KeyTokenModel, small_texts: list[str], reason: str
 ):
     embeddings = np.random.default_rng(1).normal(size=(60, 3)).astype(np.float32)
-    counts = model.vocabulary.literal_counts(["unheard-of"] * 60 if reason == "no known token" else small_texts)
+    counts = model.vocabulary.literal_counts(["unheard-of"] * 60 if reason == "no known token" else small_texts).known
     given_model = replace(model, idf=None) if reason == "no idf" else model
     scaled = given_model.scaled_to(embeddings, None if reason == "no counts" else counts)
     assert scaled.weighting.literal_scale == 0
     for texts in (None, small_texts):
-        assert scaled.encode_documents(embeddings, texts).toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
+        assert scaled.encode_documents(embeddings, texts).rows.toarray().max(axis=1).mean() == pytest.approx(
+            1, rel=1e-5
+        )
 
 
 @pytest.mark.filterwarnings("error")
 def test_scaling_to_no_documents_scales_nothing(model: KeyTokenModel):
-    scaled = model.scaled_to(np.zeros((0, 3)), model.vocabulary.literal_counts([])).weighting
+    scaled = model.scaled_to(np.zeros((0, 3)), model.vocabulary.literal_counts([]).known).weighting
     assert (scaled.weight_scale, scaled.literal_scale) == (1.0, 0.0)
 
 
 def test_scaling_twice_changes_nothing(model: KeyTokenModel, small_texts: list[str]):
     embeddings = np.random.default_rng(1).normal(size=(60, 3)).astype(np.float32)
-    counts = model.vocabulary.literal_counts(small_texts)
+    counts = model.vocabulary.literal_counts(small_texts).known
     once = model.scaled_to(embeddings, counts)
     assert once.scaled_to(embeddings, counts).weighting == once.weighting
 
@@ -396,22 +399,22 @@ def test_a_token_of_one_document_alone_is_found_by_a_query_that_names_it(with_ra
     assert "speed" in model.vocabulary.features[len(model.decoder) :], "below min_df"
     documents = model.encode_documents(small_embeddings, texts)
     column = model.vocabulary.features.index("speed")
-    assert np.flatnonzero(documents.toarray()[:, column]).tolist() == [17]
+    assert np.flatnonzero(documents.rows.toarray()[:, column]).tolist() == [17]
     for other in small_embeddings[[3, 30, 55]]:  # the query's embedding is that of another document
         alone = model.encode_queries([other], ["speed"], top_k=0)
-        assert np.flatnonzero((documents @ alone.T).toarray().ravel()).tolist() == [17]
+        assert np.flatnonzero((documents.rows @ alone.rows.T).toarray().ravel()).tolist() == [17]
     without = model.encode_documents(small_embeddings)
-    assert without.toarray()[:, column].max() == 0
+    assert without.rows.toarray()[:, column].max() == 0
 
 
 def test_a_token_that_was_never_seen_in_fitting_is_found_too(with_rare_words, small_embeddings):
     model, texts = with_rare_words
     assert "3.5" in model.vocabulary.features[len(model.decoder) :]
     later = model.encode_documents(small_embeddings[:3], [texts[0], f"{texts[1]} 3.5", texts[2]])
-    scores = (later @ model.encode_queries(small_embeddings[:1], ["3.5"], top_k=0).T).toarray().ravel()
+    scores = (later.rows @ model.encode_queries(small_embeddings[:1], ["3.5"], top_k=0).rows.T).toarray().ravel()
     assert np.flatnonzero(scores).tolist() == [1]
     features = model.vocabulary.features
-    assert model.idf[features.index("3.5")] == model.idf[features.index("speed")] == model.idf.max()
+    assert model.idf[features.index("3.5")] == model.idf[features.index("speed")] == model.idf[-1] == model.idf.max()
 
 
 def test_fitting_to_a_reordered_vocabulary_gives_the_same_documents(

@@ -4,6 +4,8 @@
 import math
 import struct
 from dataclasses import replace
+from decimal import ROUND_FLOOR, Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +18,16 @@ from keytok_haystack import (
     KeyTokenModel,
     Preparation,
     TokenDecoder,
+    TokenRows,
     Vocabulary,
     Weighting,
+    WordVocabulary,
     alignment,
     calibrate,
 )
 from keytok_haystack.utils.checks import check_embeddings
+from keytok_haystack.vocabulary import Analysis
+from keytok_haystack.weighting import DocumentStatistics
 
 # logits of the embedding (2, 1) are 2a + b for the row (a, b)
 ROWS = {
@@ -51,8 +57,14 @@ def model(small_vocabulary: Vocabulary) -> KeyTokenModel:
     )
 
 
-def tokens(model: KeyTokenModel, rows: csr_array) -> list[dict[str, float]]:
-    dense = rows.toarray()
+def idf_of_features(vocabulary: Vocabulary) -> np.ndarray:
+    """The last entry is that of words that are not known, which a vocabulary of tokens never gives."""
+    return np.array([*(IDF[feature] for feature in vocabulary.features), np.nan], dtype=np.float32)
+
+
+def tokens(model: KeyTokenModel, found: TokenRows) -> list[dict[str, float]]:
+    assert found.unseen == ()
+    dense = found.rows.toarray()
     return [{f: float(w) for f, w in zip(model.vocabulary.features, row, strict=True) if w} for row in dense]
 
 
@@ -83,7 +95,7 @@ def test_documents_without_any_tokens_are_refused(model: KeyTokenModel, top_k: i
 def test_a_document_without_a_positive_logit_has_no_tokens(small_vocabulary: Vocabulary):
     model = KeyTokenModel(small_vocabulary, TokenDecoder(np.ones((12, 2)), Preparation(normalize=False)))
     weights = model.encode_documents([[1.0, 1.0], [-1.0, -1.0], [0.5, 0.0]])
-    assert np.diff(weights.indptr).tolist() == [12, 0, 12]
+    assert np.diff(weights.rows.indptr).tolist() == [12, 0, 12]
     assert model.document_tokens(weights)[1] == {}
 
 
@@ -94,7 +106,7 @@ def test_queries_have_their_aligned_tokens_scaled_to_a_maximum_of_1(model: KeyTo
 
 
 def test_literal_tokens_join_the_aligned_ones_by_idf(model: KeyTokenModel):
-    idf = np.array([IDF[feature] for feature in model.vocabulary.features], dtype=np.float32)
+    idf = idf_of_features(model.vocabulary)
     (weights,) = tokens(model, replace(model, idf=idf).encode_queries([[2.0, 1.0]], ["shock heat heat, unknown heat"]))
     # aligned tokens are lift with 9 and shock with 4; literals are 1.5 times as long: shock 4 and heat, twice, 1
     factor = 1.5 * math.hypot(9, 4) / math.hypot(4, 2**0.5)
@@ -117,7 +129,7 @@ def test_queries_can_be_their_literal_tokens_alone(model: KeyTokenModel):
     assert tokens(model, rows) == expected
     without = model.with_weighting(m_query=0)
     assert tokens(model, without.encode_queries([[2.0, 1.0], [2.0, 1.0]], ["heat flow", "unknown"])) == expected
-    assert without.encode_queries([[2.0, 1.0]]).nnz == 0
+    assert without.encode_queries([[2.0, 1.0]]).rows.nnz == 0
 
 
 def test_the_largest_weight_of_every_query_is_1(cranfield_model: KeyTokenModel, cranfield_queries, cranfield):
@@ -127,8 +139,8 @@ def test_the_largest_weight_of_every_query_is_1(cranfield_model: KeyTokenModel, 
         cranfield_model.encode_queries(cranfield_queries.embeddings, texts),
         cranfield_model.encode_queries(cranfield_queries.embeddings, texts, top_k=0),
     ):
-        np.testing.assert_allclose(rows.toarray().max(axis=1), 1, rtol=1e-6)
-        assert rows.data.min() > 0
+        np.testing.assert_allclose(rows.rows.toarray().max(axis=1), 1, rtol=1e-6)
+        assert rows.rows.data.min() > 0
 
 
 @pytest.mark.parametrize("method", ["encode_documents", "encode_queries"])
@@ -140,7 +152,7 @@ def test_another_number_of_texts_is_refused(model: KeyTokenModel, method: str, n
 
 def test_a_query_that_names_a_feature_without_a_row_has_it(small_vocabulary: Vocabulary):
     weight = np.array([ROWS[feature] for feature in small_vocabulary.features[:3]])
-    idf = np.array([IDF[feature] for feature in small_vocabulary.features], dtype=np.float32)
+    idf = idf_of_features(small_vocabulary)
     model = KeyTokenModel(small_vocabulary, TokenDecoder(weight, Preparation(normalize=False)), idf=idf)
     (weights,) = tokens(model, model.encode_queries([[2.0, 1.0]], ["lift wave"]))
     # shock has the logit 4, wave 3, boundary 1; the literals are lift with 2 and wave with 3
@@ -166,30 +178,41 @@ def test_unusable_embeddings_are_refused(model: KeyTokenModel, method: str, embe
 
 
 @given(st.lists(st.floats(2.0**-20, 2.0**20, width=32), min_size=1, max_size=12))
-def test_document_tokens_are_stored_as_their_weights_are_and_strongest_first(
+def test_document_tokens_are_stored_as_their_weights_of_two_decimals_are_and_strongest_first(
     small_vocabulary: Vocabulary, weights: list[float]
 ):
     model = KeyTokenModel(small_vocabulary, TokenDecoder(np.ones((12, 2)), Preparation()))
-    row = csr_array(np.array([weights + [0.0] * (12 - len(weights))], dtype=np.float32))
+    row = TokenRows(csr_array(np.array([weights + [0.0] * (12 - len(weights))], dtype=np.float32)))
     (written,) = model.document_tokens(row)
 
     def stored(weight: float) -> int:
         return struct.unpack(">I", struct.pack(">f", weight))[0] >> 15
 
     for key, weight in zip(small_vocabulary.keys, weights, strict=False):
-        assert stored(written[key]) == stored(weight)
+        digits = Decimal(weight)  # exactly, so that a tie is a tie
+        step = min(Decimal(1).scaleb(digits.adjusted() - 1), Decimal("0.01"))
+        lower = digits.quantize(step, ROUND_FLOOR)
+        nearest = [two for two in (lower, lower + step) if abs(two - digits) <= step / 2 * Decimal("1.000001")]
+        assert stored(written[key]) in {stored(float(two)) for two in nearest}
     assert list(written.values()) == sorted(written.values(), reverse=True)
     assert len(written) == len(weights)
 
 
+def test_a_weight_that_is_too_small_for_a_float_is_left_out(small_vocabulary: Vocabulary):
+    decoder = TokenDecoder(np.array([[1.0], [1e-4], [0.5]]), Preparation(normalize=False))
+    model = KeyTokenModel(small_vocabulary, decoder, Weighting(exponent=12.0, normalization=1.0))
+    (written,) = model.document_tokens(model.encode_documents([[1.0]]))
+    assert written == {"shock": 1.0, "boundary": pytest.approx(0.5**12, rel=0.03)}
+
+
 def test_keys_of_tokens_are_escaped(model: KeyTokenModel):
-    row = csr_array(np.ones((1, 12), dtype=np.float32))
+    row = TokenRows(csr_array(np.ones((1, 12), dtype=np.float32)))
     for written in (model.document_tokens(row), model.query_tokens(row)):
         assert set(written[0]) == {*ROWS, "3%2E5", "100%25"} - {"3.5", "100%"}
 
 
 def test_query_tokens_are_rounded_to_6_decimals(model: KeyTokenModel):
-    row = csr_array(np.array([[1 / 3, 1, 4e-7, 2e-6] + [0] * 8], dtype=np.float32))
+    row = TokenRows(csr_array(np.array([[1 / 3, 1, 4e-7, 2e-6] + [0] * 8], dtype=np.float32)))
     features = model.vocabulary.features
     assert model.query_tokens(row) == [{features[1]: 1.0, features[0]: 0.333333, features[3]: 2e-6}]
 
@@ -222,6 +245,9 @@ def test_where_there_is_nothing_to_scale_the_scale_is_1(model: KeyTokenModel, em
         {"normalization": -0.1},
         {"normalization": 1.1},
         {"normalization": float("nan")},
+        {"gain_share": 0.0},
+        {"gain_share": 1.1},
+        {"gain_share": float("nan")},
         {"literal_share": -0.1},
         {"literal_share": 1.0},
         {"literal_share": float("nan")},
@@ -253,7 +279,7 @@ def test_an_idf_of_another_length_is_refused(small_model: KeyTokenModel):
     [
         lambda model, x, texts: model.encode_documents(x, texts),
         lambda model, x, texts: model.encode_queries(x, texts),
-        lambda model, x, texts: model.scaled_to(x, model.vocabulary.literal_counts(texts)),
+        lambda model, x, texts: model.scaled_to(x, model.vocabulary.literal_counts(texts).known),
         lambda model, x, texts: model.decoder.logits(x),
         lambda model, x, texts: model.decoder.top_k(x, 3),
         lambda model, x, texts: alignment(model.decoder, model.vocabulary, x, texts),
@@ -274,3 +300,137 @@ def test_embeddings_are_checked_once_a_call(
         monkeypatch.setattr(f"keytok_haystack.{module}.check_embeddings", counted, raising=False)
     call(small_model, small_embeddings, small_texts)
     assert checked == [60]
+
+
+# words that the vocabulary has not seen
+
+
+@pytest.fixture(scope="module")
+def open_model() -> KeyTokenModel:
+    """Two features with rows, one without, and the logits of the embedding (1,) are 4 and 1."""
+    vocabulary = WordVocabulary(["wing", "flow", "heats"], Analysis("english"))
+    weighting = Weighting(k_document=4, exponent=1.0, normalization=0.0, literal_share=0.5, literal_scale=2.0)
+    idf = np.array([1, 2, 3, 5], dtype=np.float32)
+    decoder = TokenDecoder(np.array([[4], [1]]), Preparation(normalize=False))
+    return KeyTokenModel(vocabulary, decoder, weighting, idf=idf)
+
+
+def written(model: KeyTokenModel, text: str, **arguments: int) -> dict[str, float]:
+    (found,) = model.document_tokens(model.encode_documents([[1.0]], [text], **arguments))
+    return found
+
+
+def asked(model: KeyTokenModel, text: str, **arguments: int) -> dict[str, float]:
+    (found,) = model.query_tokens(model.encode_queries([[1.0]], [text], **arguments))
+    return found
+
+
+def test_a_document_has_its_unseen_words_at_the_idf_of_those(open_model: KeyTokenModel):
+    # five words, of which turbopump is two: each adds 2 * idf * sqrt(tf / 5)
+    found = written(open_model, "Turbopumps, a turbopump, heating at 7.25 and wing!")
+    once, twice = math.sqrt(1 / 5), math.sqrt(2 / 5)
+    expected = {"turbopump": 10 * twice, "wing": 4 + 2 * once, "7%2E25": 10 * once, "heats": 6 * once}
+    assert found == pytest.approx({word: round(weight, 2) for word, weight in expected.items()}, rel=4e-3)
+    assert list(found) == ["turbopump", "wing", "7%2E25", "heats"]
+    assert list(written(open_model, "Turbopumps, a turbopump, heating at 7.25 and wing!", top_k=2)) == list(found)[:2]
+
+
+def test_a_query_has_its_unseen_words_at_the_idf_of_those(open_model: KeyTokenModel):
+    found = asked(open_model, "turbopumps, a turbopump, heat")
+    own = {"turbopump": 5 * math.sqrt(2), "heats": 3}
+    factor = 1.5 * math.hypot(4, 1) / math.hypot(*own.values())
+    expected = {"wing": 4, "flow": 1} | {word: factor * weight for word, weight in own.items()}
+    largest = max(expected.values())
+    assert found == pytest.approx({word: weight / largest for word, weight in expected.items()}, abs=1e-6)
+    assert asked(open_model, "ramjets", top_k=0) == {"ramjet": 1.0}
+
+
+def test_columns_of_unseen_words_are_behind_the_features(open_model: KeyTokenModel):
+    texts = ["ramjets", "wing", "a turbopump in a ramjet"]
+    for found in (open_model.encode_documents([[1.0]] * 3, texts), open_model.encode_queries([[1.0]] * 3, texts)):
+        assert found.unseen == ("ramjet", "turbopump")
+        assert found.rows.shape == (3, 5)
+        assert (found.rows.toarray()[:, 3:] > 0).tolist() == [[True, False], [False, False], [True, True]]
+        assert found.known.shape == (3, 3)
+    for found in (open_model.encode_documents([[1.0]]), open_model.encode_queries([[1.0]])):
+        assert (found.unseen, found.rows.shape) == ((), (1, 3))
+
+
+@given(
+    st.lists(st.sampled_from(["wing", "heats", "ramjets", "turbopump", "ramjet heat", ""]), min_size=1),
+    st.integers(1, 4),
+)
+def test_texts_in_batches_have_the_key_tokens_that_they_have_at_once(
+    open_model: KeyTokenModel, texts: list[str], size: int
+):
+    def tokens(some: list[str]) -> list[dict[str, float]]:
+        embeddings = [[1.0]] * len(some)
+        documents = open_model.document_tokens(open_model.encode_documents(embeddings, some))
+        return [*documents, *open_model.query_tokens(open_model.encode_queries(embeddings, some))]
+
+    batches = [tokens(texts[start : start + size]) for start in range(0, len(texts), size)]
+    documents = [found for batch in batches for found in batch[: len(batch) // 2]]
+    queries = [found for batch in batches for found in batch[len(batch) // 2 :]]
+    assert tokens(texts) == documents + queries
+
+
+def test_a_model_of_words_is_saved_with_what_names_its_unseen_words(open_model: KeyTokenModel, tmp_path: Path):
+    open_model.save(tmp_path / "model")
+    loaded = KeyTokenModel.load(tmp_path / "model")
+    assert loaded.fingerprint == open_model.fingerprint
+    for text in ("Turbopumps at 7.25 and heating", "the", "東京タワー of R", ""):
+        assert written(loaded, text) == written(open_model, text)
+        assert asked(loaded, text) == asked(open_model, text)
+
+
+# queries leave out tokens of poor gain
+
+
+def test_a_query_leaves_out_what_many_documents_have(open_model: KeyTokenModel):
+    # literals alone weigh their idf: wing 1, flow 2, heats 3 and a new word 5, each 1 in the documents that have it
+    share, ones = np.array([1, 1 / 4, 1 / 16, 1 / 100], dtype=np.float32), np.ones(4, dtype=np.float32)
+    model = replace(open_model, statistics=DocumentStatistics(share, ones))
+    text = "wing flow heat ramjet"
+    every = {"ramjet": 1.0, "heats": 0.6, "flow": 0.4, "wing": 0.2}
+    for gain_share, kept in ((1.0, 4), (0.95, 4), (0.9, 3), (0.8, 3), (0.7, 2), (0.4, 1), (0.01, 1)):
+        found = asked(model.with_weighting(gain_share=gain_share), text, top_k=0)
+        assert found == pytest.approx(dict(list(every.items())[:kept])), gain_share
+    assert asked(replace(model, statistics=None), text, top_k=0) == pytest.approx(every)
+
+
+def test_the_largest_weight_of_what_is_left_is_1(open_model: KeyTokenModel):
+    # the new word is the heaviest, but nearly all documents have one
+    statistics = DocumentStatistics(np.float32([0.01, 0.01, 0.01, 1]), np.ones(4, dtype=np.float32))
+    model = replace(open_model, statistics=statistics).with_weighting(gain_share=0.3)
+    assert asked(model, "heat ramjet", top_k=0) == {"heats": 1.0}
+
+
+def test_documents_keep_tokens_of_poor_gain(small_model: KeyTokenModel, small_embeddings, small_texts: list[str]):
+    every = small_model.with_weighting(gain_share=1.0)
+    for texts in (None, small_texts):
+        documents = [model.encode_documents(small_embeddings, texts).rows for model in (small_model, every)]
+        assert (documents[0] != documents[1]).nnz == 0
+        queries = [model.encode_queries(small_embeddings, texts).rows for model in (small_model, every)]
+        assert queries[0].nnz < queries[1].nnz
+        assert not ((queries[0] > 0).astype(int) - (queries[1] > 0).astype(int) > 0).nnz
+
+
+def test_statistics_are_those_of_the_sample_that_a_model_is_scaled_to(
+    small_model: KeyTokenModel, small_embeddings, small_texts: list[str]
+):
+    counts = small_model.vocabulary.literal_counts(small_texts).known
+    model = replace(small_model, statistics=None).scaled_to(small_embeddings, counts)
+    weights = model.encode_documents(small_embeddings, small_texts).rows.toarray().astype(float)
+    present = (weights > 0).sum(axis=0)
+    assert present.min() > 1, "no feature is as rare as an unseen word"
+    np.testing.assert_allclose(model.statistics.share, [*(present / 60), 1 / 60], rtol=1e-6)
+    np.testing.assert_allclose(model.statistics.mean_weight[:-1], weights.sum(axis=0) / present, rtol=1e-5)
+    assert model.statistics.mean_weight[-1] == pytest.approx(weights.sum() / present.sum(), rel=1e-5)
+    np.testing.assert_allclose(small_model.statistics.share, model.statistics.share)
+
+
+@pytest.mark.parametrize("name", ["share", "mean_weight"])
+def test_statistics_of_another_length_are_refused(small_model: KeyTokenModel, name: str):
+    statistics = replace(small_model.statistics, **{name: np.ones(12, dtype=np.float32)})
+    with pytest.raises(ValueError, match=rf"{name} has the shape \(12,\), but there are 12 features"):
+        replace(small_model, statistics=statistics)

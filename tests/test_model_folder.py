@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save, save_file
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer, pre_tokenizers
 
 from keytok_haystack import (
@@ -23,13 +23,20 @@ from keytok_haystack import (
     Preparation,
     Spectrum,
     TokenDecoder,
+    TokenizerVocabulary,
     Vocabulary,
     Weighting,
+    WordVocabulary,
     fit,
 )
 from keytok_haystack import model_folder as model_folder_module
+from keytok_haystack.encoders import Embedded
+from keytok_haystack.evaluation import Collection
+from keytok_haystack.model import Comprehension
+from keytok_haystack.vocabulary import Analysis
+from keytok_haystack.weighting import DocumentStatistics
 
-FILES = ["config.json", "decoder.safetensors", "spectrum.safetensors", "tokenizer.json"]
+FILES = ["config.json", "decoder.safetensors", "spectrum.safetensors", "vocabulary.json"]
 
 
 @pytest.fixture
@@ -70,6 +77,7 @@ def random_model(data: st.DataObject, vocabulary: Vocabulary) -> KeyTokenModel:
         normalization=data.draw(st.floats(0, 1)),
         literal_share=data.draw(st.floats(0, 0.99)),
         literal_scale=data.draw(st.floats(0, 100)),
+        gain_share=data.draw(st.floats(0.01, 1)),
     )
     return KeyTokenModel(
         vocabulary.reordered(vocabulary.order_with_first(decoded)),
@@ -77,12 +85,20 @@ def random_model(data: st.DataObject, vocabulary: Vocabulary) -> KeyTokenModel:
         weighting,
         source=data.draw(st.sampled_from(["fit", "language-model", "word-embeddings"])),
         embedder=data.draw(st.none() | st.text(max_size=8)),
-        idf=None if (idf := maybe(12)) is None else np.abs(idf),
+        idf=None if (idf := maybe(13)) is None else np.abs(idf),
+        statistics=maybe_statistics(random, data),
         spectrum=Spectrum.from_embeddings(random.normal(size=(5, d))) if data.draw(st.booleans()) else None,
+        comprehension=data.draw(st.none() | st.builds(Comprehension, st.floats(0, 1), st.floats(0, 1))),
         refined=data.draw(st.booleans()),
         fit_seconds=data.draw(st.none() | st.floats(0, 1e6)),
         refine_seconds=data.draw(st.none() | st.floats(0, 1e6)),
     )
+
+
+def maybe_statistics(random: np.random.Generator, data: st.DataObject) -> DocumentStatistics | None:
+    if not data.draw(st.booleans()):
+        return None
+    return DocumentStatistics(*random.uniform(0.1, 1, size=(2, 13)).astype(np.float32))
 
 
 def assert_same_array(a: np.ndarray | None, b: np.ndarray | None) -> None:
@@ -102,24 +118,32 @@ def test_a_model_survives_saving_and_loading_to_the_bit(small_vocabulary: Vocabu
     assert loaded.fingerprint == model.fingerprint
     assert loaded.vocabulary.features == model.vocabulary.features
     assert_same_array(loaded.vocabulary.feature_of_id, model.vocabulary.feature_of_id)
-    for name in ("weighting", "source", "embedder", "refined", "fit_seconds", "refine_seconds", "dimension"):
+    for name in ("weighting", "source", "embedder", "comprehension", "refined", "fit_seconds", "refine_seconds"):
         assert getattr(loaded, name) == getattr(model, name)
+    assert loaded.dimension == model.dimension
     assert_same_array(loaded.decoder.weight, model.decoder.weight)
     for name in ("mean", "removed", "shift"):
         assert_same_array(getattr(loaded.decoder.preparation, name), getattr(model.decoder.preparation, name))
     assert_same_array(loaded.idf, model.idf)
+    assert (loaded.statistics is None) == (model.statistics is None)
+    if model.statistics is not None:
+        assert_same_array(loaded.statistics.share, model.statistics.share)
+        assert_same_array(loaded.statistics.mean_weight, model.statistics.mean_weight)
     assert (loaded.spectrum is None) == (model.spectrum is None)
     if model.spectrum is not None:
         for name in ("mean", "components", "explained_energy"):
             assert_same_array(getattr(loaded.spectrum, name), getattr(model.spectrum, name))
     embeddings = np.random.default_rng(0).normal(size=(4, model.dimension))
     texts = ["lift wing", "3.5 100%", "", "unknown"]
-    assert_same_array(loaded.encode_documents(embeddings).toarray(), model.encode_documents(embeddings).toarray())
     assert_same_array(
-        loaded.encode_documents(embeddings, texts).toarray(), model.encode_documents(embeddings, texts).toarray()
+        loaded.encode_documents(embeddings).rows.toarray(), model.encode_documents(embeddings).rows.toarray()
     )
     assert_same_array(
-        loaded.encode_queries(embeddings, texts).toarray(), model.encode_queries(embeddings, texts).toarray()
+        loaded.encode_documents(embeddings, texts).rows.toarray(),
+        model.encode_documents(embeddings, texts).rows.toarray(),
+    )
+    assert_same_array(
+        loaded.encode_queries(embeddings, texts).rows.toarray(), model.encode_queries(embeddings, texts).rows.toarray()
     )
 
 
@@ -145,7 +169,7 @@ def test_a_large_model_survives_too(cranfield_model: KeyTokenModel, cranfield_mo
 
 def test_the_folder_holds_only_json_and_safetensors(small_model_folder: Path):
     assert sorted(contents(small_model_folder)) == FILES
-    for name in ("config.json", "tokenizer.json"):
+    for name in ("config.json", "vocabulary.json"):
         json.loads((small_model_folder / name).read_text(encoding="utf-8"))
     assert load_file(small_model_folder / "decoder.safetensors")["weight"].dtype == np.float16
     assert set(load_file(small_model_folder / "spectrum.safetensors")) == {"mean", "components", "explained_energy"}
@@ -154,22 +178,27 @@ def test_the_folder_holds_only_json_and_safetensors(small_model_folder: Path):
 def test_the_configuration_says_what_the_model_is(small_model: KeyTokenModel, small_model_folder: Path):
     config = json.loads((small_model_folder / "config.json").read_text(encoding="utf-8"))
     expected = {
-        "format_version": 2,
+        "format_version": 3,
         "fingerprint": small_model.fingerprint,
         "source": "fit",
         "embedder": "random-projection",
         "dimension": 8,
-        "k_document": 128,
-        "m_query": 32,
-        "exponent": 0.5,
+        "k_document": Weighting.k_document,
+        "m_query": Weighting.m_query,
+        "exponent": Weighting.exponent,
         "weight_scale": small_model.weighting.weight_scale,
-        "minimum_weight": 0.0,
-        "normalization": 0.25,
-        "literal_share": 0.35,
+        "normalization": Weighting.normalization,
+        "literal_share": Weighting.literal_share,
+        "gain_share": Weighting.gain_share,
         "literal_scale": small_model.weighting.literal_scale,
+        "comprehension": {
+            "coverage": small_model.comprehension.coverage,
+            "literal_auc": small_model.comprehension.literal_auc,
+        },
         "refined": False,
         "refine_seconds": None,
     }
+    assert "minimum_weight" not in config
     assert config["literal_scale"] > 0
     assert {name: config[name] for name in expected} == expected
     for name, digest in config["sha256"].items():
@@ -191,14 +220,14 @@ def one_entry_changed(model: KeyTokenModel) -> KeyTokenModel:
 def one_id_of_another_feature(model: KeyTokenModel) -> KeyTokenModel:
     feature_of_id = model.vocabulary.feature_of_id.copy()
     feature_of_id[1] = feature_of_id[2]
-    tokenizer = Tokenizer.from_str(model.vocabulary.tokenizer_json)
-    return replace(model, vocabulary=Vocabulary(tokenizer, model.vocabulary.features, feature_of_id))
+    tokenizer = Tokenizer.from_str(model.vocabulary.settings["tokenizer"])
+    return replace(model, vocabulary=TokenizerVocabulary(tokenizer, model.vocabulary.features, feature_of_id))
 
 
 def one_feature_renamed(model: KeyTokenModel) -> KeyTokenModel:
-    tokenizer = Tokenizer.from_str(model.vocabulary.tokenizer_json)
+    tokenizer = Tokenizer.from_str(model.vocabulary.settings["tokenizer"])
     features = ["drag", *model.vocabulary.features[1:]]
-    return replace(model, vocabulary=Vocabulary(tokenizer, features, model.vocabulary.feature_of_id))
+    return replace(model, vocabulary=TokenizerVocabulary(tokenizer, features, model.vocabulary.feature_of_id))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +235,7 @@ def one_feature_renamed(model: KeyTokenModel) -> KeyTokenModel:
     [
         one_entry_changed,
         one_feature_renamed,
-        lambda model: model.with_weighting(k_document=127),
+        lambda model: model.with_weighting(k_document=Weighting.k_document - 1),
         lambda model: model.with_weighting(exponent=0.6),
         lambda model: model.with_weighting(weight_scale=model.weighting.weight_scale * 1.01),
         lambda model: model.with_weighting(normalization=0.3),
@@ -255,12 +284,15 @@ def test_the_fingerprint_changes_with_what_documents_depend_on(
     "change",
     [
         lambda model: model.with_weighting(m_query=7),
+        lambda model: model.with_weighting(gain_share=0.2),
+        lambda model: replace(model, statistics=None),
+        lambda model: replace(model, comprehension=None),
         lambda model: replace(model, embedder="another/name"),
         lambda model: replace(model, spectrum=None),
         lambda model: replace(model, fit_seconds=3.0),
         lambda model: replace(model, refined=True, refine_seconds=3.0),
     ],
-    ids=["M", "embedder", "spectrum", "seconds", "refine seconds"],
+    ids=["M", "gain", "statistics", "comprehension", "embedder", "spectrum", "seconds", "refine seconds"],
 )
 def test_the_fingerprint_stays_where_documents_do(
     small_model: KeyTokenModel,
@@ -272,7 +304,7 @@ def test_the_fingerprint_stays_where_documents_do(
     assert changed.fingerprint == small_model.fingerprint
     for texts in (None, small_texts):
         documents = small_model.encode_documents(small_embeddings, texts)
-        assert (changed.encode_documents(small_embeddings, texts) != documents).nnz == 0
+        assert (changed.encode_documents(small_embeddings, texts).rows != documents.rows).nnz == 0
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path):
@@ -306,10 +338,10 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path, config: bytes | N
         KeyTokenModel.load(tmp_path)
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, 99, "2", None, 1.5])
+@pytest.mark.parametrize("version", [0, 1, 2, 4, 99, "3", None, 1.5])
 def test_another_format_version_is_refused(folder: Path, version: object):
     edit_config(folder, format_version=version)
-    with pytest.raises(ModelFolderError, match=f"format version {version}, but .* reads 2"):
+    with pytest.raises(ModelFolderError, match=f"format version {version}, but .* reads 3: make it again"):
         KeyTokenModel.load(folder)
 
 
@@ -343,7 +375,7 @@ def test_a_flipped_bit_of_the_configuration_is_refused_or_leaves_documents_as_th
     folder: Path, small_model: KeyTokenModel, small_embeddings: np.ndarray
 ):
     whole = (folder / "config.json").read_bytes()
-    expected = small_model.encode_documents(small_embeddings).toarray()
+    expected = small_model.encode_documents(small_embeddings).rows.toarray()
     refused = 0
     for position in range(len(whole)):
         damaged = bytearray(whole)
@@ -354,15 +386,15 @@ def test_a_flipped_bit_of_the_configuration_is_refused_or_leaves_documents_as_th
         except ModelFolderError:
             refused += 1
         else:
-            np.testing.assert_array_equal(loaded.encode_documents(small_embeddings).toarray(), expected)
+            np.testing.assert_array_equal(loaded.encode_documents(small_embeddings).rows.toarray(), expected)
     assert refused > len(whole) / 2
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"k_document": 127},
-        {"k_document": "128"},
+        {"k_document": Weighting.k_document - 1},
+        {"k_document": str(Weighting.k_document)},
         {"k_document": 0},
         {"exponent": 0.6},
         {"exponent": None},
@@ -403,6 +435,11 @@ def test_a_configuration_that_does_not_match_the_files_is_refused(folder: Path, 
         "exponent",
         "literal_share",
         "literal_scale",
+        "gain_share",
+        "comprehension",
+        "refined",
+        "fit_seconds",
+        "refine_seconds",
     ],
 )
 def test_a_configuration_that_lacks_a_key_is_refused(folder: Path, key: str):
@@ -449,24 +486,6 @@ def test_saving_into_the_current_folder_is_possible(
     assert KeyTokenModel.load("model").fingerprint == small_model.fingerprint
 
 
-def test_a_folder_of_a_version_that_removed_at_most_one_direction_loads(
-    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary, tmp_path: Path
-):
-    spectrum = Spectrum.from_embeddings(small_embeddings)
-    model = fit(small_embeddings, small_texts, small_vocabulary, spectrum=spectrum)
-    model.save(tmp_path / "model")
-    file = tmp_path / "model" / "decoder.safetensors"
-    tensors = load_file(file)
-    save_file(tensors | {"removed": tensors["removed"][0]}, file)
-    config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
-    digests = config["sha256"] | {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
-    edit_config(tmp_path / "model", sha256=digests)
-    loaded = KeyTokenModel.load(tmp_path / "model")
-    assert loaded.fingerprint == model.fingerprint
-    assert_same_array(loaded.decoder.preparation.removed, model.decoder.preparation.removed)
-    assert_same_array(loaded.decoder.logits(small_embeddings), model.decoder.logits(small_embeddings))
-
-
 def test_the_fingerprint_covers_what_is_removed_and_added(small_model: KeyTokenModel, small_embeddings: np.ndarray):
     spectrum = Spectrum.from_embeddings(small_embeddings)
     preparations = [Preparation(), *(make(n) for make in (spectrum.removal, spectrum.shift) for n in (1, 2))]
@@ -478,7 +497,7 @@ def test_saving_replaces_a_model(small_model: KeyTokenModel, folder: Path):
     other = replace(small_model.with_weighting(k_document=3), spectrum=None)
     other.save(folder)
     assert KeyTokenModel.load(folder).fingerprint == other.fingerprint
-    assert sorted(contents(folder)) == ["config.json", "decoder.safetensors", "tokenizer.json"]
+    assert sorted(contents(folder)) == ["config.json", "decoder.safetensors", "vocabulary.json"]
     assert [file.name for file in folder.parent.iterdir()] == [folder.name]
 
 
@@ -575,36 +594,58 @@ def test_a_failure_while_the_new_folder_is_moved_leaves_the_old_model_in_place(
     assert contents(folder) == before
 
 
-def test_a_former_minimum_weight_is_refused(folder: Path):
-    edit_config(folder, minimum_weight=0.25)
-    with pytest.raises(ModelFolderError, match="minimum weight"):
+def test_a_folder_of_format_2_is_refused_in_one_sentence_but_may_be_replaced(small_model: KeyTokenModel, folder: Path):
+    """Format 2 had the tokenizer in a file of its own, and the features beside the decoder."""
+    (folder / "vocabulary.json").rename(folder / "tokenizer.json")
+    edit_config(folder, format_version=2, sha256=dict.fromkeys(("tokenizer.json", *FILES[1:3]), "0" * 64))
+    before = contents(folder)
+    with pytest.raises(
+        ModelFolderError, match=r"format version 2, but .*: make it again with `keytok fit`, and"
+    ) as raised:
         KeyTokenModel.load(folder)
+    assert str(raised.value).count(". ") == 0
+    assert str(raised.value).endswith("`keytok backfill`.")
+    assert contents(folder) == before
+    small_model.save(folder)
+    assert sorted(contents(folder)) == FILES
+    assert KeyTokenModel.load(folder).fingerprint == small_model.fingerprint
 
 
-def test_a_former_query_mean_is_refused(folder: Path):
-    tensors = load_file(folder / "decoder.safetensors") | {"query_mean": np.ones(8, dtype=np.float32)}
-    content = save(tensors)
-    (folder / "decoder.safetensors").write_bytes(content)
-    digests = json.loads((folder / "config.json").read_text(encoding="utf-8"))["sha256"]
-    edit_config(folder, sha256=digests | {"decoder.safetensors": hashlib.sha256(content).hexdigest()})
-    with pytest.raises(ModelFolderError, match="query mean"):
-        KeyTokenModel.load(folder)
-
-
-@pytest.mark.parametrize("seconds", [None, 12.5])
-def test_models_of_earlier_versions_say_by_their_times_whether_they_were_refined(folder: Path, seconds: float | None):
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    del config["refined"]
-    (folder / "config.json").write_text(json.dumps(config | {"refine_seconds": seconds}), encoding="utf-8")
-    assert KeyTokenModel.load(folder).refined is (seconds is not None)
-
-
-def test_the_fingerprint_changes_with_how_the_tokenizer_splits(cranfield_model):
+def test_the_fingerprint_changes_with_how_the_tokenizer_splits(
+    embedder: str, cranfield: Collection, cranfield_documents: Embedded
+):
     """The same features and ids, but words are no longer split at hyphens."""
-    vocabulary = cranfield_model.vocabulary
-    tokenizer = Tokenizer.from_str(vocabulary.tokenizer_json)
+    vocabulary = TokenizerVocabulary.from_tokenizer(embedder)
+    model = fit(cranfield_documents.embeddings[:100], list(cranfield.documents.values())[:100], vocabulary)
+    vocabulary = model.vocabulary
+    tokenizer = Tokenizer.from_str(vocabulary.settings["tokenizer"])
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    other = Vocabulary(tokenizer, vocabulary.features, vocabulary.feature_of_id)
-    assert replace(cranfield_model, vocabulary=other).fingerprint != cranfield_model.fingerprint
-    same = Vocabulary(Tokenizer.from_str(vocabulary.tokenizer_json), vocabulary.features, vocabulary.feature_of_id)
-    assert replace(cranfield_model, vocabulary=same).fingerprint == cranfield_model.fingerprint
+    other = TokenizerVocabulary(tokenizer, vocabulary.features, vocabulary.feature_of_id)
+    assert replace(model, vocabulary=other).fingerprint != model.fingerprint
+    tokenizer = Tokenizer.from_str(vocabulary.settings["tokenizer"])
+    same = TokenizerVocabulary(tokenizer, vocabulary.features, vocabulary.feature_of_id)
+    assert replace(model, vocabulary=same).fingerprint == model.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"language": "german"}, {"language": "none"}, {"stop_words": frozenset({"flow"})}, {"letters": frozenset({"x"})}],
+    ids=str,
+)
+def test_the_fingerprint_changes_with_how_texts_become_words(cranfield_model: KeyTokenModel, change: dict[str, Any]):
+    vocabulary = cranfield_model.vocabulary
+    own = vocabulary.analysis
+    settings = {"language": own.language, "stop_words": own.stop_words, "letters": own.letters}
+    features = vocabulary.features[:50]
+    same, other = (
+        replace(
+            cranfield_model,
+            vocabulary=WordVocabulary(features, Analysis(**settings | changes)),
+            decoder=TokenDecoder(cranfield_model.decoder.weight[:50], cranfield_model.decoder.preparation),
+            idf=cranfield_model.idf[:51],
+            statistics=None,
+        )
+        for changes in ({}, change)
+    )
+    again = replace(same, vocabulary=WordVocabulary(features, Analysis(**settings)))
+    assert other.fingerprint != same.fingerprint == again.fingerprint

@@ -10,8 +10,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.sparse import csr_array
 
-from keytok_haystack import Weighting
-from keytok_haystack.weighting import add_literals, inverse_document_frequency, root_frequencies
+from keytok_haystack import TokenRows, Weighting
+from keytok_haystack.sparse_vectors.rows import SparseRow
+from keytok_haystack.weighting import (
+    IDF_EXPONENT,
+    DocumentStatistics,
+    add_literals,
+    drop_poor_gain,
+    feature_idf,
+    idf_of,
+    inverse_document_frequency,
+    root_frequencies,
+)
 
 ALIGNED = [[0.5, 0, 2, 0, 0], [0, 0, 0, 0, 0], [0, 3, 4, 0, 0], [0, 0, 0, 0, 0]]
 LITERAL_COUNTS = [[0, 0, 4, 0, 1], [0, 1, 0, 2, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
@@ -98,30 +108,177 @@ def joined_by_hand(aligned: list[float], counts: list[float], idf: list[float]) 
     return [a + 1.5 * length / own_length * b for a, b in zip(aligned, own, strict=True)]
 
 
+def row_of(dense: list[float]) -> SparseRow:
+    columns = np.flatnonzero(dense).astype(np.int32)
+    return columns, np.array(dense, dtype=np.float32)[columns]
+
+
+def dense_of(row: SparseRow, width: int) -> list[float]:
+    """The row in full, after checks that it is one."""
+    columns, entries = row
+    assert columns.dtype == np.int32
+    assert entries.dtype == np.float32
+    assert (np.diff(columns) > 0).all()
+    full = np.zeros(width)
+    full[columns] = entries
+    return full.tolist()
+
+
+def joined(aligned: list[list[float]], counts: list[list[float]], idf: list[float] | None) -> np.ndarray:
+    given_idf = None if idf is None else np.array(idf, dtype=np.float32)
+    pairs = zip(aligned, counts, strict=True)
+    return np.array([dense_of(add_literals(row_of(a), row_of(c), given_idf), len(a)) for a, c in pairs])
+
+
 @pytest.mark.parametrize("idf", [IDF, None], ids=["idf", "no idf"])
 def test_a_querys_literals_are_one_and_a_half_times_as_long_as_its_aligned_tokens(idf: list[float] | None):
-    given_idf = None if idf is None else np.array(idf, dtype=np.float32)
-    joined = add_literals(csr(ALIGNED), csr(LITERAL_COUNTS), given_idf)
+    found = joined(ALIGNED, LITERAL_COUNTS, idf)
     pairs = zip(ALIGNED, LITERAL_COUNTS, strict=True)
     expected = [joined_by_hand(aligned, counts, idf or [1] * 5) for aligned, counts in pairs]
-    np.testing.assert_allclose(joined.toarray(), expected, rtol=1e-6)
-    assert joined.has_canonical_format
-    own = joined.toarray() - np.array(ALIGNED)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    own = found - np.array(ALIGNED)
     np.testing.assert_allclose(np.linalg.norm(own, axis=1), [1.5 * math.hypot(0.5, 2), 1.5, 0, 0], rtol=1e-6)
 
 
 @given(st.integers(1, 50))
 def test_a_query_said_over_and_over_says_the_same(times: int):
     counts = np.array(LITERAL_COUNTS, dtype=np.float32)
-    once, often = (
-        add_literals(csr(ALIGNED), csr_array(c), np.array(IDF, np.float32)) for c in (counts, counts * times)
-    )
-    np.testing.assert_allclose(often.toarray(), once.toarray(), rtol=1e-5)
+    once, often = (joined(ALIGNED, c.tolist(), IDF) for c in (counts, counts * times))
+    np.testing.assert_allclose(often, once, rtol=1e-5)
+
+
+def test_words_beyond_the_idf_have_its_last_entry():
+    found = joined([[0, 0, 0, 0, 0, 0, 0]], [[1, 0, 0, 0, 1, 1, 1]], IDF)
+    length = math.hypot(8, 1, 1, 1) / 1.5
+    np.testing.assert_allclose(found, [[8 / length, 0, 0, 0, *[1 / length] * 3]], rtol=1e-6)
 
 
 def test_joining_literals_changes_none_of_its_inputs():
-    aligned, literals, idf = csr(ALIGNED), csr(LITERAL_COUNTS), np.array(IDF, dtype=np.float32)
+    aligned, literals, idf = row_of(ALIGNED[0]), row_of(LITERAL_COUNTS[0]), np.array(IDF, dtype=np.float32)
     add_literals(aligned, literals, idf)
-    np.testing.assert_array_equal(aligned.toarray(), ALIGNED)
-    np.testing.assert_array_equal(literals.toarray(), LITERAL_COUNTS)
+    assert dense_of(aligned, 5) == ALIGNED[0]
+    assert dense_of(literals, 5) == LITERAL_COUNTS[0]
     assert idf.tolist() == IDF
+
+
+# statistics of documents, and queries without tokens of poor gain
+
+
+def statistics(share: list[float], mean_weight: list[float]) -> DocumentStatistics:
+    return DocumentStatistics(np.array(share, dtype=np.float32), np.array(mean_weight, dtype=np.float32))
+
+
+def test_statistics_of_documents_are_counted_by_hand():
+    weights = csr([[1, 0, 0.5, 0.25, 0], [3, 0, 0, 0, 0], [2, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    found = DocumentStatistics.of(weights)
+    # the first is in three of four documents, two are in one, and two in none count as those in one; so do all unseen
+    np.testing.assert_array_equal(found.share, np.float32([0.75, 0.25, 0.25, 0.25, 0.25, 0.25]))
+    np.testing.assert_array_equal(found.mean_weight, np.float32([2, 0.375, 0.5, 0.25, 0.375, 0.375]))
+    assert found.share.dtype == found.mean_weight.dtype == np.float32
+
+
+@given(logit_rows)
+def test_statistics_of_documents_are_what_a_loop_counts(weights: np.ndarray):
+    found = DocumentStatistics.of(csr_array(weights))
+    n, columns = len(weights), weights.T.tolist()
+    present = [[weight for weight in column if weight] for column in columns]
+    in_one = [column[0] for column in present if len(column) == 1]
+    every = [weight for column in present for weight in column]
+    rare = np.mean(in_one) if in_one else np.mean(every) if every else 0
+    np.testing.assert_allclose(found.share, [*(max(len(column), 1) / n for column in present), 1 / n], rtol=1e-6)
+    expected = [*(np.mean(column) if column else rare for column in present), rare]
+    np.testing.assert_allclose(found.mean_weight, expected, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_statistics_of_no_documents_are_defined():
+    found = DocumentStatistics.of(csr_array((0, 3), dtype=np.float32))
+    assert found.share.tolist() == [1, 1, 1, 1]
+    assert found.mean_weight.tolist() == [0, 0, 0, 0]
+
+
+# powers of two and their squares, so that sums and roots are exact in float32 and ties are ties
+powers = st.sampled_from([0.25, 0.5, 1.0, 2.0, 4.0])
+queries = st.lists(st.dictionaries(st.integers(0, 8), powers, max_size=9), min_size=1, max_size=5)
+shares = st.lists(st.sampled_from([1 / 4, 1 / 16, 1 / 64, 1.0]), min_size=7, max_size=7)
+mean_weights = st.lists(powers, min_size=7, max_size=7)
+
+
+def query_of(tokens: dict[int, float]) -> SparseRow:
+    columns = sorted(tokens)
+    return np.array(columns, dtype=np.int32), np.array([tokens[column] for column in columns], dtype=np.float32)
+
+
+def kept_by_hand(query: dict[int, float], share: list[float], mean: list[float], gain_share: float) -> set[int]:
+    """Tokens by falling gain, of equal ones the lowest first, until they have a share of the expected score."""
+
+    def expected(token: int) -> float:
+        return query[token] * mean[min(token, 6)]
+
+    kept: set[int] = set()
+    for token in sorted(query, key=lambda token: (-expected(token) / math.sqrt(share[min(token, 6)]), token)):
+        if kept and sum(map(expected, kept)) >= gain_share * sum(map(expected, query)):
+            break
+        kept.add(token)
+    return kept
+
+
+@given(queries, shares, mean_weights, st.sampled_from([0.125, 0.25, 0.5, 0.75, 0.875]))
+def test_tokens_of_poor_gain_are_left_out_as_a_loop_does(
+    tokens: list[dict[int, float]], share: list[float], mean: list[float], gain_share: float
+):
+    """Of nine columns, the first six are known; all others have the last entry of the statistics."""
+    for query in tokens:
+        found = drop_poor_gain(query_of(query), statistics(share, mean), gain_share)
+        kept = kept_by_hand(query, share, mean, gain_share)
+        assert dense_of(found, 9) == [query[token] if token in kept else 0.0 for token in range(9)]
+        assert len(found[0]) == len(kept)
+
+
+@given(queries, shares, mean_weights, st.floats(0.01, 0.999))
+def test_what_is_kept_has_its_share_of_the_expected_score_and_less_than_it_without_its_last_token(
+    tokens: list[dict[int, float]], share: list[float], mean: list[float], gain_share: float
+):
+    dense = np.array([[query.get(token, 0.0) for token in range(9)] for query in tokens])
+    found = np.array(
+        [dense_of(drop_poor_gain(query_of(query), statistics(share, mean), gain_share), 9) for query in tokens]
+    )
+    factors = np.array([mean[min(token, 6)] for token in range(9)])
+    gains = factors / np.sqrt([share[min(token, 6)] for token in range(9)])
+    for before, after in zip(dense, found, strict=True):
+        total, kept = before @ factors, after @ factors
+        assert kept >= gain_share * total * (1 - 1e-12)
+        if after.any():
+            last = min(np.flatnonzero(after), key=lambda token: (after[token] * gains[token], -token))
+            assert kept - after[last] * factors[last] < gain_share * total
+            dropped = np.flatnonzero(before - after)
+            assert all(before[token] * gains[token] <= after[last] * gains[last] for token in dropped)
+
+
+def test_a_gain_share_of_1_keeps_all_tokens():
+    for query in ({0: 1e-6, 1: 1.0}, {}, {0: 1.0, 1: 1.0, 2: 1e-9}):
+        found = drop_poor_gain(query_of(query), statistics([1, 1, 1, 1], [1e-9, 1, 1, 1]), 1.0)
+        assert found[0].tolist() == [*query]
+        assert found[1].tolist() == pytest.approx([*query.values()])
+
+
+def test_a_query_without_tokens_and_one_without_an_expected_score_are_no_trouble():
+    assert dense_of(drop_poor_gain(query_of({}), statistics([1, 1], [1, 1]), 0.5), 3) == [0, 0, 0]
+    nothing = drop_poor_gain(query_of({0: 1.0, 1: 2.0}), statistics([1, 1, 1], [0, 0, 0]), 0.5)
+    assert len(nothing[0]) == 1, "at least one is kept"
+
+
+def test_dropping_tokens_changes_none_of_its_inputs():
+    query, known = row_of([1, 2, 4, 8]), statistics([0.25, 0.5, 1, 1, 1], [1, 1, 1, 1, 1])
+    drop_poor_gain(query, known, 0.5)
+    assert dense_of(query, 4) == [1, 2, 4, 8]
+    assert known.share.tolist() == [0.25, 0.5, 1, 1, 1]
+
+
+def test_the_idf_of_texts_counts_words_that_are_not_known_as_one_in_one_text():
+    rows = csr([[1, 0, 2, 3], [0, 0, 1, 0], [0, 0, 5, 0]])
+    idf = idf_of(TokenRows(rows, ("unseen",)))
+    expected = [math.log(1 + (3 - df + 0.5) / (df + 0.5)) ** IDF_EXPONENT for df in (1, 1, 3, 1)]
+    np.testing.assert_allclose(idf, expected, rtol=1e-6)
+    assert idf.dtype == np.float32
+    np.testing.assert_array_equal(feature_idf(np.array([1, 0, 3]), 3), idf)

@@ -112,7 +112,10 @@ def fit(
     sums = _sums(embeddings, texts, vocabulary, uncentred, head, progress_bar=progress_bar)
     frequent = np.flatnonzero((sums.document_frequency >= max(min_df, 1)) & vocabulary.decodable)
     if len(frequent) == 0:
-        msg = f"No word occurs in at least min_df={min_df} of the {sums.moments.count} texts: use more texts."
+        msg = (
+            f"No word, numbers aside, occurs in at least min_df={min_df} of the {sums.moments.count} texts: use more "
+            "texts, and check that they are in words."
+        )
         raise ValueError(msg)
     idf = feature_idf(sums.document_frequency, sums.moments.count)
     solution = sums.solve(frequent, regularization)

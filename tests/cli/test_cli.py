@@ -38,7 +38,7 @@ def place(tmp_path, monkeypatch, small_texts, small_embeddings, small_vocabulary
     Path("texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
     Path("bad.jsonl").write_text("\n".join([*lines[:2], "no JSON"]), encoding="utf-8")
     Path("empty.jsonl").write_text("")
-    Path("tokenizer.json").write_text(small_vocabulary.tokenizer_json, encoding="utf-8")
+    Path("tokenizer.json").write_text(small_vocabulary.settings["tokenizer"], encoding="utf-8")
     np.save("good.npy", small_embeddings)
     np.save("short.npy", small_embeddings[:-1])
     np.save("nan.npy", np.where(np.arange(8) == 3, np.nan, small_embeddings))
@@ -76,7 +76,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 EVALUATE = "evaluate beir --embeddings good.npy --query-embeddings queries.npy"
-READY_MADE = "--embeddings good.npy --tokenizer tokenizer.json"
+READY_MADE = "--embeddings good.npy"
 BAD_INPUT = {
     "fit nothing.jsonl --output out " + READY_MADE: "nothing.jsonl",
     "fit bad.jsonl --output out " + READY_MADE: "Line 3",
@@ -84,14 +84,15 @@ BAD_INPUT = {
     "fit corrupt --output out " + READY_MADE: "corpus.jsonl",
     "fit texts.jsonl --output out": "--embedder",
     "fit texts.jsonl --output out --embedder x " + READY_MADE: "--embedder",
-    "fit texts.jsonl --output out --embeddings good.npy": "--tokenizer",
-    "fit texts.jsonl --output out --embeddings good.npy --tokenizer texts.jsonl": "texts.jsonl",
-    "fit texts.jsonl --output out --embeddings good.npy --tokenizer no/such": "no/such",
-    "fit texts.jsonl --output out --embeddings good.npy --tokenizer /no/such": "/no/such",
     "fit texts.jsonl --output out --embedder no/such": "no/such",
-    "fit texts.jsonl --output out --embedder occupied --tokenizer tokenizer.json": "occupied",
+    "fit texts.jsonl --output out --embedder occupied": "occupied",
+    f"fit texts.jsonl --output out {READY_MADE} --language klingon": "use 'none', or one of",
+    f"fit texts.jsonl --output out {READY_MADE} --language en": "english",
+    f"fit texts.jsonl --output out {READY_MADE} --tokenizer tokenizer.json": "--tokenizer",
+    f"fit texts.jsonl --output out {READY_MADE} --head": "--embedder",
+    "fit texts.jsonl --output out --embedder x --head --language english": "--language",
     **{
-        f"fit texts.jsonl --output out --embeddings {name} --tokenizer tokenizer.json": message
+        f"fit texts.jsonl --output out --embeddings {name}": message
         for name, message in {
             "short.npy": "59 embeddings for 60 texts",
             "nan.npy": "NaN",
@@ -135,13 +136,13 @@ BAD_INPUT = {
     "evaluate beir --model model --embeddings good.npy": "queries",
     "evaluate beir --query-embeddings queries.npy --model model": "documents",
     "evaluate beir": "embedder",
-    EVALUATE: "tokenizer",
-    f"{EVALUATE} --tokenizer no/such": "no/such",
-    f"{EVALUATE} --tokenizer tokenizer.json --other texts.jsonl": "embedder",
-    f"{EVALUATE} --tokenizer tokenizer.json --embedder x --other texts.jsonl --other ./texts.jsonl": "'texts'",
-    f"{EVALUATE} --tokenizer tokenizer.json --embedder x --other bad.jsonl": "Line 3",
-    f"{EVALUATE} --tokenizer tokenizer.json --seed -1": "--seed",
-    f"{EVALUATE} --model model --tokenizer tokenizer.json": "tokenizer",
+    f"{EVALUATE} --tokenizer tokenizer.json": "--tokenizer",
+    f"{EVALUATE} --language klingon": "use 'none', or one of",
+    f"{EVALUATE} --other texts.jsonl": "embedder",
+    f"{EVALUATE} --embedder x --other texts.jsonl --other ./texts.jsonl": "'texts'",
+    f"{EVALUATE} --embedder x --other bad.jsonl": "Line 3",
+    f"{EVALUATE} --seed -1": "--seed",
+    f"{EVALUATE} --model model --language english": "language",
     f"{EVALUATE} --model model --refine": "refine",
     f"{EVALUATE} --model model --other texts.jsonl": "other",
     "evaluate beir --model model --embeddings good.npy --query-embeddings good.npy --json out.json": "3 texts",
@@ -198,13 +199,13 @@ def test_help(arguments, keytok):
     assert "Usage" in out
 
 
-def test_fit_ready_made_embeddings(keytok, place, small_texts, small_embeddings, small_vocabulary, small_spectrum):
+def test_fit_ready_made_embeddings(keytok, place, small_texts, small_embeddings, small_spectrum):
     arguments = ["--k", "7", "--m", "3", "--regularization", "0.1", "--min-df", "1"]
     code, out, err = keytok("fit", "texts.jsonl", "--output", "new/out", *READY_MADE.split(), *arguments)
     assert (code, err) == (0, "")
     assert str(Path("new", "out")) in out
     options = {"regularization": 0.1, "min_df": 1, "spectrum": small_spectrum}
-    expected = fit(small_embeddings, small_texts, small_vocabulary, **options)
+    expected = fit(small_embeddings, small_texts, **options)
     model = KeyTokenModel.load("new/out")
     assert (model.weighting.k_document, model.weighting.m_query, model.embedder) == (7, 3, None)
     np.testing.assert_array_equal(model.decoder.weight, expected.decoder.weight)
@@ -212,8 +213,8 @@ def test_fit_ready_made_embeddings(keytok, place, small_texts, small_embeddings,
     assert [path.name for path in Path("new").iterdir()] == ["out"]
 
 
-def test_fit_prints_json(keytok, place, small_texts, small_embeddings, small_vocabulary, small_spectrum):
-    expected = fit(small_embeddings, small_texts, small_vocabulary, spectrum=small_spectrum)
+def test_fit_prints_json(keytok, place, small_texts, small_embeddings, small_spectrum):
+    expected = fit(small_embeddings, small_texts, spectrum=small_spectrum)
     code, out, err = keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--json")
     assert (code, err) == (0, "")
     summary = json.loads(out)
@@ -224,24 +225,77 @@ def test_fit_prints_json(keytok, place, small_texts, small_embeddings, small_voc
         "texts": 60,
         "dimension": 8,
         "decoder": "fit",
-        "features": 12,
+        "features": 10,  # not the numbers
+        "language": expected.vocabulary.language,
+        "comprehension": {
+            "coverage": expected.comprehension.coverage,
+            "literal_auc": expected.comprehension.literal_auc,
+        },
         "refinement": None,
     }
     assert seconds["embed"] is None
     assert seconds["fit"] > 0
 
 
-def test_fit_replaces_a_model(keytok, place, small_texts, small_embeddings, small_vocabulary, small_spectrum):
-    expected = fit(small_embeddings, small_texts, small_vocabulary, spectrum=small_spectrum)
+def test_fit_says_what_it_has_understood(keytok, place, small_texts, small_embeddings, small_spectrum):
+    expected = fit(small_embeddings, small_texts, spectrum=small_spectrum, language="english").comprehension
+    code, out, err = keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--language", "english")
+    assert (code, err) == (0, "")
+    assert "10 English words from 60 texts" in out
+    assert f"Coverage {expected.coverage:.0%}" in out
+    assert f"AUC {expected.literal_auc:.2f}" in out
+    assert KeyTokenModel.load("out").vocabulary.language == "english"
+    assert (
+        "10 words from 60 texts"
+        in keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--language", "none")[1]
+    )
+
+
+def test_fit_warns_of_another_language_than_that_of_the_texts(keytok, place, small_texts):
+    lines = [json.dumps({"text": f"The {text} of an aircraft was measured in the tunnel"}) for text in small_texts]
+    Path("english.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    for language, warning in (
+        ("german", "The texts seem to be English, but --language german is how they were read.\n"),
+        ("english", ""),
+        ("none", ""),
+    ):
+        code, _, err = keytok("fit", "english.jsonl", "--output", "out", *READY_MADE.split(), "--language", language)
+        assert (code, err) == (0, warning)
+        assert KeyTokenModel.load("out").vocabulary.language == language
+
+
+def test_fit_warns_of_vectors_of_other_texts(keytok, place, small_texts):
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.permutation(small_texts)[:2]) for _ in range(600)]
+    Path("own.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    np.save("others.npy", random.normal(size=(600, 8)))
+    code, _, err = keytok("fit", "own.jsonl", "--output", "out", "--embeddings", "others.npy", "--language", "none")
+    assert (code, err.count("\n")) == (0, 1)
+    assert "check that each vector is that of its text" in err
+    assert KeyTokenModel.load("out").comprehension.warning == err.removesuffix("\n")
+
+
+def test_fit_warns_of_texts_that_are_mostly_numbers(keytok, place, small_texts):
+    random = np.random.default_rng(0)
+    texts = [" ".join([text, *map(str, random.integers(10, 10**6, size=12))]) for text in small_texts]
+    Path("own.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    code, _, err = keytok("fit", "own.jsonl", "--output", "out", *READY_MADE.split(), "--language", "none")
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith("Only ")
+    assert "fit to more texts, and check that the texts are in words" in err
+
+
+def test_fit_replaces_a_model(keytok, place, small_texts, small_embeddings, small_spectrum):
+    expected = fit(small_embeddings, small_texts, spectrum=small_spectrum)
     assert keytok("fit", "beir", "--output", "cranfield-model", *READY_MADE.split())[0] == 0
     assert KeyTokenModel.load("cranfield-model").fingerprint == expected.fingerprint
 
 
-def test_fit_chooses_the_regularization(keytok, place, small_texts, small_embeddings, small_vocabulary, small_spectrum):
+def test_fit_chooses_the_regularization(keytok, place, small_texts, small_embeddings, small_spectrum):
     code, _, _ = keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--regularization", "gcv")
     assert code == 0
     options = {"regularization": "gcv", "spectrum": small_spectrum}
-    expected = fit(small_embeddings, small_texts, small_vocabulary, **options)
+    expected = fit(small_embeddings, small_texts, **options)
     assert KeyTokenModel.load("out").fingerprint == expected.fingerprint
 
 
@@ -324,8 +378,8 @@ def evaluated(keytok, *options: object) -> dict[str, Any]:
     return json.loads(Path("out.json").read_text())
 
 
-def test_evaluate_fits_ready_made_embeddings_with_any_tokenizer(keytok, place):
-    report = evaluated(keytok, "--tokenizer", "tokenizer.json")
+def test_evaluate_fits_ready_made_embeddings(keytok, place):
+    report = evaluated(keytok)
     assert (report["decoder"], report["fitted_on"], report["embedder"]) == ("fitted", "all documents", None)
     assert report["seconds"]["fit"] > 0
     assert {entry["fitted_on"] for entry in report["out_of_sample"]} == {"a random half"}
@@ -334,18 +388,18 @@ def test_evaluate_fits_ready_made_embeddings_with_any_tokenizer(keytok, place):
 
 def test_evaluate_fits_as_fit_does(keytok, place):
     assert keytok("fit", "beir", "--output", "out", *READY_MADE.split())[0] == 0
-    given, fitted = evaluated(keytok, "--model", "out"), evaluated(keytok, "--tokenizer", "tokenizer.json")
+    given, fitted = evaluated(keytok, "--model", "out"), evaluated(keytok)
     for name in SYSTEMS:
         assert given["systems"][name]["nDCG@10"] == fitted["systems"][name]["nDCG@10"]
 
 
 def test_evaluate_refines_what_it_fits(keytok, place):
-    report = evaluated(keytok, "--tokenizer", "tokenizer.json", "--refine")
+    report = evaluated(keytok, "--refine")
     assert report["decoder"] == "fitted"
     assert set(report["refined"]) == {name for name in SYSTEMS if "key_tokens" in name}
     assert [entry["decoder"] for entry in report["decoders"]] == ["fitted"] * 2 + ["refined"] * 2
     assert report["seconds"]["refine"] > 0
-    fitted = evaluated(keytok, "--tokenizer", "tokenizer.json")
+    fitted = evaluated(keytok)
     assert (fitted["seconds"]["refine"], fitted["refined"]) == (None, {})
     found, alone = ([e["nDCG@10"] for e in r["decoders"] if e["decoder"] == "fitted"] for r in (report, fitted))
     assert found == alone
@@ -355,11 +409,11 @@ def test_evaluate_fits_to_half_of_the_documents(keytok, place, small_texts, smal
     """The halves differ with the seed, and are what `fit` makes of as many documents."""
     values = set()
     for seed in (0, 1, 0):
-        report = evaluated(keytok, "--tokenizer", "tokenizer.json", "--seed", seed)
+        report = evaluated(keytok, "--seed", seed)
         half = np.sort(np.random.default_rng(seed).permutation(60)[:30])
         np.save("half.npy", small_embeddings[half])
         Path("half.jsonl").write_text("\n".join(json.dumps({"text": small_texts[i]}) for i in half))
-        keytok("fit", "half.jsonl", "--output", "half", "--embeddings", "half.npy", "--tokenizer", "tokenizer.json")
+        keytok("fit", "half.jsonl", "--output", "half", "--embeddings", "half.npy")
         expected = evaluated(keytok, "--model", "half")["systems"]["key_tokens"]
         found = next(entry for entry in report["out_of_sample"] if entry["system"] == "key_tokens")
         assert found["nDCG@10"] == expected["nDCG@10"]

@@ -66,7 +66,7 @@ def test_train(data: Path, base: Path, tmp_path: Path, keytok: Keytok):
     code, out, err = keytok("tokens", output / "key_tokens", "the lift of a wing")
     assert (code, err) == (0, "")
     model = KeyTokenModel.load(output / "key_tokens")
-    first = model.encode_documents(LanguageModelEncoder(model.embedder).encode(["the lift of a wing"]))
+    first = model.encode_documents(LanguageModelEncoder(model.embedder).encode(["the lift of a wing"])).rows
     assert model.vocabulary.features[first.indices[np.argmax(first.data)]] in out
 
 

@@ -82,7 +82,7 @@ def top_100(cranfield_store, documents, queries):
 
     def of(kind: str) -> list[list[tuple[str, float]]]:
         if kind not in found:
-            retriever = SparseRetriever(cranfield_store(kind), top_k=TOP_K, exact=True)
+            retriever = SparseRetriever(cranfield_store(kind), top_k=TOP_K)
             found[kind] = []
             for hits in retriever.run_batch(queries)["documents"]:
                 assert all(hit.meta == by_id[hit.id].meta and hit.content == by_id[hit.id].content for hit in hits)
@@ -120,23 +120,16 @@ def test_where_nothing_ties_all_stores_return_the_same_order(top_100, truth):
 
 
 @pytest.mark.parametrize("kind", ENGINE_STORES)
-@pytest.mark.parametrize("top_k", [10, 20])
-def test_a_search_by_the_strong_tokens_first_finds_nearly_the_same_with_the_same_scores(
-    kind, top_k, cranfield, cranfield_store, top_100, documents, queries, truth
+@pytest.mark.parametrize("top_k", [1, 10, 20])
+def test_a_search_for_few_documents_finds_the_best_of_a_search_for_many(
+    kind, top_k, cranfield_store, top_100, documents, queries, truth
 ):
     position = {document.id: i for i, document in enumerate(documents)}
     found = SparseRetriever(cranfield_store(kind), top_k=top_k).run_batch(queries)["documents"]
-    shares = []
-    for hits, exact, scores in zip(found, top_100(kind), truth, strict=True):
+    for hits, many, scores in zip(found, top_100(kind), truth, strict=True):
+        assert len(hits) == min(top_k, len(many))
         np.testing.assert_allclose([hit.score for hit in hits], scores[[position[hit.id] for hit in hits]], rtol=1e-6)
-        assert len(hits) == min(top_k, len(exact))
-        shares.append(len({hit.id for hit in hits} & {key for key, _ in exact[:top_k]}) / len(hits))
-    assert np.mean(shares) > 0.98
-    nearly, exactly = (
-        measure_run(cranfield, dict(zip(cranfield.queries, run, strict=True)))["nDCG@10"]
-        for run in ([[(hit.id, hit.score) for hit in hits] for hits in found], top_100(kind))
-    )
-    assert nearly == pytest.approx(exactly, abs=0.005)
+        np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in many[:top_k]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ENGINE_STORES)
@@ -160,13 +153,13 @@ def test_a_filter_that_leaves_few_documents_leaves_none_out_that_shares_only_wea
 def clause_scores(store, kind: str, query: dict[str, float], top_k: int) -> dict[str, dict[str, float]]:
     """What the engine itself says that each token of a query adds to each hit."""
     if kind.startswith("opensearch"):
-        body = search_request(query, "key_tokens", "rank_features", top_k, exact=True)
+        body = search_request(query, "key_tokens", "rank_features", top_k)
         for clause in body["query"]["bool"]["should"]:
             clause["rank_feature"]["_name"] = clause["rank_feature"]["field"].removeprefix("key_tokens.")
         response = store._client.search(index=store._index, body=body, params={"include_named_queries_score": "true"})
         return {hit["_id"]: hit["matched_queries"] for hit in response["hits"]["hits"]}
     field_type = "rank_features" if kind == "elasticsearch-7" else "sparse_vector"
-    body = search_request(query, "key_tokens", field_type, top_k, exact=True) | {"explain": True}
+    body = search_request(query, "key_tokens", field_type, top_k) | {"explain": True}
     response = store.client.search(index=store._index, body=body)
     return {hit["_id"]: dict(leaves(hit["_explanation"])) for hit in response["hits"]["hits"]}
 
@@ -182,7 +175,7 @@ def leaves(explanation: dict) -> list[tuple[str, float]]:
 @pytest.mark.parametrize("kind", ENGINE_STORES)
 def test_explained_contributions_are_the_engines_own_scores_of_the_clauses(kind, cranfield_store, queries):
     store = cranfield_store(kind)
-    retriever, explainer = SparseRetriever(store, top_k=10, exact=True), KeyTokenExplainer(top_k=None)
+    retriever, explainer = SparseRetriever(store, top_k=10), KeyTokenExplainer(top_k=None)
     for query in queries[::20]:
         hits = retriever.run(key_tokens=query)["documents"]
         explained = explainer.run(documents=hits, key_tokens=query)["documents"]

@@ -107,7 +107,6 @@ def test_to_dict():
             "model": None,
             "bm25_weight": 0.0,
             "field": "key_tokens",
-            "exact": False,
         },
     }
 
@@ -122,7 +121,6 @@ def test_to_dict_with_custom_parameters():
         model=Path("m"),
         bm25_weight=0.1,
         field="t",
-        exact=True,
     )
     parameters = retriever.to_dict()["init_parameters"]
     assert parameters.pop("document_store")["init_parameters"]["index"] == "mine"
@@ -133,7 +131,6 @@ def test_to_dict_with_custom_parameters():
         "model": "m",
         "bm25_weight": 0.1,
         "field": "t",
-        "exact": True,
     }
 
 

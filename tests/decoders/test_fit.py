@@ -2,12 +2,14 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.rankings import ndcg
+from helpers.words import WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
@@ -20,11 +22,14 @@ from keytok_haystack import (
     TokenDecoder,
     Vocabulary,
     Weighting,
+    WordVocabulary,
     fit,
 )
 from keytok_haystack.decoders import REGULARIZATION
+from keytok_haystack.decoders.ridge import RegressionSums
 from keytok_haystack.encoders import Embedded
 from keytok_haystack.evaluation import Collection
+from keytok_haystack.weighting import IDF_EXPONENT, root_frequencies
 
 HALF_STEP = 2**-11  # a float16 between 0.5 and 1 is off by half of 2**-11 at most
 
@@ -44,9 +49,15 @@ def document_frequencies(texts: list[str], features: tuple[str, ...]) -> np.ndar
     return np.array([sum(feature in text.split() for text in texts) for feature in features])
 
 
-def lucene_idf(texts: list[str], features: tuple[str, ...]) -> np.ndarray:
+def raised_idf(texts: list[str], features: tuple[str, ...]) -> np.ndarray:
+    """Lucene's idf, raised a little."""
     df = document_frequencies(texts, features)
-    return np.log(1 + (len(texts) - df + 0.5) / (df + 0.5))
+    return np.log(1 + (len(texts) - df + 0.5) / (df + 0.5)) ** IDF_EXPONENT
+
+
+def idf_of_unseen(texts: list[str]) -> float:
+    """That of a feature in one text."""
+    return float(np.log(1 + (len(texts) - 1 + 0.5) / 1.5) ** IDF_EXPONENT)
 
 
 def unit(embeddings: np.ndarray, removed: np.ndarray | None = None) -> np.ndarray:
@@ -81,11 +92,11 @@ def test_the_decoder_is_the_ridge_regression_times_idf(
 ):
     model = plain_fit(small_embeddings, small_texts, small_vocabulary, regularization=regularization)
     features, x = small_vocabulary.features, unit(small_embeddings)
-    idf = lucene_idf(small_texts, features)
+    idf = raised_idf(small_texts, features)
     expected = largest_is_1(ridge(x, dense_targets(small_texts, features), regularization) * idf[:, None])
     assert model.vocabulary.features == features
     np.testing.assert_allclose(model.decoder.weight, expected, atol=HALF_STEP)
-    np.testing.assert_allclose(model.idf, idf, rtol=1e-6)
+    np.testing.assert_allclose(model.idf, [*idf, idf_of_unseen(small_texts)], rtol=1e-6)
     np.testing.assert_allclose(model.decoder.preparation.mean, x.mean(axis=0), atol=1e-6)
     assert model.decoder.preparation.removed is None
     assert model.source == "fit"
@@ -114,7 +125,7 @@ def test_the_regression_is_exact_with_few_texts_and_where_embeddings_have_much_i
     embeddings = noisy_embeddings(texts, small_vocabulary, d, common, noise)
     model = plain_fit(embeddings, texts, small_vocabulary, regularization=regularization, min_df=0)
     coefficients = ridge(unit(embeddings), dense_targets(texts, features), regularization)
-    expected = largest_is_1(coefficients * lucene_idf(texts, features)[:, None])
+    expected = largest_is_1(coefficients * raised_idf(texts, features)[:, None])
     np.testing.assert_allclose(model.decoder.weight, expected, atol=2 * HALF_STEP)
 
 
@@ -134,7 +145,7 @@ def test_a_spectrum_has_its_first_component_removed_before_the_regression(
     model = fit(small_embeddings, small_texts, small_vocabulary, spectrum=spectrum)
     features = small_vocabulary.features
     coefficients = ridge(unit(small_embeddings, right[0]), dense_targets(small_texts, features), REGULARIZATION)
-    expected = largest_is_1(coefficients * lucene_idf(small_texts, features)[:, None])
+    expected = largest_is_1(coefficients * raised_idf(small_texts, features)[:, None])
     np.testing.assert_allclose(model.decoder.weight, expected, atol=2 * HALF_STEP)
     assert model.spectrum is spectrum
     adjusted = spectrum.adjust(small_embeddings)
@@ -277,7 +288,8 @@ def test_features_in_fewer_texts_than_min_df_come_last_and_have_no_row(
     assert len(model.decoder) == len(expected)
     rare = tuple(feature for feature in small_vocabulary.features if feature not in expected)
     assert model.vocabulary.features == expected + rare
-    np.testing.assert_allclose(model.idf, lucene_idf(small_texts, expected + rare), rtol=1e-6)
+    np.testing.assert_allclose(model.idf[:-1], raised_idf(small_texts, expected + rare), rtol=1e-6)
+    assert model.idf[-1] == pytest.approx(idf_of_unseen(small_texts))
     # leaving features out changes no other feature's direction; lengths of texts count all of their tokens
     everything = plain_fit(small_embeddings, small_texts, small_vocabulary, min_df=1).decoder.weight[df >= min_df]
     np.testing.assert_allclose(model.decoder.weight, largest_is_1(everything), atol=4 * HALF_STEP)
@@ -292,7 +304,7 @@ def test_rare_features_have_the_rows_of_a_head_at_the_mean_deviation_of_the_fitt
     model = plain_fit(small_embeddings, small_texts, small_vocabulary, min_df=16, head=head)
     fitted_alone = plain_fit(small_embeddings, small_texts, small_vocabulary, min_df=16)
     assert model.vocabulary.features == small_vocabulary.features
-    assert model.idf.shape == (12,)
+    assert model.idf.shape == (13,)
     weight = model.decoder.weight.astype(np.float64)
     factors = weight[rare] / head.weight[rare]
     np.testing.assert_allclose(factors, factors.mean(), rtol=2e-2)  # the head's rows, all scaled alike
@@ -321,7 +333,7 @@ def test_a_head_may_be_over_the_first_features_only(
     assert neither
     assert model.vocabulary.features == tuple(features[i] for i in decoded + neither)
     assert len(model.decoder) == len(decoded)
-    np.testing.assert_allclose(model.idf, lucene_idf(small_texts, model.vocabulary.features), rtol=1e-6)
+    np.testing.assert_allclose(model.idf[:-1], raised_idf(small_texts, model.vocabulary.features), rtol=1e-6)
     rows = dict(zip(model.vocabulary.features, model.decoder.weight.astype(np.float64), strict=False))
     fitted = np.array([rows[features[i]] for i in np.flatnonzero(frequent)])
     alone = plain_fit(small_embeddings, small_texts, small_vocabulary, min_df=min_df).decoder.weight
@@ -366,7 +378,7 @@ def test_the_strongest_weights_of_the_documents_are_1_in_the_mean(
 ):
     weighting = Weighting(k_document=k_document, m_query=5, exponent=exponent, weight_scale=77.0)
     model = plain_fit(small_embeddings, small_texts, small_vocabulary, weighting=weighting)
-    weights = model.encode_documents(small_embeddings, small_texts)
+    weights = model.encode_documents(small_embeddings, small_texts).rows
     assert weights.toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
     assert replace(model.weighting, weight_scale=77.0, literal_scale=0.0) == weighting
 
@@ -379,25 +391,25 @@ def test_own_tokens_are_made_comparable_with_logits(
     model = plain_fit(small_embeddings, small_texts, small_vocabulary, weighting=weighting, min_df=16)
     features = model.vocabulary.features
     logits = np.maximum(model.decoder.logits(small_embeddings).astype(np.float64), 0)
-    literals = dense_targets(small_texts, features) * lucene_idf(small_texts, features)
+    literals = dense_targets(small_texts, features) * raised_idf(small_texts, features)
     expected = logits.max(axis=1).mean() / literals.max(axis=1).mean()
     assert model.weighting.literal_scale == pytest.approx(expected, rel=1e-5)
     assert model.weighting.literal_share == share
-    strongest = model.encode_documents(small_embeddings, small_texts).toarray().max(axis=1)
+    strongest = model.encode_documents(small_embeddings, small_texts).rows.toarray().max(axis=1)
     assert strongest.mean() == pytest.approx(1, rel=1e-5)
 
 
 def test_the_weight_scale_of_a_large_corpus_is_estimated_from_a_sample_of_all_of_it(small_vocabulary: Vocabulary):
     random = np.random.default_rng(5)
     texts = [" ".join(random.choice(small_vocabulary.features, size=4)) for _ in range(9000)]
-    embeddings = small_vocabulary.literal_counts(texts).toarray() @ random.normal(size=(12, 8)) + 5
+    embeddings = small_vocabulary.literal_counts(texts).rows.toarray() @ random.normal(size=(12, 8)) + 5
     embeddings[4500:] = embeddings.mean(axis=0) + 0.1 * random.normal(size=(4500, 8))  # close to the mean: weak tokens
     model = plain_fit(embeddings, texts, small_vocabulary)
-    maxima = model.encode_documents(embeddings).toarray().max(axis=1)
+    maxima = model.encode_documents(embeddings).rows.toarray().max(axis=1)
     assert maxima[:4500].mean() > 1.5 * maxima[4500:].mean()
-    assert model.encode_documents(embeddings, texts).toarray().max(axis=1).mean() == pytest.approx(1, rel=0.02)
+    assert model.encode_documents(embeddings, texts).rows.toarray().max(axis=1).mean() == pytest.approx(1, rel=0.02)
     logits = np.maximum(model.decoder.logits(embeddings), 0).max(axis=1).mean()
-    literals = dense_targets(texts, small_vocabulary.features) * lucene_idf(texts, small_vocabulary.features)
+    literals = dense_targets(texts, small_vocabulary.features) * raised_idf(texts, small_vocabulary.features)
     assert model.weighting.literal_scale == pytest.approx(logits / literals.max(axis=1).mean(), rel=0.04)
 
 
@@ -451,7 +463,7 @@ def test_a_min_df_that_no_feature_reaches_is_refused(
 def test_texts_without_features_are_refused(
     small_embeddings: np.ndarray, small_vocabulary: Vocabulary, texts: list[str], min_df: int
 ):
-    with pytest.raises(ValueError, match=r"No feature|min_df"):
+    with pytest.raises(ValueError, match=r"No word|min_df"):
         plain_fit(small_embeddings, texts, small_vocabulary, min_df=min_df)
 
 
@@ -525,15 +537,20 @@ def test_cranfield_is_retrieved_better_than_by_the_dense_vectors(
     dense = ndcg(cranfield, cranfield_queries.embeddings @ cranfield_documents.embeddings.T)
     assert dense == pytest.approx(0.382, abs=0.002)
 
-    assert (cranfield_model.weighting.k_document, cranfield_model.weighting.m_query) == (128, 32)
-    documents = cranfield_model.encode_documents(cranfield_documents.embeddings, texts)
-    queries = cranfield_model.encode_queries(cranfield_queries.embeddings, questions)
-    assert np.diff(documents.indptr).max() <= 128
-    scores = queries.toarray() @ documents.toarray().T
+    setting = cranfield_model.weighting
+    assert (setting.k_document, setting.m_query) == (Weighting.k_document, Weighting.m_query)
+    encoded = cranfield_model.encode_documents(cranfield_documents.embeddings, texts)
+    documents, columns = (
+        encoded.rows,
+        {word: len(cranfield_model.vocabulary) + i for i, word in enumerate(encoded.unseen)},
+    )
+    queries = cranfield_model.encode_queries(cranfield_queries.embeddings, questions).onto(columns, documents.shape[1])
+    assert np.diff(documents.indptr).max() <= Weighting.k_document
+    scores = (queries @ documents.T).toarray()
     assert ndcg(cranfield, scores) >= 0.40
 
     vocabulary = cranfield_model.vocabulary
-    lexical = bm25_scores(vocabulary.literal_counts(texts), vocabulary.literal_counts(questions))
+    lexical = bm25_scores(vocabulary.literal_counts(texts).known, vocabulary.literal_counts(questions).known)
     assert ndcg(cranfield, scores + 0.1 * lexical) >= 0.40
     assert ndcg(cranfield, scores + 0.1 * lexical) > max(dense, ndcg(cranfield, lexical))
 
@@ -552,3 +569,159 @@ def test_a_preparation_is_what_fitting_to_adjusted_embeddings_would_be(
     assert model.spectrum is spectrum
     without = plain_fit(small_embeddings, small_texts, small_vocabulary)
     assert np.abs(model.decoder.logits(small_embeddings) - without.decoder.logits(small_embeddings)).max() > 0.01
+
+
+# what has been left out, and what the model says of its corpus
+
+
+def left_out(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
+    """Predictions of each text by the ridge regression, with an intercept, of all other texts; less the mean of all."""
+    predicted = []
+    for i in range(len(x)):
+        others = np.arange(len(x)) != i
+        mean_x, mean_y = x[others].mean(axis=0), y[others].mean(axis=0)
+        centred = x[others] - mean_x
+        inverse = np.linalg.inv(centred.T @ centred + penalty * np.eye(x.shape[1]))
+        predicted.append(mean_y + (x[i] - mean_x) @ inverse @ centred.T @ (y[others] - mean_y))
+    return np.array(predicted) - y.mean(axis=0)
+
+
+@pytest.mark.parametrize("regularization", [0.01, REGULARIZATION, 10.0])
+@pytest.mark.parametrize(("n", "d"), [(60, 8), (25, 20), (20, 40)])
+def test_predictions_of_texts_that_are_left_out_are_those_of_a_regression_without_them(
+    small_texts: list[str], small_vocabulary: Vocabulary, regularization: float, n: int, d: int
+):
+    texts, features = small_texts[:n], np.array([0, 2, 3, 7, 11])
+    counts = small_vocabulary.literal_counts(texts).known
+    x = unit(noisy_embeddings(texts, small_vocabulary, d, common=1, noise=1)).astype(np.float32)
+    sums = RegressionSums(x.mean(axis=0), len(small_vocabulary))
+    for rows in (slice(0, 7), slice(7, n)):
+        sums.add(x[rows], counts[rows], x[rows])
+    solution = sums.solve(features, regularization)
+    targets = dense_targets(texts, small_vocabulary.features)[:, features]
+    inputs = x.astype(np.float64)
+    penalty = regularization * np.square(inputs - inputs.mean(axis=0)).sum(axis=1).mean()
+    np.testing.assert_allclose(solution.coefficients, ridge(inputs, targets, regularization), atol=1e-5)
+    found = solution.held_out(x, csr_array(targets.astype(np.float32)))
+    expected = left_out(inputs, targets, penalty)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max() / min(regularization, 1))
+
+
+def test_what_a_sample_of_texts_is_predicted_as_does_not_depend_on_the_others_in_the_sample(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    x = unit(small_embeddings).astype(np.float32)
+    counts = small_vocabulary.literal_counts(small_texts).known
+    sums = RegressionSums(x.mean(axis=0), 12)
+    sums.add(x, counts, x)
+    solution, targets = sums.solve(np.arange(12), 0.5), root_frequencies(counts)
+    every = solution.held_out(x, targets)
+    np.testing.assert_allclose(solution.held_out(x[[5, 40]], targets[[5, 40]]), every[[5, 40]], rtol=1e-6)
+
+
+def test_comprehension_is_measured_on_texts_that_are_left_out(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    model = plain_fit(small_embeddings, small_texts, small_vocabulary, regularization=0.5, min_df=16)
+    frequent = list(model.vocabulary.features[: len(model.decoder)])
+    assert 0 < len(frequent) < 12
+    words = [text.split() for text in small_texts]
+    known = sum(word in frequent for text in words for word in text)
+    assert model.comprehension.coverage == pytest.approx(known / sum(map(len, words)))
+    x, targets = unit(small_embeddings), dense_targets(small_texts, tuple(frequent))
+    penalty = 0.5 * np.square(x - x.mean(axis=0)).sum(axis=1).mean()
+    areas = []
+    for logits, row in zip(left_out(x, targets, penalty), targets > 0, strict=True):
+        if row.any() and not row.all():
+            wins = logits[row][:, None] - logits[~row]
+            areas.append(float(np.mean((wins > 0) + 0.5 * (wins == 0))))
+    assert model.comprehension.literal_auc == pytest.approx(np.mean(areas), abs=2e-3)
+    assert model.comprehension.warning is None
+
+
+def test_vectors_that_are_not_those_of_their_texts_are_warned_of(
+    cranfield: Collection, cranfield_documents: Embedded, cranfield_model: KeyTokenModel
+):
+    texts = list(cranfield.documents.values())
+    assert cranfield_model.comprehension.literal_auc > 0.75
+    assert cranfield_model.comprehension.coverage > 0.8
+    assert cranfield_model.comprehension.warning is None
+    shuffled = np.random.default_rng(0).permutation(len(texts))
+    model = fit(cranfield_documents.embeddings[shuffled], texts)
+    assert model.comprehension.literal_auc == pytest.approx(0.5, abs=0.06)
+    warning = model.comprehension.warning
+    assert f"AUC {model.comprehension.literal_auc:.2f}" in warning
+    assert "check that each vector is that of its text" in warning
+    assert warning.count(". ") == 0
+
+
+def test_texts_that_are_mostly_numbers_are_warned_of():
+    random = np.random.default_rng(0)
+    choices = random.choice(["wing", "lift", "flow", "heat"], size=(300, 2))
+    texts = [f"{a} {b} " + " ".join(map(str, random.integers(10, 10**6, size=4))) for a, b in choices]
+    projection = dict(zip(["wing", "lift", "flow", "heat"], random.normal(size=(4, 8)), strict=True))
+    embeddings = np.array([projection[a] + projection[b] for a, b in choices]) + 0.1 * random.normal(size=(300, 8))
+    model = fit(embeddings, texts, language="none")
+    assert model.comprehension.literal_auc > 0.9
+    assert model.comprehension.coverage == pytest.approx(2 / 6)
+    assert model.comprehension.warning.startswith("Only 33% of the words in the texts can be read from embeddings")
+
+
+@pytest.mark.parametrize("language", ["none", None])
+def test_texts_of_numbers_alone_cannot_be_fitted_to(language: str | None):
+    random = np.random.default_rng(0)
+    texts = [" ".join(map(str, random.integers(10, 30, size=4))) for _ in range(60)]
+    with pytest.raises(ValueError, match="No word occurs in at least min_df=2 of the 60 texts"):
+        fit(random.normal(size=(60, 8)), texts, language=language)
+
+
+# the words of the texts
+
+
+def test_without_a_vocabulary_the_words_of_the_texts_are_fitted(small_embeddings: np.ndarray, small_texts: list[str]):
+    texts = [f"The {text} of waves" for text in small_texts]
+    model = fit(small_embeddings, texts)
+    vocabulary = WordVocabulary.from_texts(texts, "english")
+    assert model.vocabulary.language == "english", "found from the texts"
+    assert model.fingerprint == fit(small_embeddings, texts, vocabulary).fingerprint
+    assert model.fingerprint == fit(small_embeddings, tuple(texts), language="english").fingerprint
+    assert set(model.vocabulary.features) == {*WORDS, "waves", "100"} - {"wave", "100%"}
+
+
+def test_words_with_rows_come_first_and_numbers_have_none(small_embeddings: np.ndarray, small_texts: list[str]):
+    model = plain_fit(small_embeddings, small_texts, language="none", min_df=16)
+    df = {word: sum(word in text.split() for text in small_texts) for word in WORDS}
+    decoded = {word for word, n in df.items() if n >= 16} - {"3.5", "100%"}
+    assert df["3.5"] >= 16 or df["100%"] >= 16, "a number is frequent enough"
+    assert set(model.vocabulary.features[: len(model.decoder)]) == decoded
+    assert {"3.5", "100"} <= set(model.vocabulary.features[len(model.decoder) :])
+    assert model.idf.shape == (len(model.vocabulary) + 1,)
+    names = [word if word != "100" else "100%" for word in model.vocabulary.features]
+    np.testing.assert_allclose(model.idf[:-1], raised_idf(small_texts, tuple(names)), rtol=1e-6)
+    assert model.idf[-1] == pytest.approx(idf_of_unseen(small_texts))
+
+
+def test_the_language_decides_which_words_are_one(small_embeddings: np.ndarray, small_texts: list[str]):
+    texts = [text.replace("wave", "waves" if i % 2 else "wave") for i, text in enumerate(small_texts)]
+    english, none = (fit(small_embeddings, texts, language=language) for language in ("english", "none"))
+    assert (english.vocabulary.language, none.vocabulary.language) == ("english", "none")
+    assert {"wave", "waves"} <= set(none.vocabulary.features)
+    assert len({"wave", "waves"} & set(english.vocabulary.features)) == 1
+    assert len(none.vocabulary) == len(english.vocabulary) + 1
+
+
+def test_a_language_beside_a_vocabulary_is_refused(
+    small_embeddings: np.ndarray, small_texts: list[str], small_vocabulary: Vocabulary
+):
+    with pytest.raises(ValueError, match="leave `language` out"):
+        fit(small_embeddings, small_texts, small_vocabulary, language="english")
+
+
+@pytest.mark.parametrize(
+    "texts", [iter, lambda texts: dict(enumerate(texts)).values(), set], ids=["iter", "values", "set"]
+)
+def test_texts_that_cannot_be_read_twice_need_their_vocabulary(
+    small_embeddings: np.ndarray, small_texts: list[str], texts: Callable[[list[str]], Iterable[str]]
+):
+    with pytest.raises(ValueError, match="pass the texts as a list, or their `vocabulary`"):
+        fit(small_embeddings, texts(small_texts))

@@ -28,7 +28,7 @@ from keytok_haystack import (
     KeyTokenModel,
     Preparation,
     TokenDecoder,
-    Vocabulary,
+    TokenizerVocabulary,
     calibrate,
     fit,
     from_language_model,
@@ -259,7 +259,7 @@ def test_an_old_tokenizer_is_converted(tmp_path: Path):
     weight = network.get_output_embeddings().weight.detach().numpy()
     np.testing.assert_array_equal(model.decoder.weight[:2], weight[4:6])
     np.testing.assert_allclose(model.decoder.weight[2], weight[[6, 8]].mean(axis=0), rtol=2**-10, atol=2**-24)
-    assert model.vocabulary.literal_counts(["li lil"]).toarray().tolist() == [[1, 0, 2]]
+    assert model.vocabulary.literal_counts(["li lil"]).rows.toarray().tolist() == [[1, 0, 2]]
 
 
 @pytest.mark.parametrize("file", ["vocab.json", "tokenizer.model"])
@@ -497,7 +497,7 @@ def test_a_masked_heads_model_is_saved_whole(bert_folder: Path, states: np.ndarr
     assert (loaded.source, loaded.dimension) == ("masked-language-model", 256)
     for encode in ("encode_documents", "encode_queries"):
         np.testing.assert_array_equal(
-            getattr(loaded, encode)(states, texts).toarray(), getattr(model, encode)(states, texts).toarray()
+            getattr(loaded, encode)(states, texts).rows.toarray(), getattr(model, encode)(states, texts).rows.toarray()
         )
     transform = loaded.decoder.preparation.transform
     assert isinstance(transform, HeadTransform)
@@ -598,7 +598,7 @@ def test_embeddings_of_another_width_than_the_head_are_refused(tmp_path: Path):
     head = from_language_model(tmp_path)
     with pytest.raises(EmbeddingError, match=r"head has 4 dimensions, but the embeddings 8.*backbone.*fit a decoder"):
         calibrate(head, np.ones((3, 8)))
-    vocabulary = Vocabulary.from_tokenizer(tmp_path)
+    vocabulary = TokenizerVocabulary.from_tokenizer(tmp_path)
     embeddings = np.random.default_rng(0).normal(size=(20, 8))
     with pytest.raises(ValueError, match=r"head has 4 dimensions, but the embeddings 8.*backbone.*without a head"):
         fit(embeddings, ["wing lift", "wave lift"] * 10, vocabulary, head=head.decoder)

@@ -22,11 +22,12 @@ from keytok_haystack import (
     KeyTokenModel,
     Preparation,
     Spectrum,
-    Vocabulary,
+    TokenizerVocabulary,
     calibrate,
     from_language_model,
     from_word_embeddings,
 )
+from keytok_haystack.weighting import IDF_EXPONENT
 
 
 def build(name: str, *, tied: bool, seed: int = 0) -> transformers.PreTrainedModel:
@@ -112,7 +113,7 @@ def test_the_word_embeddings_of_modernbert_are_found(tmp_path: Path):
 def test_the_word_embeddings_of_minilm_are_the_tensor_of_its_checkpoint(embedder: str):
     with safe_open(Path(embedder) / "model.safetensors", framework="numpy") as tensors:
         matrix = tensors.get_tensor("embeddings.word_embeddings.weight").astype(np.float32)
-    vocabulary = Vocabulary.from_tokenizer(embedder)
+    vocabulary = TokenizerVocabulary.from_tokenizer(embedder)
     assert (len(matrix), matrix.shape[1]) == (len(vocabulary.feature_of_id), 384)
     model = from_word_embeddings(embedder)
     assert model.vocabulary.features == vocabulary.features
@@ -159,9 +160,9 @@ def test_features_without_a_row_come_last_and_are_literal_only(tmp_path: Path):
     assert len(model.decoder) == 2
     wave = model.vocabulary.features.index("wave")
     expected = [1.0 if i in (0, 1, wave) else 0.0 for i in range(4)]
-    assert model.vocabulary.literal_counts(["wing Wave Lift"]).toarray().tolist() == [expected]
+    assert model.vocabulary.literal_counts(["wing Wave Lift"]).rows.toarray().tolist() == [expected]
     embedding = np.ones((1, D))
-    assert model.encode_documents(embedding, top_k=4).indices.max(initial=0) < 2
+    assert model.encode_documents(embedding, top_k=4).rows.indices.max(initial=0) < 2
     assert set(model.query_tokens(model.encode_queries(embedding, ["Wave"], top_k=0))[0]) == {"wave"}
 
 
@@ -352,15 +353,15 @@ def test_pc1_can_be_left_in(read: KeyTokenModel, embeddings: np.ndarray):
 
 def test_calibrated_documents_have_a_mean_maximum_of_1(read: KeyTokenModel, embeddings: np.ndarray):
     model = calibrate(read.with_weighting(exponent=0.7, k_document=2, weight_scale=9.0), embeddings)
-    assert model.encode_documents(embeddings).toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
+    assert model.encode_documents(embeddings).rows.toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
     assert (model.weighting.exponent, model.weighting.k_document) == (0.7, 2)
 
 
 def test_calibrating_with_texts_gives_idf(read: KeyTokenModel, embeddings: np.ndarray):
     texts = ["wing", "wing wing", "", "lift Wave", *["zzz"] * 46]
     df = {"lift": 1, "wing": 2, "wave": 1, "3.5": 1}  # what is in no text counts as if it were in one
-    expected = [np.log(1 + (50 - df[f] + 0.5) / (df[f] + 0.5)) for f in read.vocabulary.features]
-    np.testing.assert_allclose(calibrate(read, embeddings, iter(texts)).idf, expected, rtol=1e-6)
+    expected = [np.log(1 + (50 - df[f] + 0.5) / (df[f] + 0.5)) ** IDF_EXPONENT for f in read.vocabulary.features]
+    np.testing.assert_allclose(calibrate(read, embeddings, iter(texts)).idf[:-1], expected, rtol=1e-6)
     assert calibrate(read, embeddings).idf is None
 
 
@@ -369,13 +370,13 @@ def test_calibrating_with_texts_makes_their_own_tokens_comparable_with_logits(
 ):
     texts = ["wing", "wing wing lift", "", "lift Wave", *["zzz"] * 46]
     model = calibrate(read.with_weighting(weight_scale=9.0, literal_scale=9.0), embeddings, texts)
-    idf = dict(zip(model.vocabulary.features, model.idf.astype(float), strict=True))
+    idf = dict(zip(model.vocabulary.features, model.idf[:-1].astype(float), strict=True))
     assert idf["wing"] == idf["lift"] < idf["wave"]
     strongest = [idf["wing"], idf["wing"] * (2 / 3) ** 0.5, 0, idf["wave"] * 0.5**0.5]
     logits = model.decoder.logits(embeddings).astype(float)
     expected = np.maximum(logits.max(axis=1), 0).mean() / (sum(strongest) / 50)
     assert model.weighting.literal_scale == pytest.approx(expected, rel=1e-5)
-    weights = model.encode_documents(embeddings, texts)
+    weights = model.encode_documents(embeddings, texts).rows
     assert weights.toarray().max(axis=1).mean() == pytest.approx(1, rel=1e-5)
     assert calibrate(read, embeddings).weighting.literal_scale == 0
 

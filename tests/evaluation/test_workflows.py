@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keytok_haystack import KeyTokenModel, Vocabulary
+from keytok_haystack import KeyTokenModel
 from keytok_haystack.evaluation import AlignmentReport, Collection, EvaluationReport, align, evaluate
 
 
@@ -39,18 +39,23 @@ def test_paths_and_objects_give_the_same_evaluation(
     assert (by_path.data, by_path.split, by_path.fitted_on) == ("beir", "test", "given model")
 
 
-def test_a_vocabulary_is_fitted_to_ready_made_embeddings(
-    folder: Path, small_embeddings: np.ndarray, small_vocabulary: Vocabulary
-):
-    report = evaluate(
-        folder, vocabulary=small_vocabulary, embeddings=small_embeddings, query_embeddings=small_embeddings[:3]
-    )
+def test_words_are_fitted_to_ready_made_embeddings(folder: Path, small_embeddings: np.ndarray):
+    report = evaluate(folder, embeddings=small_embeddings, query_embeddings=small_embeddings[:3])
     assert (report.decoder, report.fitted_on, report.embedder) == ("fitted", "all documents", None)
     assert {entry["fitted_on"] for entry in report.out_of_sample} == {"a random half"}
     with pytest.raises(ValueError, match="59 embeddings, but 60 texts"):
-        evaluate(
-            folder, vocabulary=small_vocabulary, embeddings=small_embeddings[1:], query_embeddings=small_embeddings[:3]
-        )
+        evaluate(folder, embeddings=small_embeddings[1:], query_embeddings=small_embeddings[:3])
+
+
+def test_words_are_read_in_the_language_that_is_named(folder: Path, small_embeddings: np.ndarray):
+    arrays = {"embeddings": small_embeddings, "query_embeddings": small_embeddings[:3]}
+    with pytest.raises(ValueError, match="no stemmer for the language 'klingon': use 'none', or one of"):
+        evaluate(folder, language="klingon", **arrays)
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text(corpus.read_text(encoding="utf-8").replace("wave ", "waves "), encoding="utf-8")
+    english, none = (evaluate(folder, language=language, **arrays) for language in ("english", "none"))
+    found = [report.systems["key_tokens"]["bytes_per_document"] for report in (english, none)]
+    assert found[0] < found[1], "'wave' and 'waves' are one word in English"
 
 
 @pytest.mark.slow

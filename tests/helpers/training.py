@@ -30,7 +30,7 @@ def examples_of(encoder: LanguageModelEncoder, embedder: str, texts: list[str]) 
     """Targets of the literal tokens of each text."""
     vocabulary = head_of(embedder).vocabulary
     return Examples(
-        encoder.inputs(texts), data_driven(vocabulary.literal_counts(texts), np.ones(len(vocabulary), bool))
+        encoder.inputs(texts), data_driven(vocabulary.literal_counts(texts).known, np.ones(len(vocabulary), bool))
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from keytok_haystack import InvertedIndex, Vocabulary
+from keytok_haystack import InvertedIndex, TokenizerVocabulary, Vocabulary, WordVocabulary
 from keytok_haystack.inverted_index import Bm25, Postings, contributions
 
 KEYS = tuple("abcdefgh")
@@ -303,18 +303,18 @@ def test_bm25_is_that_of_bm25s(small_vocabulary: Vocabulary, small_texts: list[s
 
 
 def test_bm25_of_cranfield_is_that_of_bm25s(cranfield, embedder: str):
-    vocabulary = Vocabulary.from_tokenizer(embedder)
+    vocabulary = TokenizerVocabulary.from_tokenizer(embedder)
     texts = list(cranfield.documents.values())
     bm25 = Bm25(vocabulary)
     bm25.add(texts)
-    counts = vocabulary.literal_counts(texts)
+    counts = vocabulary.literal_counts(texts).rows
     filled = np.diff(counts.indptr) > 0  # bm25s counts documents without words, Lucene does not
     assert 0 < np.count_nonzero(~filled) < 5
     starts = [0, *counts.indptr[1:][filled].tolist()]
     tokens = [np.repeat(counts.indices[a:b], counts.data[a:b].astype(int)).tolist() for a, b in pairwise(starts)]
     reference = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
     reference.index([[str(token) for token in document] for document in tokens], show_progress=False)
-    queries = {query: vocabulary.literal_counts([query]) for query in cranfield.queries.values()}
+    queries = {query: vocabulary.literal_counts([query]).rows for query in cranfield.queries.values()}
     without_repetition = {query: row for query, row in queries.items() if row.data.max() == 1}
     assert len(without_repetition) > 50
     for query, row in list(without_repetition.items())[:20]:
@@ -322,6 +322,63 @@ def test_bm25_of_cranfield_is_that_of_bm25s(cranfield, embedder: str):
         expected = reference.get_scores([str(token) for token in row.indices])
         np.testing.assert_allclose(scores[filled], expected, rtol=1e-4, atol=1e-5)
         assert not scores[~filled].any()
+
+
+@pytest.fixture(scope="module")
+def open_vocabulary(small_texts: list[str]) -> WordVocabulary:
+    return WordVocabulary.from_texts(small_texts, "none")
+
+
+NEW_TEXTS = ["turbopump lift turbopump", "ramjet", "wing ramjet turbopump flow", "scramjet scramjet"]
+
+
+@pytest.mark.parametrize(
+    "query", ["turbopump", "ramjet lift scramjet", "turbopump turbopump wing", "afterburner", "3.5 heat"]
+)
+def test_bm25_counts_words_that_the_vocabulary_has_not_seen_as_documents_come(
+    open_vocabulary: WordVocabulary, small_texts: list[str], query: str
+):
+    assert not {"turbopump", "ramjet", "scramjet", "afterburner"} & {*open_vocabulary.features}
+    bm25, texts = Bm25(open_vocabulary), []
+    for batch in (small_texts[:9], NEW_TEXTS[:1], [], small_texts[9:12], NEW_TEXTS[1:], NEW_TEXTS[:1]):
+        bm25.add(batch)
+        texts += [text.replace("100%", "100") for text in batch]
+        np.testing.assert_allclose(bm25.score(query), lucene_bm25(texts, query), rtol=1e-5, atol=1e-7)
+    assert bm25.counts.shape == (len(texts), len(open_vocabulary) + 3)
+
+
+def test_bm25_of_unseen_words_is_that_of_bm25s(open_vocabulary: WordVocabulary, small_texts: list[str]):
+    texts = [f"{text} new{i % 7} other{i % 5}" for i, text in enumerate(small_texts)]
+    bm25 = Bm25(open_vocabulary)
+    bm25.add(texts[:30])
+    bm25.add(texts[30:])
+    reference = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
+    reference.index([text.replace("100%", "100").split() for text in texts], show_progress=False)
+    for query in (["new3"], ["new0", "other4", "lift"], ["wing"]):
+        np.testing.assert_allclose(bm25.score(" ".join(query)), reference.get_scores(query), rtol=1e-5)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.sets(st.integers(0, 23), max_size=12), max_size=4))
+def test_bm25_of_unseen_words_after_removals_is_that_of_what_is_left(
+    open_vocabulary: WordVocabulary, removals: list[set[int]]
+):
+    index = InvertedIndex(open_vocabulary)
+    words = ("lift", "wing", "turbopump", "ramjet")
+    present = {f"d{i:02}": f"{words[i % 4]} {words[i % 3]} new{i % 5}" for i in range(24)}
+    index.add(list(present), [{}] * 24, list(present.values()))
+    for number, chosen in enumerate(removals):
+        gone = [identifier for i in sorted(chosen) if (identifier := f"d{i:02}") in present]
+        index.remove(gone)
+        present = {identifier: text for identifier, text in present.items() if identifier not in gone}
+        later = {f"l{number}": f"later{number} turbopump new1"}
+        index.add(list(later), [{}], list(later.values()))
+        present |= later
+    query = "turbopump new1 later0 wing nothing"
+    found = dict(index.search({}, 100, text=query, bm25_weight=1.0))
+    expected = lucene_bm25(list(present.values()), query) if present else []
+    scores = {identifier: score for identifier, score in zip(present, expected, strict=True) if score > 0}
+    assert found == pytest.approx(scores, rel=1e-5)
 
 
 @settings(max_examples=40)

@@ -82,7 +82,7 @@ def test_an_index_that_is_not_there_is_not_made(kind, command, keytok, make_stor
     options = {
         "backfill": ("--model", small_model_folder),
         "drop": ("--field", "key_tokens"),
-        "fit": ("--tokenizer", small_model_folder / "tokenizer.json", "--output", tmp_path / "model"),
+        "fit": ("--output", tmp_path / "model"),
     }[command]
     code, out, err = keytok(command, *server, *options)
     assert (code, out, err.count("\n")) == (2, "", 1)

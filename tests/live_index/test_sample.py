@@ -32,7 +32,7 @@ def fitted(keytok: Callable[..., Any], *arguments: object) -> dict[str, Any]:
 
 @two_engines
 def test_a_model_is_fitted_to_an_index_as_to_files(
-    kind, keytok, new_index, make_store, sources, small_texts, small_embeddings, small_model_folder, tmp_path
+    kind, keytok, new_index, make_store, sources, small_texts, small_embeddings, tmp_path
 ):
     others = {
         "no text": json.dumps({"embedding": small_embeddings[0].tolist()}),
@@ -43,18 +43,16 @@ def test_a_model_is_fitted_to_an_index_as_to_files(
     _, raw = new_index(kind, {**sources, **others})
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in small_texts))
     np.save(tmp_path / "embeddings.npy", small_embeddings)
-    common = ("--tokenizer", small_model_folder / "tokenizer.json", "--output")
-    of_files = fitted(
-        keytok, tmp_path / "texts.jsonl", "--embeddings", tmp_path / "embeddings.npy", *common, tmp_path / "files"
-    )
+    files = (tmp_path / "texts.jsonl", "--embeddings", tmp_path / "embeddings.npy")
+    of_files = fitted(keytok, *files, "--output", tmp_path / "files")
     server = ("--engine", engine_of(kind), "--url", make_store.url(kind), "--index", raw.name)
-    of_index = fitted(keytok, *server, *common, tmp_path / "index")
+    of_index = fitted(keytok, *server, "--output", tmp_path / "index")
     assert of_index["texts"] == of_files["texts"] == 60
     expected, found = KeyTokenModel.load(tmp_path / "files"), KeyTokenModel.load(tmp_path / "index")
     for top in (None, 3):
         np.testing.assert_allclose(
-            found.encode_documents(small_embeddings, small_texts, top_k=top).toarray(),
-            expected.encode_documents(small_embeddings, small_texts, top_k=top).toarray(),
+            found.encode_documents(small_embeddings, small_texts, top_k=top).rows.toarray(),
+            expected.encode_documents(small_embeddings, small_texts, top_k=top).rows.toarray(),
             rtol=1e-2,
             atol=1e-3,
         )

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+import math
 import struct
 from decimal import Decimal
 
@@ -14,6 +15,7 @@ from keytok_haystack.sparse_vectors.rank_features import (
     escape_feature,
     shortest_decimals,
     truncate_weights,
+    two_decimals,
     unescape_feature,
 )
 
@@ -140,3 +142,22 @@ def test_storable_weights_are_returned_as_float32():
     assert checked.dtype == np.float32
     assert checked.tolist() == [TINY, float(np.float32(0.1)), HUGE]
     assert check_weights([]).shape == (0,)
+
+
+@given(st.lists(st.floats(1e-30, 1e6), min_size=1))
+def test_two_decimals_are_the_nearest_and_small_weights_keep_two_digits(weights: list[float]):
+    found = two_decimals(weights)
+    assert found.dtype == np.float64
+    for weight, rounded in zip(weights, found.tolist(), strict=True):
+        unit = min(10.0 ** (math.floor(math.log10(weight)) - 1), 0.01)
+        assert abs(rounded - weight) <= unit / 2 * (1 + 1e-6)
+        assert rounded > 0
+        assert round(rounded / unit) * unit == pytest.approx(rounded, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("weight", "rounded"),
+    [(1.0, 1.0), (1.234, 1.23), (0.123, 0.12), (0.0456, 0.046), (0.00987, 0.0099), (123.456, 123.46), (0.999, 1.0)],
+)
+def test_two_decimals_by_hand(weight: float, rounded: float):
+    assert two_decimals([[weight]]).tolist() == [[pytest.approx(rounded, rel=1e-12)]]

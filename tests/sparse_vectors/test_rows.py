@@ -10,11 +10,13 @@ from scipy.sparse import csr_array
 
 from keytok_haystack.sparse_vectors.rows import (
     dicts_to_rows,
+    join_rows,
     row_maxima,
     row_norms,
     rows_to_dicts,
     scale_columns,
     scale_rows,
+    split_rows,
     top_k,
 )
 
@@ -167,3 +169,35 @@ def test_row_norms_are_the_dense_norms(dense: np.ndarray):
 def test_a_key_without_a_column_is_refused():
     with pytest.raises(KeyError, match="drag"):
         dicts_to_rows([{"lift": 1.0}, {"drag": 1.0}], {"lift": 0})
+
+
+def test_rows_split_and_joined_are_what_they_were():
+    dense = np.array([[0, 1, 0, 2], [0, 0, 0, 0], [3, 0, 0, 4]], dtype=np.float32)
+    parts = split_rows(csr_array(dense))
+    assert [(columns.tolist(), entries.tolist()) for columns, entries in parts] == [
+        ([1, 3], [1, 2]),
+        ([], []),
+        ([0, 3], [3, 4]),
+    ]
+    joined = join_rows(parts, 6)
+    np.testing.assert_array_equal(joined.toarray(), np.pad(dense, ((0, 0), (0, 2))))
+    assert joined.has_canonical_format
+    assert joined.dtype == np.float32
+
+
+def test_no_rows_are_joined_to_a_matrix_of_none():
+    assert split_rows(csr_array((0, 3), dtype=np.float32)) == []
+    assert join_rows([], 3).shape == (0, 3)
+    assert join_rows([(np.zeros(0, np.int32), np.zeros(0, np.float32))], 3).toarray().tolist() == [[0, 0, 0]]
+
+
+def test_columns_beyond_the_factors_have_the_last_one():
+    rows = csr_array(np.array([[1, 2, 3, 4], [0, 0, 5, 0]], dtype=np.float32))
+    scaled = scale_columns(rows, np.array([10, 100], dtype=np.float32))
+    assert scaled.toarray().tolist() == [[10, 200, 300, 400], [0, 0, 500, 0]]
+
+
+def test_keys_of_further_columns_come_behind_the_others():
+    rows = csr_array(np.array([[1, 3, 0, 2], [0, 0, 5, 0]], dtype=np.float32))
+    assert rows_to_dicts(rows, ["a", "b"], ["c", "d"]) == [{"b": 3, "d": 2, "a": 1}, {"c": 5}]
+    assert list(rows_to_dicts(rows, ["a", "b"], ["c", "d"])[0]) == ["b", "d", "a"]

@@ -194,7 +194,7 @@ def test_the_key_token_model(trained: Result, base: Path, texts: list[str], targ
     assert model.dimension == 32
     np.testing.assert_array_equal(model.decoder.weight, head_of(f"prompt-eol:{base}").decoder.weight)
     learnt = [texts[row] for row in split(targets, 0)[0]]
-    documents = model.encode_documents(LanguageModelEncoder(model.embedder).encode(learnt), learnt)
+    documents = model.encode_documents(LanguageModelEncoder(model.embedder).encode(learnt), learnt).rows
     assert documents.max(axis=1).toarray().mean() == pytest.approx(1, abs=0.01)
 
 

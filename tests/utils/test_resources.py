@@ -84,7 +84,7 @@ def test_the_base_install_is_light(contents):
     (metadata,) = (text.decode() for name, text in contents.items() if name.endswith(".dist-info/METADATA"))
     required = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", metadata, re.MULTILINE)
     assert "haystack-ai" in required
-    assert not {"torch", "transformers", "sentence-transformers", "matplotlib", "typer", "bm25s"} & set(required)
+    assert not {"torch", "transformers", "sentence-transformers", "matplotlib", "typer"} & set(required)
 
 
 def test_installed_from_the_wheel_resources_are_found_inside_it(wheel, tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from keytok_haystack import Vocabulary
+from keytok_haystack import TokenizerVocabulary, Vocabulary
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 
 MULTILINGUAL = [
@@ -24,7 +24,7 @@ MULTILINGUAL = [
 
 @pytest.fixture(scope="module")
 def wordpiece(embedder: str) -> Vocabulary:
-    return Vocabulary.from_tokenizer(embedder)
+    return TokenizerVocabulary.from_tokenizer(embedder)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def word_level(*words: str, special: tuple[str, ...] = ("[UNK]",)) -> Tokenizer:
 
 
 def feature_of(tokenizer: Tokenizer, token: str) -> str | None:
-    vocabulary = Vocabulary.from_tokenizer(tokenizer)
+    vocabulary = TokenizerVocabulary.from_tokenizer(tokenizer)
     feature = vocabulary.feature_of_id[tokenizer.token_to_id(token)]
     return vocabulary.features[feature] if feature >= 0 else None
 
@@ -128,7 +128,7 @@ def brute_force_counts(vocabulary: Vocabulary, tokenizer: Tokenizer, text: str) 
 
 
 def counts(vocabulary: Vocabulary, text: str) -> dict[str, int]:
-    row = vocabulary.literal_counts([text])
+    row = vocabulary.literal_counts([text]).known
     return {vocabulary.features[i]: int(n) for i, n in zip(row.indices, row.data, strict=True)}
 
 
@@ -197,7 +197,7 @@ def test_features_of_a_bpe_with_a_word_end_suffix(token: str, feature: str | Non
 
 
 def test_features_of_byte_level_bpe_are_what_its_own_decoder_spells(byte_level: Tokenizer):
-    vocabulary = Vocabulary.from_tokenizer(byte_level)
+    vocabulary = TokenizerVocabulary.from_tokenizer(byte_level)
     readable, fragments = 0, 0
     for token, token_id in byte_level.get_vocab().items():
         spelled = byte_level.decoder.decode([token]).strip()  # broken characters come out as U+FFFD
@@ -215,7 +215,7 @@ def test_features_of_byte_level_bpe_are_what_its_own_decoder_spells(byte_level: 
 @pytest.mark.parametrize("fragment", ["Ġ", "Ċ", "!", "ł", "ðŁ", "Ã", "<|endoftext|>"])
 def test_spaces_punctuation_and_fragments_of_characters_are_no_features(byte_level: Tokenizer, fragment: str):
     token_id = byte_level.token_to_id(fragment)
-    assert token_id is None or Vocabulary.from_tokenizer(byte_level).feature_of_id[token_id] == -1
+    assert token_id is None or TokenizerVocabulary.from_tokenizer(byte_level).feature_of_id[token_id] == -1
 
 
 def test_byte_level_spellings_are_read_by_hand():
@@ -240,7 +240,7 @@ def test_byte_level_inside_a_sequence_of_steps_is_recognised():
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
-    assert Vocabulary.from_tokenizer(tokenizer).features == ("lift", "café")
+    assert TokenizerVocabulary.from_tokenizer(tokenizer).features == ("lift", "café")
 
 
 def test_added_tokens_of_a_byte_level_tokenizer_are_spelled_plainly(byte_level: Tokenizer):
@@ -248,7 +248,7 @@ def test_added_tokens_of_a_byte_level_tokenizer_are_spelled_plainly(byte_level: 
     tokenizer.add_tokens(["Überschall", "東京タワー"])
     assert feature_of(tokenizer, "Überschall") == "überschall"
     assert feature_of(tokenizer, "東京タワー") == "東京タワー"
-    assert counts(Vocabulary.from_tokenizer(tokenizer), "東京タワー") == {"東京タワー": 1}
+    assert counts(TokenizerVocabulary.from_tokenizer(tokenizer), "東京タワー") == {"東京タワー": 1}
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_added_tokens_of_a_byte_level_tokenizer_are_spelled_plainly(byte_level: 
 )
 def test_placeholders_have_no_feature_even_if_they_are_not_marked_as_special(placeholder: str):
     tokenizer = word_level("lift", placeholder)
-    assert Vocabulary.from_tokenizer(tokenizer).features == ("lift",)
+    assert TokenizerVocabulary.from_tokenizer(tokenizer).features == ("lift",)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_the_token_for_unknown_words_has_no_feature_even_if_it_is_not_marked_as_
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     assert 0 in tokenizer.encode("lift drag").ids
-    vocabulary = Vocabulary.from_tokenizer(tokenizer)
+    vocabulary = TokenizerVocabulary.from_tokenizer(tokenizer)
     assert counts(vocabulary, "lift drag") == {"lift": 1}
     assert vocabulary.features == ("lift",)
 
@@ -285,7 +285,7 @@ def test_words_that_resemble_placeholders_are_features(word: str):
 
 
 def test_ids_that_differ_in_case_share_a_feature_that_counts_them_together():
-    vocabulary = Vocabulary.from_tokenizer(word_level("Lift", "LIFT", "lift", "wing"))
+    vocabulary = TokenizerVocabulary.from_tokenizer(word_level("Lift", "LIFT", "lift", "wing"))
     assert vocabulary.features == ("lift", "wing")
     assert counts(vocabulary, "Lift lift LIFT wing lift") == {"lift": 4, "wing": 1}
 
@@ -298,14 +298,14 @@ def test_wordpiece_continuations_stay_apart_from_words(wordpiece: Vocabulary):
     "tokenizer", [sentencepiece_unigram(), sentencepiece_bpe(), word_end_bpe()], ids=["unigram", "bpe", "word end"]
 )
 def test_words_count_the_same_with_and_without_capital_letters(tokenizer: Tokenizer):
-    vocabulary = Vocabulary.from_tokenizer(tokenizer)
+    vocabulary = TokenizerVocabulary.from_tokenizer(tokenizer)
     assert counts(vocabulary, "lift Lift lift") == {"lift": 3}
 
 
 @pytest.mark.parametrize("tokenizer", [sentencepiece_unigram(), sentencepiece_bpe()], ids=["unigram", "bpe"])
 def test_characters_that_fall_back_to_bytes_are_not_counted(tokenizer: Tokenizer):
     assert tokenizer.encode("lift Ω").tokens[-2:] == ["<0xCE>", "<0xA9>"]
-    assert counts(Vocabulary.from_tokenizer(tokenizer), "lift Ω") == {"lift": 1}
+    assert counts(TokenizerVocabulary.from_tokenizer(tokenizer), "lift Ω") == {"lift": 1}
 
 
 def test_keys_are_unique_have_no_dots_and_can_be_unescaped(wordpiece: Vocabulary, small_vocabulary: Vocabulary):
@@ -333,7 +333,7 @@ def test_literal_counts_of_any_text_are_those_of_its_tokens(
 
 @pytest.mark.parametrize("text", [*MULTILINGUAL[:4], "<|endoftext|>lift", "Ġ lift \n\t lift"])
 def test_literal_counts_of_byte_level_bpe_are_those_of_its_tokens(byte_level: Tokenizer, text: str):
-    vocabulary = Vocabulary.from_tokenizer(byte_level)
+    vocabulary = TokenizerVocabulary.from_tokenizer(byte_level)
     expected = brute_force_counts(vocabulary, byte_level, text)
     assert expected
     assert counts(vocabulary, text) == expected
@@ -341,7 +341,7 @@ def test_literal_counts_of_byte_level_bpe_are_those_of_its_tokens(byte_level: To
 
 def test_rows_of_literal_counts_are_in_the_order_of_the_texts(small_vocabulary: Vocabulary, small_texts: list[str]):
     expected = [[text.split().count(feature) for feature in small_vocabulary.features] for text in small_texts]
-    literal = small_vocabulary.literal_counts(text for text in small_texts)
+    literal = small_vocabulary.literal_counts(text for text in small_texts).rows
     assert literal.dtype == np.float32
     np.testing.assert_array_equal(literal.toarray(), expected)
 
@@ -351,7 +351,7 @@ def test_special_tokens_that_a_template_adds_or_a_text_spells_out_are_not_counte
     assert counts(wordpiece, "[CLS] wing [SEP] [MASK]") == {"wing": 1}
     tokenizer = word_level("lift", special=("[UNK]", "[CLS]"))
     tokenizer.post_processor = processors.TemplateProcessing(single="lift $A lift", special_tokens=[("lift", 1)])
-    assert counts(Vocabulary.from_tokenizer(tokenizer), "lift") == {"lift": 1}
+    assert counts(TokenizerVocabulary.from_tokenizer(tokenizer), "lift") == {"lift": 1}
 
 
 def test_truncation_and_padding_of_the_tokenizer_are_ignored(tmp_path: Path):
@@ -360,7 +360,7 @@ def test_truncation_and_padding_of_the_tokenizer_are_ignored(tmp_path: Path):
     tokenizer.enable_padding(length=16, pad_id=2, pad_token="wing")
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     for source in (tokenizer, tmp_path):
-        assert counts(Vocabulary.from_tokenizer(source), "lift " * 10) == {"lift": 10}
+        assert counts(TokenizerVocabulary.from_tokenizer(source), "lift " * 10) == {"lift": 10}
     assert tokenizer.truncation is not None, "the caller's tokenizer has been changed"
     assert tokenizer.padding is not None, "the caller's tokenizer has been changed"
 
@@ -373,11 +373,11 @@ def test_texts_longer_than_the_embedder_reads_are_counted_whole(embedder: str, w
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "., !", "\u200b"])
 def test_texts_without_words_have_no_features(wordpiece: Vocabulary, text: str):
-    assert wordpiece.literal_counts(["wing", text, "lift"]).sum(axis=1).tolist() == [1, 0, 1]
+    assert wordpiece.literal_counts(["wing", text, "lift"]).rows.sum(axis=1).tolist() == [1, 0, 1]
 
 
 def test_no_texts_give_no_rows(small_vocabulary: Vocabulary):
-    assert small_vocabulary.literal_counts([]).shape == (0, 12)
+    assert small_vocabulary.literal_counts([]).rows.shape == (0, 12)
 
 
 @pytest.mark.parametrize("text", [None, 3, b"lift", ["lift"], ("lift", "wing"), float("nan")])
@@ -406,7 +406,7 @@ def test_a_document_of_a_million_characters_is_counted(wordpiece: Vocabulary, un
 
 
 def test_a_word_of_a_million_characters_is_counted_by_byte_level_bpe(byte_level: Tokenizer):
-    vocabulary = Vocabulary.from_tokenizer(byte_level)
+    vocabulary = TokenizerVocabulary.from_tokenizer(byte_level)
     expected = brute_force_counts(vocabulary, byte_level, "shock" * 200_000)
     assert sum(expected.values()) >= 200_000
     assert counts(vocabulary, "shock" * 200_000) == expected
@@ -419,8 +419,8 @@ def test_a_reordered_vocabulary_counts_the_same_features_in_its_own_order(
     reordered = small_vocabulary.reordered(np.array(order))
     assert reordered.features == tuple(small_vocabulary.features[i] for i in order)
     texts = [*small_texts, "", "unheard-of Wing"]
-    found = reordered.literal_counts(texts)
-    np.testing.assert_array_equal(found.toarray(), small_vocabulary.literal_counts(texts).toarray()[:, order])
+    found = reordered.literal_counts(texts).rows
+    np.testing.assert_array_equal(found.toarray(), small_vocabulary.literal_counts(texts).rows.toarray()[:, order])
     assert found.has_canonical_format
 
 
@@ -449,23 +449,23 @@ def test_a_tokenizer_its_file_and_its_folder_give_the_same_vocabulary(tmp_path: 
     tokenizer = sentencepiece_unigram()
     file = tmp_path / "tokenizer.json"
     tokenizer.save(str(file))
-    expected = Vocabulary.from_tokenizer(tokenizer)
+    expected = TokenizerVocabulary.from_tokenizer(tokenizer)
     for source in (file, str(file), tmp_path, str(tmp_path)):
-        vocabulary = Vocabulary.from_tokenizer(source)
+        vocabulary = TokenizerVocabulary.from_tokenizer(source)
         assert vocabulary.features == expected.features
         assert counts(vocabulary, "lift wing 3.") == counts(expected, "lift wing 3.") == {"lift": 1, "wing": 1, "3": 1}
 
 
 def test_the_serialized_tokenizer_gives_the_same_vocabulary(small_vocabulary: Vocabulary, small_texts: list[str]):
-    again = Vocabulary.from_tokenizer(Tokenizer.from_str(small_vocabulary.tokenizer_json))
+    again = TokenizerVocabulary.from_tokenizer(Tokenizer.from_str(small_vocabulary.settings["tokenizer"]))
     assert again.features == small_vocabulary.features
-    assert (again.literal_counts(small_texts) != small_vocabulary.literal_counts(small_texts)).nnz == 0
+    assert (again.literal_counts(small_texts).rows != small_vocabulary.literal_counts(small_texts).rows).nnz == 0
 
 
 @pytest.mark.parametrize("name", ["missing", "missing/tokenizer.json", "."])
 def test_a_missing_tokenizer_is_named(tmp_path: Path, name: str):
     with pytest.raises(FileNotFoundError, match=r"No tokenizer at '.*(missing|tokenizer\.json)'"):
-        Vocabulary.from_tokenizer(tmp_path / name)
+        TokenizerVocabulary.from_tokenizer(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"not json", b"\xff\xfe\x00", b'{"model": {"type": "Magic"}}'])
@@ -473,16 +473,16 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: bytes):
     file = tmp_path / "tokenizer.json"
     file.write_bytes(content)
     with pytest.raises(ValueError, match="is not a tokenizer that the `tokenizers` package can read"):
-        Vocabulary.from_tokenizer(file)
+        TokenizerVocabulary.from_tokenizer(file)
 
 
 def test_a_tokenizer_without_readable_tokens_is_refused():
     with pytest.raises(ValueError, match="no features"):
-        Vocabulary.from_tokenizer(word_level(",", "!", "<pad>"))
+        TokenizerVocabulary.from_tokenizer(word_level(",", "!", "<pad>"))
 
 
 def test_without_folding_each_id_is_a_feature_spelled_as_its_characters(byte_level: Tokenizer):
-    vocabulary = Vocabulary.from_tokenizer(byte_level, fold=False)
+    vocabulary = TokenizerVocabulary.from_tokenizer(byte_level, fold=False)
     assert len(vocabulary) == byte_level.get_vocab_size()
     assert len(set(vocabulary.features)) == len(vocabulary)
     partial = 0
@@ -498,15 +498,22 @@ def test_without_folding_each_id_is_a_feature_spelled_as_its_characters(byte_lev
 
 
 def test_without_folding_a_text_has_the_tokens_that_the_tokenizer_gives_it(byte_level: Tokenizer):
-    vocabulary = Vocabulary.from_tokenizer(byte_level, fold=False)
+    vocabulary = TokenizerVocabulary.from_tokenizer(byte_level, fold=False)
     text = MULTILINGUAL[0]
     expected = Counter(byte_level.encode(text, add_special_tokens=False).ids)
-    (row,) = vocabulary.literal_counts([text]).toarray()
+    (row,) = vocabulary.literal_counts([text]).rows.toarray()
     assert {i: int(row[i]) for i in np.flatnonzero(row)} == expected
 
 
 def test_without_folding_pieces_word_pieces_and_missing_ids_are_spelled():
-    vocabulary = Vocabulary.from_tokenizer(sentencepiece_unigram(), fold=False)
+    vocabulary = TokenizerVocabulary.from_tokenizer(sentencepiece_unigram(), fold=False)
     assert {"␣lift", "␣Lift", "lift"} <= set(vocabulary.features)
     gaps = Tokenizer(models.WordPiece({"[UNK]": 0, "lift": 2, "##ing": 3, ",": 5}, unk_token="[UNK]"))
-    assert Vocabulary.from_tokenizer(gaps, fold=False).features == ("[UNK]", "<1>", "lift", "##ing", "<4>", ",")
+    assert TokenizerVocabulary.from_tokenizer(gaps, fold=False).features == (
+        "[UNK]",
+        "<1>",
+        "lift",
+        "##ing",
+        "<4>",
+        ",",
+    )
