@@ -18,6 +18,7 @@ from keytok_haystack.evaluation.report import EvaluationReport, SystemMeasures, 
 from keytok_haystack.evaluation.systems import (
     System,
     bm25_of_tokens,
+    default_bm25,
     dense,
     key_tokens,
     literal_tokens,
@@ -58,8 +59,9 @@ def measure_systems(
     """
     Measure key tokens, BM25, the dense vectors, and their combinations on a test collection.
 
-    Dense scores are cosine similarities. BM25 is stemmed and without stop words (`stemmed_bm25`). Fusions are sums of
-    scores, each system's scaled to between 0 and 1 for the query (min-max), or reciprocal rank fusions (`_rrf`).
+    Dense scores are cosine similarities. BM25 is stemmed and without stop words (`stemmed_bm25`), and by itself also as
+    engines have it by default (`default_bm25`). Fusions are sums of scores, each system's scaled to between 0 and 1 for
+    the query (min-max), or reciprocal rank fusions (`_rrf`).
     `key_tokens_bm25` is one query: BM25 over the model's tokens with a weight of 0.1 beside the key tokens. All systems
     are compared with the dense vectors, fusions of three also with those of two.
 
@@ -159,6 +161,7 @@ class _Bench:
         """Yield all systems, each after those that it is compared with."""
         yield "dense", self._dense
         yield "bm25", self._bm25
+        yield "bm25_default", default_bm25(self._texts, self._query_texts)
         yield "dense_bm25", min_max(self._dense, self._bm25)
         yield "dense_bm25_rrf", reciprocal_rank_fusion(self._dense, self._bm25)
         yield from self.systems_with(model)
@@ -213,6 +216,8 @@ class _Bench:
                 baseline: paired_p_value(values["nDCG@10"], self._baselines[baseline])
                 for baseline in _COMPARED_WITH.get(name, ("dense",))
             },
+            "tokens_per_document": system.tokens_per_document,
+            "postings_per_document": system.postings_per_document,
             "bytes_per_document": system.nbytes / len(identifiers),
             "ms_per_query": 1000 * float(np.median(seconds)),
         }

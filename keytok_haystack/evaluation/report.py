@@ -21,6 +21,7 @@ SystemMeasures = dict[str, Any]
 """
 Measures of a retrieval system: `nDCG@10` and `R@100`, means over the queries; `p_values`, for each system that it is
 compared with the probability that chance alone makes such a difference of nDCG@10 (`paired_p_value`);
+`tokens_per_document` and `postings_per_document` (`System`), None for systems that do not search for tokens;
 `bytes_per_document` of the index in memory; and `ms_per_query`, the median time of scoring all documents and selecting
 the best, without embedding the query. Entries of a list also have the keys that distinguish them: `system`, `decoder`,
 `fitted_on`, `k_document`, `m_query`.

@@ -19,6 +19,7 @@ from keytok_haystack.utils.resources import resource
 SYSTEMS = {
     "dense",
     "bm25",
+    "bm25_default",
     "dense_bm25",
     "dense_bm25_rrf",
     "key_tokens",
