@@ -36,6 +36,7 @@ class EvaluationReport:
     :param data: Name of the collection.
     :param split: Split of its judgements.
     :param embedder: Name of the embedding model, if known.
+    :param splade: Name of the SPLADE that is compared with, if any.
     :param dimension: Dimension of its embeddings.
     :param documents: Number of documents.
     :param queries: Number of judged queries.
@@ -43,8 +44,8 @@ class EvaluationReport:
     :param fitted_on: Texts that this decoder was fitted to.
     :param k_document: Number of key tokens that a document keeps.
     :param m_query: Number of aligned tokens of a query.
-    :param seconds: Time to `embed` all documents, `fit` the decoder, `refine` it, and `project` all documents to key
-        tokens; None for a step that was not taken or whose time is not known.
+    :param seconds: Time to `embed` all documents, `fit` the decoder, `refine` it, `project` all documents to key
+        tokens, and encode all documents by the `splade`; None for a step that was not taken or whose time is not known.
     :param embeddings_cached: Whether the time of embedding was measured in an earlier run.
     :param systems: Measures of each system by its name.
     :param decoders: Measures of key tokens by different decoders, with more and fewer tokens per document.
@@ -57,6 +58,7 @@ class EvaluationReport:
     data: str
     split: str
     embedder: str | None
+    splade: str | None
     dimension: int
     documents: int
     queries: int

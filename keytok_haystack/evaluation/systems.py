@@ -111,6 +111,18 @@ def bm25_of_tokens(vocabulary: Vocabulary, texts: Sequence[str], query_texts: Se
     )
 
 
+def sparse_vectors(documents: csr_array, queries: csr_array) -> System:
+    """Rank by the dot product of sparse vectors over the same tokens, shapes `(n, V)` and `(queries, V)`."""
+    postings = Postings()
+    postings.add(documents)
+
+    def scores(i: int) -> NDArray[np.floating]:
+        tokens = slice(queries.indptr[i], queries.indptr[i + 1])
+        return postings.score(queries.indices[tokens], queries.data[tokens])
+
+    return _token_system(scores, postings.nbytes, documents, queries)
+
+
 def key_tokens(
     model: KeyTokenModel,
     documents: TokenRows,

