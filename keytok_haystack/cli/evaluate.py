@@ -35,6 +35,9 @@ def evaluate_command(
         list[Path] | None,
         typer.Option(help="Fit a model to this collection, too: a folder in BEIR's layout, or a JSONL file."),
     ] = None,
+    splade: Annotated[
+        str | None, typer.Option(help="SPLADE to compare with: a sparse encoder over tokens, hub id or path.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random half of documents to fit a model to.", min=0)] = 0,
     json_path: Annotated[Path | None, typer.Option("--json", help="Path of a JSON file with the results.")] = None,
     markdown_path: Annotated[
@@ -61,6 +64,7 @@ def evaluate_command(
         embeddings=_array(embeddings, collection.documents),
         query_embeddings=_array(query_embeddings, collection.queries),
         others=other or [],
+        splade=splade,
         refine=refine,
         seed=seed,
         max_tokens=max_tokens,

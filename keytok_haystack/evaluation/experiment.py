@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from keytok_haystack.encoders import Embedded
+from keytok_haystack.encoders.splade import SpladeVectors
 from keytok_haystack.evaluation.collection import Collection
 from keytok_haystack.evaluation.measures import measure_queries, paired_p_value, ranking
 from keytok_haystack.evaluation.report import EvaluationReport, SystemMeasures, decoder_name, embedder_name
 from keytok_haystack.evaluation.systems import (
     System,
     bm25_of_tokens,
+    default_bm25,
     dense,
     key_tokens,
     literal_tokens,
     min_max,
     reciprocal_rank_fusion,
     single_query,
+    sparse_vectors,
     stemmed_bm25,
 )
 from keytok_haystack.model import KeyTokenModel
@@ -52,14 +55,16 @@ def measure_systems(
     decoders: Sequence[KeyTokenModel] = (),
     refined: KeyTokenModel | None = None,
     out_of_sample: Mapping[str, KeyTokenModel] | None = None,
+    splade: SpladeVectors | None = None,
     sweep: bool = False,
     progress_bar: bool = True,
 ) -> EvaluationReport:
     """
     Measure key tokens, BM25, the dense vectors, and their combinations on a test collection.
 
-    Dense scores are cosine similarities. BM25 is stemmed and without stop words (`stemmed_bm25`). Fusions are sums of
-    scores, each system's scaled to between 0 and 1 for the query (min-max), or reciprocal rank fusions (`_rrf`).
+    Dense scores are cosine similarities. BM25 is stemmed and without stop words (`stemmed_bm25`), and by itself also as
+    engines have it by default (`default_bm25`). Fusions are sums of scores, each system's scaled to between 0 and 1 for
+    the query (min-max), or reciprocal rank fusions (`_rrf`).
     `key_tokens_bm25` is one query: BM25 over the model's tokens with a weight of 0.1 beside the key tokens. All systems
     are compared with the dense vectors, fusions of three also with those of two.
 
@@ -72,6 +77,7 @@ def measure_systems(
     :param decoders: Models to compare it with that differ in their decoder; fitted ones, if any, to the same texts.
     :param refined: The model with its decoder refined.
     :param out_of_sample: Models fitted to other texts, by the name of these texts.
+    :param splade: Sparse vectors of the documents and the judged queries, to be compared with.
     :param sweep: Whether to measure different numbers of tokens per document and per query, too.
     :param progress_bar: Whether to show a progress bar.
     """
@@ -84,6 +90,7 @@ def measure_systems(
             data=collection.name,
             split=split,
             embedder=None if model.embedder is None else embedder_name(model.embedder),
+            splade=None if splade is None else embedder_name(splade.encoder),
             dimension=model.dimension,
             documents=len(collection.documents),
             queries=len(collection.queries),
@@ -96,9 +103,10 @@ def measure_systems(
                 "fit": model.fit_seconds,
                 "refine": (refined or model).refine_seconds,
                 "project": project_seconds,
+                "splade": None if splade is None else splade.seconds,
             },
             embeddings_cached=documents.cached,
-            systems={name: bench.measure(system, name) for name, system in bench.systems(model)},
+            systems={name: bench.measure(system, name) for name, system in bench.systems(model, splade)},
             decoders=[
                 {
                     "decoder": decoder_name(decoder),
@@ -155,10 +163,13 @@ class _Bench:
     def key_tokens(self, model: KeyTokenModel) -> System:
         return key_tokens(model, self.encode_documents(model), self._queries, self._query_texts)
 
-    def systems(self, model: KeyTokenModel) -> Iterator[tuple[str, System]]:
+    def systems(self, model: KeyTokenModel, splade: SpladeVectors | None) -> Iterator[tuple[str, System]]:
         """Yield all systems, each after those that it is compared with."""
         yield "dense", self._dense
         yield "bm25", self._bm25
+        yield "bm25_default", default_bm25(self._texts, self._query_texts)
+        if splade is not None:
+            yield "splade", sparse_vectors(splade.documents, splade.queries)
         yield "dense_bm25", min_max(self._dense, self._bm25)
         yield "dense_bm25_rrf", reciprocal_rank_fusion(self._dense, self._bm25)
         yield from self.systems_with(model)
@@ -213,6 +224,8 @@ class _Bench:
                 baseline: paired_p_value(values["nDCG@10"], self._baselines[baseline])
                 for baseline in _COMPARED_WITH.get(name, ("dense",))
             },
+            "tokens_per_document": system.tokens_per_document,
+            "postings_per_document": system.postings_per_document,
             "bytes_per_document": system.nbytes / len(identifiers),
             "ms_per_query": 1000 * float(np.median(seconds)),
         }

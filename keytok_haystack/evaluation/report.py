@@ -21,6 +21,7 @@ SystemMeasures = dict[str, Any]
 """
 Measures of a retrieval system: `nDCG@10` and `R@100`, means over the queries; `p_values`, for each system that it is
 compared with the probability that chance alone makes such a difference of nDCG@10 (`paired_p_value`);
+`tokens_per_document` and `postings_per_document` (`System`), None for systems that do not search for tokens;
 `bytes_per_document` of the index in memory; and `ms_per_query`, the median time of scoring all documents and selecting
 the best, without embedding the query. Entries of a list also have the keys that distinguish them: `system`, `decoder`,
 `fitted_on`, `k_document`, `m_query`.
@@ -35,6 +36,7 @@ class EvaluationReport:
     :param data: Name of the collection.
     :param split: Split of its judgements.
     :param embedder: Name of the embedding model, if known.
+    :param splade: Name of the SPLADE that is compared with, if any.
     :param dimension: Dimension of its embeddings.
     :param documents: Number of documents.
     :param queries: Number of judged queries.
@@ -42,8 +44,8 @@ class EvaluationReport:
     :param fitted_on: Texts that this decoder was fitted to.
     :param k_document: Number of key tokens that a document keeps.
     :param m_query: Number of aligned tokens of a query.
-    :param seconds: Time to `embed` all documents, `fit` the decoder, `refine` it, and `project` all documents to key
-        tokens; None for a step that was not taken or whose time is not known.
+    :param seconds: Time to `embed` all documents, `fit` the decoder, `refine` it, `project` all documents to key
+        tokens, and encode all documents by the `splade`; None for a step that was not taken or whose time is not known.
     :param embeddings_cached: Whether the time of embedding was measured in an earlier run.
     :param systems: Measures of each system by its name.
     :param decoders: Measures of key tokens by different decoders, with more and fewer tokens per document.
@@ -56,6 +58,7 @@ class EvaluationReport:
     data: str
     split: str
     embedder: str | None
+    splade: str | None
     dimension: int
     documents: int
     queries: int

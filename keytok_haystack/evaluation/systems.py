@@ -9,21 +9,31 @@ from typing import Any
 
 import bm25s
 import numpy as np
+import regex
 import Stemmer
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array, csr_array
 
 from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.evaluation.measures import ranking
 from keytok_haystack.inverted_index import BM25_B, BM25_K1, Bm25, Postings
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import truncate_weights, two_decimals
-from keytok_haystack.sparse_vectors.rows import scale_columns, top_k
+from keytok_haystack.sparse_vectors.rows import dicts_to_rows, scale_columns, top_k
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.vocabulary import Vocabulary
 
 BM25_SHARE = 0.1
 _RRF_K = 60
+
+# what lies between two boundaries of words of UAX #29, if it is a word, a number or an emoji; scripts without spaces,
+# in which there are no such boundaries, are not cut
+_STANDARD_TOKENS = regex.compile(
+    r"\p{Line_Break=SA}+|"
+    r"\b(?=\p{WB=ExtendNumLet}*[\p{WB=ALetter}\p{WB=Hebrew_Letter}\p{WB=Katakana}\p{Hiragana}\p{Han}\p{WB=Numeric}"
+    r"\p{Extended_Pictographic}]).+?\b",
+    regex.WORD,
+)
 
 
 @dataclass(frozen=True)
@@ -34,10 +44,15 @@ class System:
     :param scores: Function from the position of a query to the scores of all documents, shape `(n,)`; 0 means not
         found.
     :param nbytes: Memory of its index, in bytes.
+    :param tokens_per_document: Mean number of a document's tokens; None for a system that does not search for tokens.
+    :param postings_per_document: Number of postings that a query reads, the sum of its tokens' document frequencies,
+        divided by the number of documents; mean over the queries. None for a system that does not search for tokens.
     """
 
     scores: Callable[[int], NDArray[np.floating]]
     nbytes: int
+    tokens_per_document: float | None = None
+    postings_per_document: float | None = None
 
 
 def dense(documents: NDArray[np.float32], queries: NDArray[np.float32]) -> System:
@@ -58,15 +73,32 @@ def stemmed_bm25(texts: Sequence[str], query_texts: Sequence[str]) -> System:
     def tokens(batch: Sequence[str]) -> Any:
         return bm25s.tokenize(list(batch), stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False)
 
+    return _bm25(tokens(texts), tokens(query_texts))
+
+
+def default_bm25(texts: Sequence[str], query_texts: Sequence[str]) -> System:
+    """Rank by BM25 as OpenSearch and Elasticsearch do in a `text` field, unless told otherwise (`standard_tokens`)."""
+    return _bm25([standard_tokens(text) for text in texts], [standard_tokens(text) for text in query_texts])
+
+
+def standard_tokens(text: str) -> list[str]:
+    """Return the tokens of Lucene's standard analyzer: words by UAX #29 in lower case, neither left out nor stemmed."""
+    return [token.lower() for token in _STANDARD_TOKENS.findall(text)]
+
+
+def _bm25(documents: list[list[str]], queries: list[list[str]]) -> System:
+    """Rank by BM25 over tokens, by Lucene's formula and parameters."""
     index = bm25s.BM25(method="lucene", k1=BM25_K1, b=BM25_B)
-    index.index(tokens(texts), show_progress=False)
-    queries = tokens(query_texts)
+    index.index(documents, show_progress=False)
+    weights, rows, indptr = parts = [index.scores[name] for name in ("data", "indices", "indptr")]
 
     def scores(i: int) -> NDArray[np.floating]:
-        found: NDArray[np.floating] = index.get_scores(queries[i]) if queries[i] else np.zeros(len(texts))
+        found: NDArray[np.floating] = index.get_scores(queries[i]) if queries[i] else np.zeros(len(documents))
         return found
 
-    return System(scores, sum(index.scores[name].nbytes for name in ("data", "indices", "indptr")))
+    known = [{token: 1.0 for token in query if token in index.vocab_dict} for query in queries]
+    weighted = csr_array(csc_array((weights, rows, indptr), shape=(len(documents), len(indptr) - 1)))
+    return _token_system(scores, sum(part.nbytes for part in parts), weighted, dicts_to_rows(known, index.vocab_dict))
 
 
 def bm25_of_tokens(vocabulary: Vocabulary, texts: Sequence[str], query_texts: Sequence[str]) -> System:
@@ -74,7 +106,21 @@ def bm25_of_tokens(vocabulary: Vocabulary, texts: Sequence[str], query_texts: Se
     index = Bm25(vocabulary)
     index.add(texts)
     index.score("")  # the first query weights the postings
-    return System(lambda i: index.score(query_texts[i]), index.nbytes)
+    return _token_system(
+        lambda i: index.score(query_texts[i]), index.nbytes, index.counts, index.query_counts(query_texts)
+    )
+
+
+def sparse_vectors(documents: csr_array, queries: csr_array) -> System:
+    """Rank by the dot product of sparse vectors over the same tokens, shapes `(n, V)` and `(queries, V)`."""
+    postings = Postings()
+    postings.add(documents)
+
+    def scores(i: int) -> NDArray[np.floating]:
+        tokens = slice(queries.indptr[i], queries.indptr[i + 1])
+        return postings.score(queries.indices[tokens], queries.data[tokens])
+
+    return _token_system(scores, postings.nbytes, documents, queries)
 
 
 def key_tokens(
@@ -96,12 +142,15 @@ def key_tokens(
     columns = {word: len(model.vocabulary) + i for i, word in enumerate(documents.unseen)}
     postings.add(csr_array((truncate_weights(two_decimals(rows.data)), rows.indices, rows.indptr), shape=rows.shape))
 
+    def encode(part: slice) -> csr_array:
+        texts = None if query_texts is None else query_texts[part]
+        return model.encode_queries(queries[part], texts, m_query).onto(columns, rows.shape[1])
+
     def scores(i: int) -> NDArray[np.floating]:
-        texts = None if query_texts is None else [query_texts[i]]
-        query = model.encode_queries(queries[i : i + 1], texts, m_query).onto(columns, rows.shape[1])
+        query = encode(slice(i, i + 1))
         return postings.score(query.indices, query.data)
 
-    return System(scores, postings.nbytes)
+    return _token_system(scores, postings.nbytes, rows, encode(slice(None)))
 
 
 def literal_tokens(model: KeyTokenModel, texts: Sequence[str]) -> TokenRows:
@@ -122,8 +171,8 @@ def literal_tokens(model: KeyTokenModel, texts: Sequence[str]) -> TokenRows:
 
 def single_query(key_token_system: System, lexical: System) -> System:
     """Combine key tokens with BM25, at a weight of 0.1, as one query over one index does."""
-    return System(
-        lambda i: key_token_system.scores(i) + BM25_SHARE * lexical.scores(i), key_token_system.nbytes + lexical.nbytes
+    return _combination(
+        lambda i: key_token_system.scores(i) + BM25_SHARE * lexical.scores(i), (key_token_system, lexical)
     )
 
 
@@ -134,7 +183,7 @@ def min_max(*systems: System) -> System:
         low, high = scores.min(), scores.max()
         return (scores - low) / (high - low) if high > low else np.zeros_like(scores)
 
-    return System(lambda i: sum((scaled(system.scores(i)) for system in systems), np.zeros(1)), _nbytes(systems))
+    return _combination(lambda i: sum((scaled(system.scores(i)) for system in systems), np.zeros(1)), systems)
 
 
 def reciprocal_rank_fusion(*systems: System) -> System:
@@ -151,8 +200,30 @@ def reciprocal_rank_fusion(*systems: System) -> System:
             fused[ranked] += 1 / (_RRF_K + np.arange(1, len(ranked) + 1))
         return fused
 
-    return System(scores, _nbytes(systems))
+    return _combination(scores, systems)
 
 
-def _nbytes(systems: Sequence[System]) -> int:
-    return sum(system.nbytes for system in systems)
+def _token_system(
+    scores: Callable[[int], NDArray[np.floating]], nbytes: int, documents: csr_array, queries: csr_array
+) -> System:
+    """Return a system that searches for tokens; its documents and queries have a column for each."""
+    n, width = documents.shape
+    frequencies = np.bincount(documents.indices, minlength=width)
+    read = float(frequencies[queries.indices].sum()) / queries.shape[0]
+    return System(scores, nbytes, documents.nnz / n, read / n)
+
+
+def _combination(scores: Callable[[int], NDArray[np.floating]], systems: Sequence[System]) -> System:
+    """Return a system that searches the indices of others, whose sizes add up."""
+    return System(
+        scores,
+        sum(system.nbytes for system in systems),
+        _sum([system.tokens_per_document for system in systems]),
+        _sum([system.postings_per_document for system in systems]),
+    )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """Return the sum of values, None if one is missing."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None

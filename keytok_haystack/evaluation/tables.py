@@ -14,6 +14,8 @@ from keytok_haystack.evaluation.report import EvaluationReport, SystemMeasures
 LABELS = {
     "dense": "dense vectors",
     "bm25": "BM25 (stemmed)",
+    "bm25_default": "BM25 (engines' default)",
+    "splade": "SPLADE",
     "dense_bm25": "dense + BM25 (stemmed)",
     "dense_bm25_rrf": "dense + BM25 (stemmed), RRF",
     "key_tokens": "key tokens",
@@ -29,10 +31,11 @@ LABELS = {
     "raw_head_without_literals": "the embedder's own head, no literal tokens",
 }
 _NOT_FITTED = {
-    **dict.fromkeys(("dense", "bm25", "dense_bm25", "dense_bm25_rrf"), ""),
+    **dict.fromkeys(("dense", "bm25", "bm25_default", "splade", "dense_bm25", "dense_bm25_rrf"), ""),
     "raw_head_without_literals": "nothing",
 }
 SIGNIFICANT = 0.05
+ABSENT = "—"
 LEGEND = "† differs from dense, ‡ from dense + BM25, by more than chance: p < .05 in a paired permutation test"
 
 
@@ -60,10 +63,17 @@ def _relative_to_dense(system: SystemMeasures, dense: SystemMeasures) -> str:
     return ratio + marks(system["p_values"])
 
 
+def _of_tokens(name: str, digits: int) -> Callable[[SystemMeasures, SystemMeasures], str]:
+    """Return the function of a `Column` for a measure that only systems which search for tokens have."""
+    return lambda system, _: ABSENT if system[name] is None else f"{system[name]:.{digits}f}"
+
+
 COLUMNS = (
     Column("nDCG@10", lambda system, _: f"{system['nDCG@10']:.3f}"),
     Column("of dense", _relative_to_dense),
     Column("R@100", lambda system, _: f"{system['R@100']:.3f}"),
+    Column("tokens/doc", _of_tokens("tokens_per_document", 0)),
+    Column("postings/doc", _of_tokens("postings_per_document", 1)),
     Column("bytes/doc", lambda system, _: f"{system['bytes_per_document']:,.0f}"),
     Column("ms", lambda system, _: f"{system['ms_per_query']:.2f}"),
 )
@@ -73,14 +83,14 @@ _TEXT_HEADINGS = ("system", "fitted on")
 
 def terminal_table(report: EvaluationReport) -> Table:
     """Return a report as a table for the terminal, without the sweep over sizes."""
-    # 80 columns are narrow for so many cells: there is no padding, and only the names of systems are wrapped
+    # 80 columns are narrow for so many cells: there is no padding, and only texts and headings are wrapped
     result = Table(
         title=report_title(report), title_justify="left", caption=_caption(report), caption_justify="left", padding=0
     )
     result.add_column("system")
-    result.add_column("fitted on", no_wrap=True)
+    result.add_column("fitted on")
     for column in COLUMNS:
-        result.add_column(column.heading, justify="right", no_wrap=True)
+        result.add_column(column.heading.replace("/", "\n/"), justify="right", no_wrap=True)
     for title, rows in _sections(report):
         if title != _SIZES:
             for row in rows:
@@ -151,7 +161,13 @@ def _sections(report: EvaluationReport) -> Iterator[tuple[str, list[tuple[str, .
 
 
 def _caption(report: EvaluationReport) -> str:
-    names = {"embed": "embedding", "fit": "fitting", "refine": "refining", "project": "projecting"}
+    names = {
+        "embed": "embedding",
+        "fit": "fitting",
+        "refine": "refining",
+        "project": "projecting",
+        "splade": "encoding by the SPLADE",
+    }
     times = [f"{names[name]} {value:.1f} s" for name, value in report.seconds.items() if value is not None]
     cached = " (embedded in an earlier run)" if report.embeddings_cached else ""
     return f"{LEGEND}.\n{', '.join(times)}{cached}."

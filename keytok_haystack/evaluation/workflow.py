@@ -14,6 +14,7 @@ from keytok_haystack.decoders import calibrate, fit
 from keytok_haystack.decoders import refine as refine_model
 from keytok_haystack.decoders.checkpoints import CheckpointError
 from keytok_haystack.encoders import CachedEmbedder, Embedded, head_of
+from keytok_haystack.encoders.splade import SpladeEncoder
 from keytok_haystack.evaluation.collection import Collection, read_texts
 from keytok_haystack.evaluation.experiment import measure_systems
 from keytok_haystack.evaluation.report import EvaluationReport
@@ -32,6 +33,7 @@ def evaluate(
     embeddings: ArrayLike | None = None,
     query_embeddings: ArrayLike | None = None,
     others: Sequence[str | Path] = (),
+    splade: str | Path | None = None,
     refine: bool = False,
     seed: int = 0,
     max_tokens: int | None = None,
@@ -51,6 +53,7 @@ def evaluate(
     :param embeddings: Ready-made embeddings of the documents, shape `(n, d)`.
     :param query_embeddings: Ready-made embeddings of the judged queries, shape `(queries, d)`.
     :param others: Other collections to fit models to: folders in BEIR's layout, or JSONL files.
+    :param splade: SPLADE to compare with, as for `SpladeEncoder`.
     :param refine: Whether to refine the model that is fitted to all documents, and measure that, too.
     :param seed: Seed of the random half, and of the order in which refinement reads texts.
     :param max_tokens: Maximum length of a language model's input in tokens; by default that of its preset.
@@ -71,6 +74,7 @@ def evaluate(
     if not isinstance(collection, Collection):
         collection = Collection.load(collection, split)
     cached = None if embedder is None else CachedEmbedder(embedder, max_tokens=max_tokens, progress_bar=progress_bar)
+    splade_encoder = None if splade is None else SpladeEncoder(splade)  # refused at once, if at all
     documents, queries = _embedded(collection, embeddings, query_embeddings, cached)
     texts = list(collection.documents.values())
     if given is not None:
@@ -93,6 +97,9 @@ def evaluate(
         decoders=_heads(embedder, documents.embeddings, texts),
         refined=models.refined,
         out_of_sample=models.out_of_sample,
+        splade=None
+        if splade_encoder is None
+        else splade_encoder.encode(texts, list(collection.queries.values()), progress_bar=progress_bar),
         sweep=True,
         progress_bar=progress_bar,
     )

@@ -53,13 +53,17 @@ class Bm25:
 
     def score(self, text: str) -> NDArray[np.float32]:
         """Return each document's BM25 score, shape `(documents,)`; a token that the query repeats counts repeatedly."""
-        query = self._vocabulary.literal_counts([text]).onto(self._unseen, self._width)
+        query = self.query_counts([text])
         if self._postings is None:
             self._postings = self._weigh()
         n = np.count_nonzero(np.diff(self.counts.indptr))
         frequency = self._postings.document_frequency(query.indices)
         idf = inverse_document_frequency(frequency, int(n))
         return self._postings.score(query.indices, query.data * idf)
+
+    def query_counts(self, texts: Sequence[str]) -> csr_array:
+        """Return the number of occurrences in each query of what `counts` has a column for."""
+        return self._vocabulary.literal_counts(texts).onto(self._unseen, self._width)
 
     @property
     def counts(self) -> csr_array:

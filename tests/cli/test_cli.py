@@ -19,6 +19,7 @@ from keytok_haystack.utils.resources import resource
 SYSTEMS = {
     "dense",
     "bm25",
+    "bm25_default",
     "dense_bm25",
     "dense_bm25_rrf",
     "key_tokens",
@@ -145,6 +146,7 @@ BAD_INPUT = {
     f"{EVALUATE} --model model --language english": "language",
     f"{EVALUATE} --model model --refine": "refine",
     f"{EVALUATE} --model model --other texts.jsonl": "other",
+    f"{EVALUATE} --model model --splade occupied": "'occupied' is not a sparse encoder",
     "evaluate beir --model model --embeddings good.npy --query-embeddings good.npy --json out.json": "3 texts",
     "evaluate beir --model cranfield-model --embeddings good.npy --query-embeddings queries.npy --json out.json": "384",
     "evaporate": "evaporate",

