@@ -63,7 +63,7 @@ class Setting:
     min_df: int = 2
     idf: float = 1.15
     k: int = 64
-    literal_share: float = 0.35
+    literal_share: float = 0.4
     exponent: float = 0.5
     normalization: float = 0.25
     m: int = 64
@@ -93,7 +93,7 @@ def settings() -> Iterator[tuple[str, str, Setting]]:
 
     yield from each("words", "analysis", "{}", tuple(ANALYSES)[1:])
     yield from each("documents", "k", "K = {}", (32, 48, 96, 128))
-    yield from each("documents", "literal_share", "literal share {}", (0.2, 0.3, 0.4, 0.5, 0.65))
+    yield from each("documents", "literal_share", "literal share {}", (0.2, 0.3, 0.35, 0.5, 0.65))
     yield from each("documents", "exponent", "exponent {}", (0.4, 0.6))
     yield from each("documents", "normalization", "normalization {}", (0.0, 0.5))
     yield from each("queries", "m", "M = {}", (16, 32, 48, 96))

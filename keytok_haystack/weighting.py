@@ -45,7 +45,7 @@ class Weighting:
     exponent: float = 0.5
     normalization: float = 0.25
     weight_scale: float = 1.0
-    literal_share: float = 0.35
+    literal_share: float = 0.4
     gain_share: float = 0.7
     literal_scale: float = 0.0
 
