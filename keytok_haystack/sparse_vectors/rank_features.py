@@ -69,13 +69,13 @@ def shortest_decimals(weights: ArrayLike) -> NDArray[np.float64]:
 
 def two_decimals(weights: ArrayLike) -> NDArray[np.float64]:
     """
-    Round positive weights, any shape, to two decimals, and those below 0.1 to two significant digits.
+    Round non-negative weights, any shape, to two decimals, and those below 0.1 to two significant digits.
 
     Retrieval does not suffer (docs/research/experiments.md), and the JSON of a document's tokens and its postings
     shrink.
     """
     array = np.asarray(weights, dtype=np.float64)
-    unit = np.minimum(10.0 ** (np.floor(np.log10(array)) - 1), 0.01)
+    unit = np.minimum(10.0 ** (np.floor(np.log10(np.maximum(array, SMALLEST_WEIGHT))) - 1), 0.01)
     rounded: NDArray[np.float64] = np.round(array / unit) * unit
     return rounded
 

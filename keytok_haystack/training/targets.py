@@ -16,7 +16,7 @@ from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rows import row_maxima, scale_columns, scale_rows, top_k
 from keytok_haystack.training.errors import NoTargetsError
 from keytok_haystack.training.settings import TargetRule
-from keytok_haystack.weighting import idf_of
+from keytok_haystack.weighting import inverse_document_frequency
 
 _MODEL_TOKENS = 20
 _ALIGNED_TOKENS = 100  # per text, before filters leave some out
@@ -96,7 +96,8 @@ def data_driven(counts: csr_array, kept: NDArray[np.bool_]) -> csr_array:
     :returns: Shape `(n, V)`; the row of a text without a kept feature is empty.
     """
     damped = csr_array((np.sqrt(counts.data), counts.indices, counts.indptr), shape=counts.shape)
-    return _distributions(scale_columns(damped, idf_of(counts) * kept))
+    frequency = np.bincount(counts.indices, minlength=counts.shape[1])
+    return _distributions(scale_columns(damped, inverse_document_frequency(frequency, counts.shape[0]) * kept))
 
 
 def model_derived(aligned: csr_array, kept: NDArray[np.bool_], k: int = _MODEL_TOKENS) -> csr_array:

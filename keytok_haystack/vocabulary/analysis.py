@@ -13,12 +13,13 @@ import regex
 from keytok_haystack.vocabulary.languages import NO_LANGUAGE, check_language, stemmer_of, stop_words_of
 
 MAX_LENGTH = 64
-_SOFT_HYPHEN = "\u00ad"
-_PART = r"\w+(?:(?<=\d)[.,](?=\d)\w+)*"  # a number's points and commas belong to it
-_CHUNKS = regex.compile(rf"(?<!\w)\p{{L}}(?:(?:\.\p{{L}})+|\+\+|\#)(?![\w+\#])|{_PART}(?:[-\u2010]{_PART})*")
-_JOINTS = regex.compile(r"[-\u2010_]+")
+# soft hyphens, joiners and variation selectors are not seen, and a dot on the i of a capital is not written
+_INVISIBLE = regex.compile(r"[\u00ad\u200d\u20e3\ufe00-\ufe0f]|(?<=i)\u0307")
+_PART = r"[\p{L}\p{N}_]\w*(?:(?<=\d)[.,](?=\d)\w+)*"  # a number's points and commas belong to it
+_CHUNKS = regex.compile(rf"(?<!\w)\p{{L}}(?:(?:\.\p{{L}})+|\+\+|\#)(?![\w+\#])|{_PART}(?:-{_PART})*")
+_JOINTS = regex.compile(r"[-_]+")
 _DIGIT = regex.compile(r"\d")
-_LETTERS = regex.compile(r"[\p{L}\p{M}]+")
+_LETTERS = regex.compile(r"[\p{L}\p{M}\u200c]+")
 # scripts that are written without spaces, and Hangul, whose words carry their particles
 _UNSPACED = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\u30fc\u3005\u3006]+"
@@ -58,6 +59,10 @@ class Analysis:
         self.letters = letters
         self._stemmer = stemmer_of(language)
 
+    def __reduce__(self) -> tuple[type[Self], tuple[str, frozenset[str], frozenset[str]]]:
+        """Leave the stemmer out of pickles and copies, which do not know it."""
+        return type(self), (self.language, self.stop_words, self.letters)
+
     @property
     def settings(self) -> dict[str, Any]:
         """The parameters, for JSON."""
@@ -91,10 +96,12 @@ class Analysis:
 
 
 def folded(text: str) -> str:
-    """Return a text in Unicode's compatibility form, case-folded, without soft hyphens."""
+    """Return a text in Unicode's compatibility form, case-folded, without what is not seen, and with one hyphen."""
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).replace(_SOFT_HYPHEN, "")
+    compatible = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    visible: str = _INVISIBLE.sub("", compatible)
+    return visible.replace("\u2010", "-")
 
 
 def chunks(text: str) -> list[str]:

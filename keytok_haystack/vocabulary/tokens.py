@@ -31,6 +31,7 @@ class TokenizerVocabulary(Vocabulary):
     """
 
     kind = "tokens"
+    is_open = False
 
     def __init__(self, tokenizer: Tokenizer, features: Sequence[str], feature_of_id: NDArray[np.int32]) -> None:
         """

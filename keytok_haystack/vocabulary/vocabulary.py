@@ -16,7 +16,7 @@ from keytok_haystack.sparse_vectors.rank_features import escape_feature
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.checks import check_not_one_string, check_texts
 
-_INDICES = 2**31 - 1
+_INDICES = 2**31 - 1  # indices of sparse embeddings are below
 
 
 class Vocabulary(ABC):
@@ -31,6 +31,8 @@ class Vocabulary(ABC):
 
     kind: ClassVar[str]
     """Name of the kind of vocabulary in a model folder."""
+    is_open: ClassVar[bool]
+    """Whether words that are not among the features are features of a text all the same."""
 
     def __init__(self, features: Sequence[str]) -> None:
         self.features = tuple(features)
@@ -94,6 +96,10 @@ class Vocabulary(ABC):
     def words_of_pieces(self, text: str) -> dict[str, str]:  # noqa: ARG002  # words have no pieces
         """Return, for each feature that is a piece of a word of a text, that word, which is shown instead."""
         return {}
+
+    def may_be_unseen(self, index: int) -> bool:
+        """Return whether an index of a `SparseEmbedding` can be that of a word that the vocabulary has not seen."""
+        return self.is_open and len(self) <= index < _INDICES
 
     def unseen_index(self, word: str) -> int:
         """

@@ -27,6 +27,7 @@ MAX_DECODABLE = 1 << 16
 _LONE_LETTER = regex.compile(r"(?<![\w'\u2019.\-])\p{L}(?![\w'\u2019.\-])")
 _LETTER = regex.compile(r"\p{L}")
 _CACHED_CHUNKS, _CACHED_LENGTH = 1 << 18, 32
+_SHORTEST_PLURAL = 5
 _PROBE = (
     "Shock-waves in the X-15's flow at Mach 2.5: 1,000 m, C++ and C#, U.S. don't foo_bar e-mail jane@example.com "
     "l'avion naïve Straße ﬁle İstanbul हिन्दी الأمواج волны κύματα 衝撃波のデータ 충격파 คลื่นกระแทก"
@@ -47,6 +48,7 @@ class WordVocabulary(Vocabulary):
     """
 
     kind = "words"
+    is_open = True
 
     def __init__(self, features: Sequence[str], analysis: Analysis) -> None:
         super().__init__(features)
@@ -129,12 +131,12 @@ class WordVocabulary(Vocabulary):
         """
         Return the name of the feature of a word, case-folded: of a known form, the word that it is called by.
 
-        Any other word is its own name, without a plural's "s": so it can be read, which its stem could not.
+        Any other word is its own name, so that it can be read, which its stem could not; English ones are singular.
         """
         form = self.analysis.normal_form(word)
         if (column := self._column_of_form.get(form)) is not None:
             return self.features[column]
-        singular = word.removesuffix("s")
+        singular = _singular(word) if self.language == "english" else word
         return singular if self.analysis.normal_form(singular) == form else word
 
     def _count(self, texts: list[str]) -> TokenRows:
@@ -166,6 +168,17 @@ class WordVocabulary(Vocabulary):
                 self._columns_of_chunk.clear()
             self._columns_of_chunk[chunk] = found
         return found
+
+
+def _singular(word: str) -> str:
+    """Return an English word without the ending of a plural, about as the S stemmer does (Harman 1991)."""
+    if len(word) < _SHORTEST_PLURAL or (word.endswith(("ss", "us", "is", "ses")) and not word.endswith("sses")):
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    if word.endswith(("sses", "xes", "ches", "shes", "zes", "oes")):
+        return word[:-2]
+    return word.removesuffix("s")
 
 
 def _capital_letters(texts: Sequence[str]) -> frozenset[str]:

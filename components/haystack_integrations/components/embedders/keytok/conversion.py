@@ -141,7 +141,7 @@ def named_tokens(
         key = vocabulary.keys[int(index)] if 0 <= int(index) < len(vocabulary) else key_of_hash.get(int(index))
         if key is not None:
             named[key] = weight
-        elif text is None:
+        elif text is None and vocabulary.may_be_unseen(int(index)):
             _logger.warning(
                 "The sparse embedding of a query has the index {index}, which is not a feature of the key-token model, "
                 "so it is left out: pass `query`, too, which names the words that the model does not know.",
