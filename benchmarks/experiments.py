@@ -20,6 +20,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,14 @@ from keytok_haystack.embedding_space import Preparation, Spectrum
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.measures import mean_ndcg
 from keytok_haystack.sparse_vectors.rows import row_maxima, row_norms, scale_columns, scale_rows, top_k
+from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.sampling import random_rows
 from keytok_haystack.vocabulary import Analysis
 from keytok_haystack.vocabulary.analysis import folded
 from keytok_haystack.weighting import Weighting, inverse_document_frequency, root_frequencies
 
 ENGLISH = Analysis("english")
+LETTER = regex.compile(r"\p{L}")
 RUNS = regex.compile(r"\w+")
 HYPHENATED = regex.compile(r"\w+(?:[-.'\u2019_/+]\w+)*")
 ANALYSES = {
@@ -144,9 +147,9 @@ class Fit:
         fitted = self.documents[self.rows]
         prepare = Spectrum.from_embeddings(fitted).removal()
         prepared, counts = prepare(fitted), csr_array(self.texts.documents[self.rows])
-        sums = RegressionSums(prepared.mean(axis=0), len(self.texts.words))
-        sums.add(prepared, counts, fitted)
-        has_letter = np.array([any(map(str.isalpha, word)) for word in self.texts.words])
+        sums = RegressionSums(prepared.mean(axis=0), np.ones(len(self.texts.words), dtype=bool))
+        sums.add(prepared, TokenRows(counts), fitted)
+        has_letter = np.array([LETTER.search(word) is not None for word in self.texts.words])
         self.decoded = np.flatnonzero((sums.document_frequency >= self.setting.min_df) & has_letter)
         frequency = inverse_document_frequency(sums.document_frequency, len(self.rows))
         self.idf = frequency ** np.float32(self.setting.idf)
@@ -204,7 +207,7 @@ class Fit:
         expected = queries.data * mean[queries.indices]
         gain = expected / np.maximum(frequency[queries.indices], 1) ** setting.gain_power
         kept = np.zeros(queries.nnz, dtype=bool)
-        for start, stop in zip(queries.indptr, queries.indptr[1:], strict=False):
+        for start, stop in pairwise(queries.indptr.tolist()):
             if stop > start:
                 order = start + np.argsort(-gain[start:stop], kind="stable")
                 sums = np.cumsum(expected[order])
@@ -266,7 +269,7 @@ def main() -> None:
     parser.add_argument("collections", nargs="+", metavar="NAME=FOLDER[:SPLIT]")
     parser.add_argument("--embeddings", type=Path, required=True)
     parser.add_argument("--embedders", nargs="+", default=["minilm", "mpnet"])
-    parser.add_argument("--halves", type=int, default=2)
+    parser.add_argument("--halves", type=int, default=4)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
 

@@ -93,7 +93,6 @@ def key_tokens(
     rounded: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
     keys: Callable[[int], str] | None = None,
     float32: bool = False,
-    alphabetical: bool = False,
 ) -> Values:
     """
     Return a function that spells key tokens.
@@ -102,7 +101,6 @@ def key_tokens(
     :param rounded: Function that rounds the weights.
     :param keys: Function that spells a token, given its rank by frequency; None spells it readably.
     :param float32: Whether to write all digits of a weight's float32, not the fewest that score the same.
-    :param alphabetical: Whether to order the tokens by name, not by weight.
     """
 
     def values(model: KeyTokenModel, embeddings: NDArray[np.float32]) -> list[Any]:
@@ -120,7 +118,7 @@ def key_tokens(
         if keys is not None:
             spelled = {key: keys(rank) for rank, key in enumerate(_by_frequency(model))}
             tokens = [{spelled[key]: weight for key, weight in row.items()} for row in tokens]
-        return [dict(sorted(row.items())) for row in tokens] if alphabetical else tokens
+        return tokens
 
     return values
 
@@ -129,20 +127,6 @@ def _by_frequency(model: KeyTokenModel) -> list[str]:
     """Return the keys of the features, the most frequent in the fitting corpus first."""
     assert model.idf is not None
     return [model.vocabulary.keys[i] for i in np.argsort(model.idf[:-1], kind="stable")]
-
-
-def base62(number: int) -> str:
-    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-    rest, digit = divmod(number, 62)
-    return (base62(rest) if rest else "") + digits[digit]
-
-
-def to_2_decimals(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.maximum(weights.round(2), 0.01)
-
-
-def to_twentieths(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.maximum((weights * 20).round(), 1) / 20
 
 
 def to_1_decimal(weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -175,43 +159,22 @@ def variants() -> list[Variant]:
     """Return all variants; those of key tokens differ from the default spelling in one thing, then in several."""
     spellings: dict[str, Values] = {
         "default": key_tokens(),
-        "K = 96": key_tokens(96),
-        "K = 64": key_tokens(64),
+        "K = 128": key_tokens(128),
         "K = 32": key_tokens(32),
         "float32 digits": key_tokens(float32=True),
-        "2 decimals": key_tokens(rounded=to_2_decimals),
-        "steps of 0.05": key_tokens(rounded=to_twentieths),
         "1 decimal": key_tokens(rounded=to_1_decimal),
         "numbers as keys": key_tokens(keys=str),
-        "base 62 as keys": key_tokens(keys=base62),
-        "alphabetical": key_tokens(alphabetical=True),
-    }
-    combined: dict[str, Values] = {
-        "K = 112": key_tokens(112),
-        "K = 112, steps of 0.05": key_tokens(112, rounded=to_twentieths),
-        "K = 96": key_tokens(96),
-        "K = 96, steps of 0.05": key_tokens(96, rounded=to_twentieths),
-        "K = 64, 2 decimals": key_tokens(64, rounded=to_2_decimals),
     }
     opensearch, elasticsearch = "opensearch-knn", "elasticsearch-9"
     vectors, elastic_vectors = dense_field("opensearch", 384), dense_field("elasticsearch", 384)
     derived_off = {**KNN, "index.knn.derived_source.enabled": False}
-    twentieths = key_tokens(rounded=to_twentieths)
     return [
         Variant(opensearch, "384-d", vectors, dense, KNN, documents=FEW),
         Variant(opensearch, "384-d, derived_source off", vectors, dense, derived_off, documents=3000),
         Variant(opensearch, "4096-d", dense_field("opensearch", 4096), random_4096, KNN, documents=3000),
         Variant(opensearch, "key tokens", RANK_FEATURES, key_tokens()),
         Variant(opensearch, "key tokens, not in _source", RANK_FEATURES, key_tokens(), excluded=True),
-        Variant(opensearch, "key tokens, best_compression, K = 128", RANK_FEATURES, key_tokens(), COMPRESSED),
-        Variant(opensearch, "key tokens, best_compression, K = 88", RANK_FEATURES, key_tokens(88), COMPRESSED),
-        Variant(
-            opensearch,
-            "key tokens, best_compression, K = 96, 2 decimals",
-            RANK_FEATURES,
-            key_tokens(96, rounded=to_2_decimals),
-            COMPRESSED,
-        ),
+        Variant(opensearch, "key tokens, best_compression", RANK_FEATURES, key_tokens(), COMPRESSED),
         *(
             Variant(opensearch, f"key tokens, {name}", RANK_FEATURES, values, documents=FEW)
             for name, values in spellings.items()
@@ -220,16 +183,12 @@ def variants() -> list[Variant]:
             Variant(
                 opensearch, f"key tokens, best_compression, {name}", RANK_FEATURES, values, COMPRESSED, documents=FEW
             )
-            for name, values in {**spellings, **combined}.items()
+            for name, values in spellings.items()
         ),
         Variant(elasticsearch, "384-d", elastic_vectors, dense, documents=FEW),
         Variant(elasticsearch, "384-d, in _source", elastic_vectors, dense, IN_SOURCE, documents=3000),
         Variant(elasticsearch, "key tokens", SPARSE_VECTOR, key_tokens(), documents=FEW),
         Variant(elasticsearch, "key tokens, in _source", SPARSE_VECTOR, key_tokens(), IN_SOURCE, documents=FEW),
-        Variant(elasticsearch, "key tokens, K = 64", SPARSE_VECTOR, key_tokens(64), documents=FEW),
-        Variant(
-            elasticsearch, "key tokens, in _source, steps of 0.05", SPARSE_VECTOR, twentieths, IN_SOURCE, documents=FEW
-        ),
         Variant("elasticsearch-7", "key tokens", RANK_FEATURES, key_tokens(), documents=FEW),
     ]
 

@@ -39,13 +39,13 @@ from keytok_haystack.utils.checks import check_embeddings, check_same_number
 from keytok_haystack.vocabulary import TokenizerVocabulary, Vocabulary, WordVocabulary
 from keytok_haystack.weighting import DocumentStatistics, Weighting, add_literals, drop_poor_gain, root_frequencies
 
-LEAST_LITERAL_AUC, LEAST_COVERAGE = 0.6, 0.5
+_LEAST_LITERAL_AUC, _LEAST_COVERAGE = 0.6, 0.5
 """Bounds below which a corpus, or its embeddings, are not understood."""
 _TRANSFORM = "transform."  # begins the names of its arrays
 _STATISTICS = "statistics."
 _VOCABULARIES: dict[str, type[Vocabulary]] = {kind.kind: kind for kind in (WordVocabulary, TokenizerVocabulary)}
-# settings that only queries depend on
 _OF_QUERIES = ("m_query", "gain_share")
+"""Settings that only queries depend on."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ class Comprehension:
     @property
     def warning(self) -> str | None:
         """What seems to be wrong with the texts or the embeddings, and the remedy, in one sentence; None if nothing."""
-        if self.literal_auc < LEAST_LITERAL_AUC:
+        if self.literal_auc < _LEAST_LITERAL_AUC:
             return (
                 "The embeddings hardly tell which words are in their texts (held-out AUC "
                 f"{self.literal_auc:.2f}; 0.75 is usual, 0.5 is chance): check that each vector is that of its text, "
                 "and that the embedder knows the language of the texts."
             )
-        if self.coverage < LEAST_COVERAGE:
+        if self.coverage < _LEAST_COVERAGE:
             return (
                 f"Only {self.coverage:.0%} of the words in the texts can be read from embeddings; the others are rare, "
                 "or numbers: fit to more texts, and check that the texts are in words."
@@ -99,7 +99,7 @@ class KeyTokenModel:
         if there was one; the last is that of all words that the vocabulary has not seen.
     :param statistics: Statistics of the key tokens of documents, if known; without them, queries keep all tokens.
     :param spectrum: Spectrum of the embeddings, if known; `PC1Adjuster` needs it.
-    :param comprehension: How well the decoder reads the embeddings that it was fitted to.
+    :param comprehension: How well the decoder, before any refinement, reads the embeddings that it was fitted to.
     :param refined: Whether the decoder has been refined (`refine`).
     :param fit_seconds: Duration of fitting or calibration in seconds, if it was measured.
     :param refine_seconds: Duration of refinement in seconds, if there was one.
@@ -126,7 +126,10 @@ class KeyTokenModel:
             raise ValueError(msg)
         for name, array in (("idf", self.idf), *(vars(self.statistics).items() if self.statistics else ())):
             if array is not None and array.shape != (len(self.vocabulary) + 1,):
-                msg = f"The {name} has the shape {array.shape}, but there are {len(self.vocabulary)} features."
+                msg = (
+                    f"The {name} has the shape {array.shape}, but {len(self.vocabulary)} features, and one entry for "
+                    f"all unseen words, need ({len(self.vocabulary) + 1},)."
+                )
                 raise ValueError(msg)
         if self.spectrum is not None and self.spectrum.dimension != self.dimension:
             msg = f"The spectrum has {self.spectrum.dimension} dimensions, but the decoder {self.dimension}."
@@ -256,8 +259,8 @@ class KeyTokenModel:
         """
         Return this model with changed settings of its `Weighting`.
 
-        The scales stay as they were fitted: after a change of the exponent, the normalization or the literal share,
-        `scaled_to` makes the mean of the largest weight 1 again.
+        Scales and statistics stay as they were fitted: after a change of what documents depend on, `scaled_to` fits
+        them again.
         """
         return replace(self, weighting=replace(self.weighting, **changes))
 
@@ -266,7 +269,7 @@ class KeyTokenModel:
         Return this model with its scales and statistics fitted to a sample of documents.
 
         :param embeddings: Shape `(n, d)`, a few thousand.
-        :param counts: Shape `(n, V)`, literal counts of their texts; None leaves literal tokens out.
+        :param counts: Shape `(n, V + u)`, literal counts of their texts; None leaves literal tokens out.
         :param check_input: Whether to check the embeddings; False for a float32 array that has been checked.
         :raises EmbeddingError: The embeddings are unusable: wrong dimension, zero or not finite.
         """
@@ -283,8 +286,8 @@ class KeyTokenModel:
         largest = row_maxima(unscaled.weighting.document_weights(logits))
         mean = float(largest.mean()) if len(largest) else 0.0
         scaled = unscaled.with_weighting(weight_scale=mean if mean > 0 else 1.0)
-        weights = scaled.weighting.document_weights(self._widened(logits, len(self.vocabulary)))
-        return replace(scaled, statistics=DocumentStatistics.of(weights))
+        weights = scaled.weighting.document_weights(logits)
+        return replace(scaled, statistics=DocumentStatistics.of(weights, len(self.vocabulary)))
 
     def save(self, path: str | Path) -> None:
         """

@@ -65,11 +65,11 @@ class Weighting:
         if not 0 <= self.normalization <= 1:
             msg = f"normalization must be between 0 and 1, but it is {self.normalization}."
             raise ValueError(msg)
-        if not (0 <= self.literal_share < 1 and 0 <= self.literal_scale < np.inf):
-            msg = (
-                f"literal_share must be at least 0 and less than 1, but it is {self.literal_share}, and literal_scale "
-                "not negative and finite."
-            )
+        if not 0 <= self.literal_share < 1:
+            msg = f"literal_share must be at least 0 and less than 1, but it is {self.literal_share}."
+            raise ValueError(msg)
+        if not 0 <= self.literal_scale < np.inf:
+            msg = f"literal_scale must be at least 0 and finite, but it is {self.literal_scale}."
             raise ValueError(msg)
         if not 0 < self.gain_share <= 1:
             msg = f"gain_share must be greater than 0 and at most 1, but it is {self.gain_share}."
@@ -134,15 +134,16 @@ class DocumentStatistics:
     mean_weight: NDArray[np.float32]
 
     @classmethod
-    def of(cls, weights: csr_array) -> Self:
+    def of(cls, weights: csr_array, features: int) -> Self:
         """
-        Count and average document weights, shape `(n, V)`.
+        Count and average document weights, shape `(n, V + u)`, of the first `V` features.
 
         A feature that no document has counts as in one of them, and weighs as much as those that are in one.
         """
-        n, features = weights.shape
-        frequency = np.bincount(weights.indices, minlength=features + 1)
-        total = np.bincount(weights.indices, weights.data, minlength=features + 1)
+        n = weights.shape[0]
+        known = weights.indices < features
+        frequency = np.bincount(weights.indices[known], minlength=features + 1)
+        total = np.bincount(weights.indices[known], weights.data[known], minlength=features + 1)
         rare = frequency == 1
         weight_of_rare = total[rare].mean() if rare.any() else total.sum() / max(frequency.sum(), 1)
         mean_weight = np.where(frequency > 0, total / np.maximum(frequency, 1), weight_of_rare)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
+from keytok_haystack.vocabulary import TokenizerVocabulary
 
 
 def token_table(model: KeyTokenModel, texts: list[str], embeddings: NDArray[np.float32], top: int) -> Table:
@@ -32,7 +33,8 @@ def token_table(model: KeyTokenModel, texts: list[str], embeddings: NDArray[np.f
 
 def with_whole_words(model: KeyTokenModel, text: str, tokens: Mapping[str, float]) -> dict[str, float]:
     """Return the key tokens of a text for people: a word of the text in place of its pieces, strongest first."""
-    words = model.vocabulary.words_of_pieces(text)
+    vocabulary = model.vocabulary
+    words = vocabulary.words_of_pieces(text) if isinstance(vocabulary, TokenizerVocabulary) else {}
     shown: dict[str, float] = {}
     for key, weight in tokens.items():
         feature = unescape_feature(key)

@@ -244,7 +244,7 @@ def _positive_number(value: str) -> float:
 def _warnings(model: KeyTokenModel, texts: Sequence[str], language: str | None) -> Iterator[str]:
     """Yield what seems to be wrong with the corpus that a model was fitted to, or with its language."""
     if language not in {None, NO_LANGUAGE} and (found := detect_language(texts)) != language:
-        seems = "in several languages, or in another" if found == NO_LANGUAGE else found.capitalize()
+        seems = "in several languages, or in one without a stemmer" if found == NO_LANGUAGE else found.capitalize()
         yield f"The texts seem to be {seems}, but --language {language} is how they were read."
     if model.comprehension is not None and model.comprehension.warning is not None:
         yield model.comprehension.warning
@@ -255,7 +255,9 @@ def _kind(model: KeyTokenModel) -> str:
     if not isinstance(model.vocabulary, WordVocabulary):
         return "tokens"
     language = model.vocabulary.language
-    return "words" if language == NO_LANGUAGE else f"{language.capitalize()} words"
+    if language == NO_LANGUAGE:
+        return "words (not stemmed: texts in no language, several ones, or one without a stemmer)"
+    return f"{language.capitalize()} words"
 
 
 def _embedding_note(embedded: Embedded) -> str:

@@ -136,7 +136,8 @@ def fit(
         spectrum=spectrum,
         comprehension=_comprehension(sums, solution, uncentred, frequent),
     )
-    model = model.scaled_to(sums.sample.embeddings, sums.sample.counts(len(vocabulary))[:, order], check_input=False)
+    counts = sums.sample.counts(len(vocabulary))[:, [*order, -1]]
+    model = model.scaled_to(sums.sample.embeddings, counts, check_input=False)
     return replace(model, fit_seconds=time.perf_counter() - started)
 
 
@@ -209,8 +210,8 @@ def _sums(
             if len(batch) == 0:
                 continue
             prepared = preparation(batch)
-            sums = sums or RegressionSums(prepared.mean(axis=0), len(vocabulary))
-            sums.add(prepared, counts.known, batch)
+            sums = sums or RegressionSums(prepared.mean(axis=0), vocabulary.decodable)
+            sums.add(prepared, counts, batch)
             progress.update(len(batch))
     if sums is None:
         msg = "There are no texts to fit on."

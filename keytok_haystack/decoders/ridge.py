@@ -4,7 +4,6 @@
 """The ridge regression of a corpus's tokens on its embeddings, from sums that one pass accumulates."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from keytok_haystack.embedding_space import Moments
+from keytok_haystack.sparse_vectors.rows import split_rows
+from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.checks import EmbeddingError
 from keytok_haystack.utils.sampling import Reservoir
 from keytok_haystack.weighting import root_frequencies
@@ -26,50 +27,58 @@ class RegressionSums:
 
     :param shift: Shape `(d,)`, about the mean of the prepared embeddings; it keeps their common part out of sums that
         are taken in float32.
-    :param n_features: Number of features, `V`.
+    :param decodable: Shape `(V,)`, whether a feature may be regressed.
     """
 
-    def __init__(self, shift: NDArray[np.float32], n_features: int) -> None:
+    def __init__(self, shift: NDArray[np.float32], decodable: NDArray[np.bool_]) -> None:
+        n_features = len(decodable)
         self.moments = Moments(len(shift))
         self.document_frequency = np.zeros(n_features)
         self.sample = DocumentSample(_SAMPLE_SIZE)
         self._target_sum = np.zeros(n_features)
         self._target_energy = np.zeros(n_features)
+        self._row = np.where(decodable, np.cumsum(decodable) - 1, -1)
         # Y'(X - shift): rows of features that never occur are never touched, so that they take up no memory
-        self._cross_products = np.zeros((n_features, len(shift)), dtype=np.float32)
+        self._cross_products = np.zeros((np.count_nonzero(decodable), len(shift)), dtype=np.float32)
         self._shift = shift
 
-    def add(self, prepared: NDArray[np.float32], counts: csr_array, embeddings: NDArray[np.float32]) -> None:
+    def add(self, prepared: NDArray[np.float32], counts: TokenRows, embeddings: NDArray[np.float32]) -> None:
         """
         Add a batch.
 
         :param prepared: Shape `(n, d)`, prepared embeddings, not centred.
-        :param counts: Shape `(n, V)`, literal counts of the texts.
+        :param counts: Literal counts of the texts.
         :param embeddings: Shape `(n, d)`, the embeddings as they were given.
         """
-        target = root_frequencies(counts)
-        present = np.unique(counts.indices)
-        self._cross_products[present] += target[:, present].T @ (prepared - self._shift)
-        self._target_sum += np.bincount(target.indices, target.data, minlength=counts.shape[1])
-        self._target_energy += np.bincount(target.indices, np.square(target.data), minlength=counts.shape[1])
-        self.document_frequency += np.bincount(counts.indices, minlength=counts.shape[1])
+        features = len(self.document_frequency)
+        target = csr_array(root_frequencies(counts.rows)[:, :features])  # words not seen before count as length
+        present = np.unique(target.indices)
+        present = present[self._row[present] >= 0]
+        self._cross_products[self._row[present]] += target[:, present].T @ (prepared - self._shift)
+        self._target_sum += np.bincount(target.indices, target.data, minlength=features)
+        self._target_energy += np.bincount(target.indices, np.square(target.data), minlength=features)
+        self.document_frequency += np.bincount(target.indices, minlength=features)
         self.moments.add(prepared)
         self.sample.add(embeddings, counts)
 
     def solve(self, features: NDArray[np.int64], regularization: float | Literal["gcv"]) -> "RidgeSolution":
         """
-        Return the ridge regression of some features, `v` of them.
+        Return the ridge regression of some features, `v` of the decodable ones.
 
         :raises EmbeddingError: The embeddings are all the same.
         :raises ValueError: The texts are all the same in their features.
         """
         count = self.moments.count
+        if count == 1:
+            msg = "There is only one text, so nothing can be fitted: use more texts."
+            raise ValueError(msg)
         energies, vectors = np.linalg.eigh(self.moments.scatter)
         energies = np.maximum(energies, 0.0)
         if energies.mean() <= 1e-12 * count:
             msg = "The embeddings are all the same, so nothing can be fitted to them."
             raise EmbeddingError(msg)
-        centred = self._cross_products[features] - np.outer(self._target_sum[features], self.moments.mean - self._shift)
+        common = np.outer(self._target_sum[features], self.moments.mean - self._shift)
+        centred = self._cross_products[self._row[features]] - common
         rotated = centred @ vectors
         spread = self._target_energy[features].sum() - np.square(self._target_sum[features]).sum() / count
         if spread <= 1e-6 * count:
@@ -146,12 +155,18 @@ class DocumentSample:
         self._rows: list[NDArray[np.float32]] = []
         self._counts: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
 
-    def add(self, embeddings: NDArray[np.float32], counts: csr_array) -> None:
-        """Add a batch, shapes `(n, d)` and `(n, V)`."""
-        for row, (start, stop) in zip(embeddings, pairwise(counts.indptr.tolist()), strict=True):
+    def add(self, embeddings: NDArray[np.float32], counts: TokenRows) -> None:
+        """Add a batch, shape `(n, d)`, and its `n` rows of counts, in which all unseen words become one."""
+        features = counts.known.shape[1]
+        for row, (columns, data) in zip(embeddings, split_rows(counts.rows), strict=True):
             if (place := self._reservoir.place()) is not None:
+                known = columns < features
+                unseen = data[~known].sum()
+                kept = columns[known].copy(), data[known].copy()
+                if unseen:
+                    kept = np.append(kept[0], np.int32(features)), np.append(kept[1], unseen)
                 self._rows[place : place + 1] = [row.copy()]
-                self._counts[place : place + 1] = [(counts.indices[start:stop].copy(), counts.data[start:stop].copy())]
+                self._counts[place : place + 1] = [kept]
 
     @property
     def embeddings(self) -> NDArray[np.float32]:
@@ -159,7 +174,7 @@ class DocumentSample:
         return np.array(self._rows)
 
     def counts(self, n_features: int) -> csr_array:
-        """Return the literal counts of the sampled texts, shape `(s, V)`."""
+        """Return the literal counts of the sampled texts, shape `(s, V + 1)`, the last column for all unseen words."""
         columns, data = (np.concatenate(parts) for parts in zip(*self._counts, strict=True))
         indptr = np.cumsum([0, *(len(columns) for columns, _ in self._counts)]).astype(np.int32)
-        return csr_array((data, columns, indptr), shape=(len(self._rows), n_features))
+        return csr_array((data, columns, indptr), shape=(len(self._rows), n_features + 1))

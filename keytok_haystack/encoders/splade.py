@@ -88,7 +88,7 @@ class SpladeEncoder:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Hide that sentence-transformers makes a sparse encoder of what is none."""
+    """Hide the warning that sentence-transformers gives when it makes a sparse encoder of another model."""
     logger = logging.getLogger("sentence_transformers")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from keytok_haystack.inverted_index.postings import Postings
+from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.vocabulary import Vocabulary
 from keytok_haystack.weighting import inverse_document_frequency
 
@@ -48,7 +49,12 @@ class Bm25:
 
     def keep(self, documents: NDArray[np.bool_]) -> None:
         """Drop documents; the remaining ones are renumbered in the same order."""
-        self._batches = [csr_array(self.counts[documents])]
+        kept = csr_array(self.counts[documents])
+        known = len(self._vocabulary)
+        words = list(self._unseen)
+        used = np.unique(kept.indices[kept.indices >= known]) - known
+        self._unseen = {words[i]: known + place for place, i in enumerate(used.tolist())}
+        self._batches = [TokenRows(kept, tuple(words)).onto(self._unseen, self._width)]
         self._postings = None
 
     def score(self, text: str) -> NDArray[np.float32]:

@@ -58,7 +58,7 @@ def shortest_decimals(weights: ArrayLike) -> NDArray[np.float64]:
     """
     Replace every weight by the shortest decimal that Lucene truncates to the same stored value.
 
-    The scores stay the same to the bit, and the JSON of 128 tokens shrinks by more than half.
+    The scores stay the same to the bit, and JSON shrinks.
 
     :param weights: Non-negative floats, any shape. Subnormal ones, which engines cannot store, become 0.
     """

@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sparse rows over the features of a vocabulary and over words that it has not seen."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 
@@ -36,6 +37,18 @@ class TokenRows:
         """Return other rows over the same columns."""
         return type(self)(rows, self.unseen)
 
+    def columns(self, of_unseen: Iterable[int]) -> NDArray[np.int64]:
+        """
+        Return the column of each entry, shape `(entries,)`, if the unseen words had other columns.
+
+        :param of_unseen: The columns of the `u` words.
+        """
+        known = self.rows.shape[1] - len(self.unseen)
+        columns: NDArray[np.int64] = self.rows.indices.astype(np.int64)
+        behind = columns >= known
+        columns[behind] = np.array([*of_unseen], dtype=np.int64)[columns[behind] - known]
+        return columns
+
     def onto(self, columns: Mapping[str, int], width: int) -> csr_array:
         """
         Return the rows with the unseen words in other columns; those that have none are left out.
@@ -43,9 +56,7 @@ class TokenRows:
         :param columns: Column of a word, `V` at least.
         :param width: Number of columns.
         """
-        known = self.rows.shape[1] - len(self.unseen)
-        target = np.array([*range(known), *(columns.get(word, -1) for word in self.unseen)], dtype=np.int32)
-        moved = target[self.rows.indices]
+        moved = self.columns(columns.get(word, -1) for word in self.unseen).astype(np.int32)
         kept = moved >= 0
         indptr = np.concatenate([[0], np.cumsum(kept)])[self.rows.indptr].astype(np.int32)
         onto = csr_array((self.rows.data[kept], moved[kept], indptr), shape=(len(self), width))

@@ -62,7 +62,7 @@ def check_not_one_string(texts: object) -> None:
 
 def check_texts(texts: Iterable[str], first: int = 0) -> None:
     """
-    Refuse texts that no tokenizer can take.
+    Refuse texts that are not of whole characters.
 
     :param first: Position of the first text in the stream that it comes from, for messages.
     :raises TypeError: A text is not a string, or `texts` is one.

@@ -57,6 +57,7 @@ class Analysis:
         self.language = language
         self.stop_words = frozenset(map(folded, listed))
         self.letters = letters
+        # PyStemmer's stemmers have a state, but hold the GIL while they stem: threads can share one
         self._stemmer = stemmer_of(language)
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, frozenset[str], frozenset[str]]]:

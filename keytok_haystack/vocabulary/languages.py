@@ -49,7 +49,7 @@ STEMMED_LANGUAGES = {
 """Languages with a Snowball stemmer, by the ISO 639-1 codes that language identification gives."""
 NO_LANGUAGE = "none"
 
-_SAMPLE, _CHARACTERS = 1000, 1000
+_SAMPLE, _CHARACTERS, _ENOUGH = 1000, 1000, 200
 _MAJORITY = 0.75  # a corpus with more text in other languages than that is mixed
 
 
@@ -57,17 +57,22 @@ def detect_language(texts: Sequence[str]) -> str:
     """
     Return the language of most of the texts, by their n-grams of bytes (py3langid).
 
-    At most 1,000 evenly spaced texts are read, 1,000 characters of each, and their votes count by length.
+    At most 1,000 evenly spaced texts are read, 1,000 characters of each; short ones are read together with the next,
+    since a language is not found in a word or two. Votes count by length.
 
     :returns: Name of a stemmer, such as "english"; "none" if texts are mixed, or of a language without one.
     """
     from py3langid import classify  # noqa: PLC0415  # takes most of a second, and only fitting needs it
 
     votes: Counter[str] = Counter()
-    for row in evenly_spaced_rows(len(texts), _SAMPLE):
-        if text := texts[row][:_CHARACTERS].strip():
-            code, _ = classify(text)
-            votes[STEMMED_LANGUAGES.get(code, NO_LANGUAGE)] += len(text)
+    read = ""
+    rows = evenly_spaced_rows(len(texts), _SAMPLE).tolist()
+    for row in rows:
+        read = f"{read} {texts[row][:_CHARACTERS]}".strip()
+        if len(read) >= _ENOUGH or (row == rows[-1] and read):
+            code, _ = classify(read)
+            votes[STEMMED_LANGUAGES.get(code, NO_LANGUAGE)] += len(read)
+            read = ""
     if not votes:
         return NO_LANGUAGE
     language, count = votes.most_common(1)[0]

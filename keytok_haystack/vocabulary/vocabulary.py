@@ -93,10 +93,6 @@ class Vocabulary(ABC):
     def _count(self, texts: list[str]) -> TokenRows:
         """Count the literal features of checked texts."""
 
-    def words_of_pieces(self, text: str) -> dict[str, str]:  # noqa: ARG002  # words have no pieces
-        """Return, for each feature that is a piece of a word of a text, that word, which is shown instead."""
-        return {}
-
     def may_be_unseen(self, index: int) -> bool:
         """Return whether an index of a `SparseEmbedding` can be that of a word that the vocabulary has not seen."""
         return self.is_open and len(self) <= index < _INDICES
@@ -105,8 +101,8 @@ class Vocabulary(ABC):
         """
         Return the index of a word that the vocabulary has not seen in a `SparseEmbedding`, from `V` to `2**31 - 2`.
 
-        It is a hash of the word, and so the same at any time. Two of a million such words share one with a probability
-        of about one in two thousand each.
+        It is a hash of the word, and so the same at any time. Of a million such words, about one in two thousand shares
+        its index with another.
         """
         digest = int.from_bytes(blake2b(word.encode(), digest_size=8).digest())
         return len(self) + digest % (_INDICES - len(self))

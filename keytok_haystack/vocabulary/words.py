@@ -56,9 +56,10 @@ class WordVocabulary(Vocabulary):
         self._forms = [analysis.normal_form(feature) for feature in self.features]
         self._column_of_form = {form: column for column, form in enumerate(self._forms)}
         self._column_of_name = {feature: column for column, feature in enumerate(self.features)}
-        if len(self._column_of_form) < len(self.features):
-            msg = "Two features are forms of the same word."
-            raise ValueError(msg)
+        for column, form in enumerate(self._forms):
+            if (other := self._column_of_form[form]) != column:
+                msg = f"'{self.features[column]}' and '{self.features[other]}' are forms of the same word: keep one."
+                raise ValueError(msg)
         self._columns_of_chunk: dict[str, tuple[int, ...]] = {}
 
     @classmethod
@@ -82,16 +83,19 @@ class WordVocabulary(Vocabulary):
         analysis = Analysis(language, letters=_capital_letters(texts))
         frequency: Counter[str] = Counter()  # number of texts
         occurrences: Counter[str] = Counter()
+        forms: dict[str, str] = {}
         for text in tqdm(texts, desc="Reading words", unit=" texts", disable=not progress_bar, leave=False):
             words = analysis.words(text)
             occurrences.update(words)
-            frequency.update({analysis.normal_form(word) for word in set(words)})
+            distinct = set(words)
+            forms.update({word: analysis.normal_form(word) for word in distinct if word not in forms})
+            frequency.update({forms[word] for word in distinct})
         if not frequency:
             msg = "There is no word in the texts, so there are no features."
             raise ValueError(msg)
         names: dict[str, str] = {}  # each form's most frequent word, of equal ones the shortest
         for word, _ in sorted(occurrences.items(), key=lambda item: (-item[1], len(item[0]), item[0])):
-            names.setdefault(analysis.normal_form(word), word)
+            names.setdefault(forms[word], word)
         kept = sorted(frequency, key=lambda form: (-frequency[form], form))[:MAX_WORDS]
         return cls([names[form] for form in kept], analysis)
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
-import numpy as np
 from haystack import Document, logging
 from haystack.dataclasses import SparseEmbedding
 
@@ -88,10 +87,9 @@ def stored_key_tokens(document: Document, field: str) -> Mapping[str, float]:
 
 def sparse_embeddings(weights: TokenRows, vocabulary: Vocabulary) -> list[SparseEmbedding]:
     """Turn each row into a sparse embedding whose indices are features, or hashes of words that are not known."""
-    rows = weights.rows
-    index = np.array([*range(len(vocabulary)), *map(vocabulary.unseen_index, weights.unseen)])
-    indices, values = index[rows.indices].tolist(), rows.data.tolist()
-    return [SparseEmbedding(indices[i:j], values[i:j]) for i, j in pairwise(rows.indptr.tolist())]
+    indices = weights.columns(map(vocabulary.unseen_index, weights.unseen)).tolist()
+    values = weights.rows.data.tolist()
+    return [SparseEmbedding(indices[i:j], values[i:j]) for i, j in pairwise(weights.rows.indptr.tolist())]
 
 
 def stringified(sparse_embedding: SparseEmbedding) -> dict[str, float]:
@@ -136,21 +134,25 @@ def named_tokens(
     vocabulary = model.vocabulary
     unseen = () if text is None else vocabulary.literal_counts([text]).unseen
     key_of_hash = {vocabulary.unseen_index(word): escape_feature(word) for word in unseen}
-    named = {}
-    for index, weight in by_index.items():
-        key = vocabulary.keys[int(index)] if 0 <= int(index) < len(vocabulary) else key_of_hash.get(int(index))
-        if key is not None:
-            named[key] = weight
-        elif text is None and vocabulary.may_be_unseen(int(index)):
-            _logger.warning(
-                "The sparse embedding of a query has the index {index}, which is not a feature of the key-token model, "
-                "so it is left out: pass `query`, too, which names the words that the model does not know.",
-                index=index,
-            )
+    named, nameless = {}, 0
+    for spelled, weight in by_index.items():
+        index = int(spelled)
+        if 0 <= index < len(vocabulary):
+            named[vocabulary.keys[index]] = weight
+        elif index in key_of_hash:
+            named[key_of_hash[index]] = weight
+        elif text is None and vocabulary.may_be_unseen(index):
+            nameless += 1
         else:
             msg = (
-                f"The sparse embedding has the index {index}, which is beyond the {len(vocabulary)} features of the "
-                "key-token model, and not a word of the query: it was made with another model."
+                f"The sparse embedding has the index {index}, which is neither one of the {len(vocabulary)} features "
+                "of the key-token model nor a word of `query`: make it with this model, from this text."
             )
             raise ValueError(msg)
+    if nameless:
+        _logger.warning(
+            "{count} words of the query are left out, since the key-token model does not know them: pass `query`, too, "
+            "which names them.",
+            count=nameless,
+        )
     return named

@@ -65,12 +65,14 @@ class KeyTokenSparseEmbedder:
             Maximum number of key tokens of a document. By default, the model's `k_document` (64).
         :param query_top_k:
             Maximum number of aligned tokens of a query, beside its literal tokens. By default, the model's `m_query`
-            (64); 0 leaves only the literal tokens. Tokens that would cost more than they find are left out of both.
+            (64); 0 leaves only the literal tokens. Of both,
+            tokens of poor gain for the postings that they cost are left out.
         :param field:
             Key of `meta` that receives a document's key tokens. Document stores flatten `meta`, so it is also the name
             of the `rank_features` field.
         :param return_sparse_embedding:
-            Whether documents also get a `sparse_embedding`, for stores that index those. Its indices are features.
+            Whether documents also get a `sparse_embedding`, for stores that index those. Its indices are
+            features of the model, or hashes of words that it does not know.
         :param batch_size:
             Number of documents to process at once.
         :param progress_bar:
@@ -156,7 +158,8 @@ class KeyTokenSparseEmbedder:
 
             And for `embedding`:
             - `key_tokens`: The query's `{token: weight}`, strongest first.
-            - `sparse_embedding`: The same; its indices are features of the model.
+            - `sparse_embedding`: The same; its indices are features of the model, or hashes of words that it does not
+                know.
 
         :raises ValueError:
             If not exactly one of `documents` and `embedding` is given, `text` is given with `documents`, an embedding

@@ -41,7 +41,7 @@ class KeyTokenExplainer:
         :param top_k:
             Maximum number of matched tokens to list; `None` lists all.
         :param strip:
-            Whether to remove the document's key tokens from its `meta`, of which they take 2 to 4 KB.
+            Whether to remove the document's key tokens from its `meta`, of which they take about 1 KB.
         :param field:
             The key of `meta` that holds a document's key tokens.
 

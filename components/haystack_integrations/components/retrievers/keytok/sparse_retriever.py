@@ -177,13 +177,14 @@ class SparseRetriever:
         :param key_tokens:
             Key tokens of the query, `{token: weight}`. Tokens are escaped as in documents (`escape_feature`).
         :param query_sparse_embedding:
-            Sparse embedding of the query. With `model`, its indices are features of that model, as
-            `KeyTokenSparseEmbedder` returns them. Without, they are those of any other sparse embedder, and are looked
-            up as strings.
+            Sparse embedding of the query. With `model`, its indices are features of that model, or hashes of words that
+            `query` names, as `KeyTokenSparseEmbedder` returns them. Without, they are those of any other sparse
+            embedder, and are looked up as strings.
         :param query_embedding:
             Dense embedding of the query. It needs `model`.
         :param query:
-            Text of the query, for BM25, and for the literal tokens beside `query_embedding`.
+            Text of the query, for BM25, for the literal tokens beside `query_embedding`, and for the names of words in
+            `query_sparse_embedding` that the model does not know.
         :param filters:
             Filters to narrow down the documents. `filter_policy` decides whether they replace those given at
             initialization or are merged with them.

@@ -44,7 +44,7 @@ class InMemoryAdapter(StoreAdapter):
         self._fields: list[Any] = []
 
     def warm_up(self, model: KeyTokenModel | None) -> None:
-        """Keep the model for BM25, which counts tokens of its vocabulary."""
+        """Keep the model for BM25, which counts the words of its vocabulary."""
         self._model = model
 
     def search(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
