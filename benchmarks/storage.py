@@ -114,7 +114,7 @@ def key_tokens(
             rows = csr_array((data, weights.indices, weights.indptr), shape=weights.shape)
             tokens = rows_to_dicts(rows, model.vocabulary.keys)
         else:
-            tokens = model.document_tokens(encoded)
+            tokens = model.document_tokens(encoded.with_rows(weights))
         if keys is not None:
             spelled = {key: keys(rank) for rank, key in enumerate(_by_frequency(model))}
             tokens = [{spelled[key]: weight for key, weight in row.items()} for row in tokens]

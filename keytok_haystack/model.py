@@ -25,7 +25,7 @@ from keytok_haystack.model_folder import (
     read_model_folder,
     write_model_folder,
 )
-from keytok_haystack.sparse_vectors.rank_features import escape_feature, shortest_decimals, two_decimals
+from keytok_haystack.sparse_vectors.rank_features import escape_feature, rounded_weights, shortest_decimals
 from keytok_haystack.sparse_vectors.rows import (
     SparseRow,
     join_rows,
@@ -216,9 +216,9 @@ class KeyTokenModel:
         """
         Turn document weights into `{key: weight}`, strongest first.
 
-        The weights have two decimals (`two_decimals`), and are spelled as engines store them (`shortest_decimals`).
+        The weights are rounded (`rounded_weights`), and spelled as engines store them (`shortest_decimals`).
         """
-        return self._named(weights, shortest_decimals(two_decimals(weights.rows.data)))
+        return self._named(weights, shortest_decimals(rounded_weights(weights.rows.data)))
 
     def query_tokens(self, weights: TokenRows) -> list[dict[str, float]]:
         """Turn query weights into `{key: weight}`, strongest first, rounded to 6 decimals."""

@@ -170,7 +170,7 @@ def statistics(share: list[float], mean_weight: list[float]) -> DocumentStatisti
 
 def test_statistics_of_documents_are_counted_by_hand():
     weights = csr([[1, 0, 0.5, 0.25, 0], [3, 0, 0, 0, 0], [2, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
-    found = DocumentStatistics.of(weights)
+    found = DocumentStatistics.of(weights, weights.shape[1])
     # the first is in three of four documents, two are in one, and two in none count as those in one; so do all unseen
     np.testing.assert_array_equal(found.share, np.float32([0.75, 0.25, 0.25, 0.25, 0.25, 0.25]))
     np.testing.assert_array_equal(found.mean_weight, np.float32([2, 0.375, 0.5, 0.25, 0.375, 0.375]))
@@ -179,7 +179,7 @@ def test_statistics_of_documents_are_counted_by_hand():
 
 @given(logit_rows)
 def test_statistics_of_documents_are_what_a_loop_counts(weights: np.ndarray):
-    found = DocumentStatistics.of(csr_array(weights))
+    found = DocumentStatistics.of(csr_array(weights), weights.shape[1])
     n, columns = len(weights), weights.T.tolist()
     present = [[weight for weight in column if weight] for column in columns]
     in_one = [column[0] for column in present if len(column) == 1]
@@ -192,7 +192,7 @@ def test_statistics_of_documents_are_what_a_loop_counts(weights: np.ndarray):
 
 @pytest.mark.filterwarnings("error")
 def test_statistics_of_no_documents_are_defined():
-    found = DocumentStatistics.of(csr_array((0, 3), dtype=np.float32))
+    found = DocumentStatistics.of(csr_array((0, 3), dtype=np.float32), 3)
     assert found.share.tolist() == [1, 1, 1, 1]
     assert found.mean_weight.tolist() == [0, 0, 0, 0]
 

@@ -18,7 +18,7 @@ from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.evaluation.measures import ranking
 from keytok_haystack.inverted_index import BM25_B, BM25_K1, Bm25, Postings
 from keytok_haystack.model import KeyTokenModel
-from keytok_haystack.sparse_vectors.rank_features import truncate_weights, two_decimals
+from keytok_haystack.sparse_vectors.rank_features import rounded_weights, truncate_weights
 from keytok_haystack.sparse_vectors.rows import dicts_to_rows, scale_columns, top_k
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.vocabulary import Vocabulary
@@ -140,7 +140,7 @@ def key_tokens(
     """
     rows, postings = documents.rows, Postings()
     columns = {word: len(model.vocabulary) + i for i, word in enumerate(documents.unseen)}
-    postings.add(csr_array((truncate_weights(two_decimals(rows.data)), rows.indices, rows.indptr), shape=rows.shape))
+    postings.add(csr_array((truncate_weights(rounded_weights(rows.data)), rows.indices, rows.indptr), shape=rows.shape))
 
     def encode(part: slice) -> csr_array:
         texts = None if query_texts is None else query_texts[part]

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_STEP, _FINE_BELOW = 0.02, 0.1  # weights are rounded to steps, smaller ones to two significant digits
 _DROPPED_BITS = 15  # Lucene's FeatureField stores `Float.floatToIntBits(weight) >>> 15` as a term frequency
 SMALLEST_WEIGHT = float(np.finfo(np.float32).tiny)
 LARGEST_WEIGHT = float(np.finfo(np.float32).max)
@@ -67,15 +68,16 @@ def shortest_decimals(weights: ArrayLike) -> NDArray[np.float64]:
     return decimals
 
 
-def two_decimals(weights: ArrayLike) -> NDArray[np.float64]:
+def rounded_weights(weights: ArrayLike) -> NDArray[np.float64]:
     """
-    Round non-negative weights, any shape, to two decimals, and those below 0.1 to two significant digits.
+    Round non-negative weights, any shape, to steps of 0.02, and those below 0.1 to two significant digits.
 
     Retrieval does not suffer (docs/research/experiments.md), and the JSON of a document's tokens and its postings
     shrink.
     """
     array = np.asarray(weights, dtype=np.float64)
-    unit = np.minimum(10.0 ** (np.floor(np.log10(np.maximum(array, SMALLEST_WEIGHT))) - 1), 0.01)
+    digits = 10.0 ** (np.floor(np.log10(np.maximum(array, SMALLEST_WEIGHT))) - 1)
+    unit = np.where(array < _FINE_BELOW, digits, _STEP)
     rounded: NDArray[np.float64] = np.round(array / unit) * unit
     return rounded
 

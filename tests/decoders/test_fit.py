@@ -20,6 +20,7 @@ from keytok_haystack import (
     Preparation,
     Spectrum,
     TokenDecoder,
+    TokenRows,
     Vocabulary,
     Weighting,
     WordVocabulary,
@@ -594,9 +595,9 @@ def test_predictions_of_texts_that_are_left_out_are_those_of_a_regression_withou
     texts, features = small_texts[:n], np.array([0, 2, 3, 7, 11])
     counts = small_vocabulary.literal_counts(texts).known
     x = unit(noisy_embeddings(texts, small_vocabulary, d, common=1, noise=1)).astype(np.float32)
-    sums = RegressionSums(x.mean(axis=0), len(small_vocabulary))
+    sums = RegressionSums(x.mean(axis=0), np.ones(len(small_vocabulary), dtype=bool))
     for rows in (slice(0, 7), slice(7, n)):
-        sums.add(x[rows], counts[rows], x[rows])
+        sums.add(x[rows], TokenRows(counts[rows]), x[rows])
     solution = sums.solve(features, regularization)
     targets = dense_targets(texts, small_vocabulary.features)[:, features]
     inputs = x.astype(np.float64)
@@ -612,8 +613,8 @@ def test_what_a_sample_of_texts_is_predicted_as_does_not_depend_on_the_others_in
 ):
     x = unit(small_embeddings).astype(np.float32)
     counts = small_vocabulary.literal_counts(small_texts).known
-    sums = RegressionSums(x.mean(axis=0), 12)
-    sums.add(x, counts, x)
+    sums = RegressionSums(x.mean(axis=0), np.ones(12, dtype=bool))
+    sums.add(x, TokenRows(counts), x)
     solution, targets = sums.solve(np.arange(12), 0.5), root_frequencies(counts)
     every = solution.held_out(x, targets)
     np.testing.assert_allclose(solution.held_out(x[[5, 40]], targets[[5, 40]]), every[[5, 40]], rtol=1e-6)
@@ -725,3 +726,17 @@ def test_texts_that_cannot_be_read_twice_need_their_vocabulary(
 ):
     with pytest.raises(ValueError, match="pass the texts as a list, or their `vocabulary`"):
         fit(small_embeddings, texts(small_texts))
+
+
+def test_words_that_the_vocabulary_has_not_seen_count_in_coverage_and_in_lengths(
+    cranfield: Collection, cranfield_documents: Embedded
+):
+    texts, embeddings = list(cranfield.documents.values()), cranfield_documents.embeddings
+    vocabulary = WordVocabulary.from_texts(texts[:30], "english")
+    model = fit(embeddings, texts, vocabulary)
+    counts = model.vocabulary.literal_counts(texts[:1000])
+    in_decoder = counts.rows.indices < len(model.decoder)
+    assert model.comprehension.coverage == pytest.approx(counts.rows.data[in_decoder].sum() / counts.rows.data.sum())
+    assert model.comprehension.coverage < 0.8
+    strongest = model.encode_documents(embeddings, texts).rows.max(axis=1).toarray()
+    assert strongest.mean() == pytest.approx(1, rel=0.01)

@@ -212,7 +212,7 @@ def test_the_loss_falls_on_texts_that_had_no_part(
     definition = Definition(model, unseen, own=own)
     loss = definition.divergence(model.decoder.weight)
     assert loss > 0.1
-    assert definition.divergence(after.decoder.weight) < 0.8 * loss
+    assert definition.divergence(after.decoder.weight) < 0.85 * loss
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from keytok_haystack.sparse_vectors.rank_features import (
     check_weights,
     escape_feature,
+    rounded_weights,
     shortest_decimals,
     truncate_weights,
-    two_decimals,
     unescape_feature,
 )
 
@@ -145,8 +145,8 @@ def test_storable_weights_are_returned_as_float32():
 
 
 @given(st.lists(st.floats(1e-30, 1e6), min_size=1))
-def test_two_decimals_are_the_nearest_and_small_weights_keep_two_digits(weights: list[float]):
-    found = two_decimals(weights)
+def test_rounded_weights_are_the_nearest_and_small_weights_keep_two_digits(weights: list[float]):
+    found = rounded_weights(weights)
     assert found.dtype == np.float64
     for weight, rounded in zip(weights, found.tolist(), strict=True):
         unit = min(10.0 ** (math.floor(math.log10(weight)) - 1), 0.01)
@@ -159,5 +159,5 @@ def test_two_decimals_are_the_nearest_and_small_weights_keep_two_digits(weights:
     ("weight", "rounded"),
     [(1.0, 1.0), (1.234, 1.23), (0.123, 0.12), (0.0456, 0.046), (0.00987, 0.0099), (123.456, 123.46), (0.999, 1.0)],
 )
-def test_two_decimals_by_hand(weight: float, rounded: float):
-    assert two_decimals([[weight]]).tolist() == [[pytest.approx(rounded, rel=1e-12)]]
+def test_rounded_weights_by_hand(weight: float, rounded: float):
+    assert rounded_weights([[weight]]).tolist() == [[pytest.approx(rounded, rel=1e-12)]]
