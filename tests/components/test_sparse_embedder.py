@@ -220,7 +220,7 @@ def test_a_document_gets_the_damped_and_scaled_positive_logits(content, small_mo
         tokens = document.meta["key_tokens"]
         assert tokens.keys() == expected.keys()
         for key, weight in tokens.items():
-            assert weight == pytest.approx(expected[key], rel=2**-8, abs=0.0051)  # two decimals
+            assert weight == pytest.approx(expected[key], rel=2**-8, abs=0.0101)  # in steps of 0.02
         assert list(tokens.values()) == sorted(tokens.values(), reverse=True)
 
 
@@ -235,7 +235,7 @@ def test_top_k_keeps_the_strongest(small_model, small_model_folder, documents):
         strongest = dict(list(joined_logits(small_model, document).items())[:3])
         assert set(document.meta["key_tokens"]) == set(strongest)
         expected = damped(small_model, strongest)
-        assert document.meta["key_tokens"] == pytest.approx(expected, abs=0.0051, rel=2**-8)
+        assert document.meta["key_tokens"] == pytest.approx(expected, abs=0.0101, rel=2**-8)
 
 
 def test_the_content_of_documents_joins(small_model_folder, documents):
@@ -328,7 +328,7 @@ def test_the_sparse_embedding_of_a_document_is_its_key_tokens(small_model, small
     for document in embedder.run(documents=documents)["documents"]:
         sparse = document.sparse_embedding
         named = {small_model.vocabulary.keys[i]: v for i, v in zip(sparse.indices, sparse.values, strict=True)}
-        assert named == pytest.approx(document.meta["key_tokens"], abs=0.0051, rel=2**-8)
+        assert named == pytest.approx(document.meta["key_tokens"], abs=0.0101, rel=2**-8)
 
 
 def test_batches_change_nothing(small_model_folder, documents, capsys):
@@ -477,7 +477,7 @@ def test_adjusted_embeddings_give_the_tokens_of_raw_ones(small_embeddings, small
     ):
         tokens, others = one.meta["key_tokens"], other.meta["key_tokens"]
         for key in tokens.keys() | others.keys():  # a logit of about 0 may be rounded to either side of it
-            assert others.get(key, 0) == pytest.approx(tokens.get(key, 0), rel=2**-8, abs=0.01)
+            assert others.get(key, 0) == pytest.approx(tokens.get(key, 0), rel=2**-8, abs=0.02)
     query = small_embeddings[3].tolist()
     assert embedder.run(embedding=adjuster.run(embedding=query)["embedding"], text="wing")[
         "key_tokens"

@@ -149,7 +149,7 @@ def test_rounded_weights_are_the_nearest_and_small_weights_keep_two_digits(weigh
     found = rounded_weights(weights)
     assert found.dtype == np.float64
     for weight, rounded in zip(weights, found.tolist(), strict=True):
-        unit = min(10.0 ** (math.floor(math.log10(weight)) - 1), 0.01)
+        unit = 10.0 ** (math.floor(math.log10(weight)) - 1) if weight < 0.1 else 0.02
         assert abs(rounded - weight) <= unit / 2 * (1 + 1e-6)
         assert rounded > 0
         assert round(rounded / unit) * unit == pytest.approx(rounded, rel=1e-12)
@@ -157,7 +157,7 @@ def test_rounded_weights_are_the_nearest_and_small_weights_keep_two_digits(weigh
 
 @pytest.mark.parametrize(
     ("weight", "rounded"),
-    [(1.0, 1.0), (1.234, 1.23), (0.123, 0.12), (0.0456, 0.046), (0.00987, 0.0099), (123.456, 123.46), (0.999, 1.0)],
+    [(1.0, 1.0), (1.234, 1.24), (0.123, 0.12), (0.0456, 0.046), (0.00987, 0.0099), (123.456, 123.46), (0.985, 0.98)],
 )
 def test_rounded_weights_by_hand(weight: float, rounded: float):
     assert rounded_weights([[weight]]).tolist() == [[pytest.approx(rounded, rel=1e-12)]]
