@@ -130,7 +130,7 @@ def other_model(small_vocabulary: Vocabulary, small_texts: list[str], small_embe
         small_texts,
         small_vocabulary,
         preparation=Preparation(),
-        regularization=0.5,
+        regularization=4.0,
         embedder="another",
     )
 

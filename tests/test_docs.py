@@ -217,10 +217,11 @@ def test_the_table_of_bytes_on_disk_holds_the_committed_results():
     expected = {
         "dense vectors, 384-d": ("384-d", 10_000, "merged"),
         "dense vectors, 4,096-d": ("4096-d", 3_000, "merged"),
-        "key tokens as `keytok mapping` has it: K = 128": ("key tokens", 100_000, "merged"),
-        "key tokens, K = 128, `best_compression`": ("key tokens, best_compression, K = 128", 100_000, "merged"),
-        "key tokens, K = 88, `best_compression`": ("key tokens, best_compression, K = 88", 100_000, "merged"),
-        "key tokens, K = 128, not in `_source`": ("key tokens, not in _source", 100_000, "retained"),
+        "key tokens as `keytok mapping` has it: K = 64": ("key tokens", 100_000, "merged"),
+        "key tokens, `best_compression`": ("key tokens, best_compression", 100_000, "merged"),
+        "key tokens, K = 128": ("key tokens, K = 128", 10_000, "merged"),
+        "key tokens, K = 32": ("key tokens, K = 32", 10_000, "merged"),
+        "key tokens, not in `_source`": ("key tokens, not in _source", 100_000, "retained"),
     }
     dense = totals[expected["dense vectors, 384-d"]]
     seen = set()

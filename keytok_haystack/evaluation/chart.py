@@ -37,6 +37,8 @@ def draw_chart(path: Path, report: EvaluationReport) -> None:
         _draw_curve(axes["latency"], report, ("k_document", k), "m_query", "ms_per_query")
         axes["latency"].set_title(f"key tokens, M as marked, K={k}", loc="left", fontsize=10)
         axes["latency"].set(xlabel="ms/query", ylabel="nDCG@10")
+        lows, highs = zip(*(axes[name].get_ylim() for name in ("size", "latency")), strict=True)
+        axes["size"].set_ylim(min(lows), max(highs))
         axes["latency"].sharey(axes["size"])
     for panel in axes.values():
         panel.spines[["top", "right"]].set_visible(False)

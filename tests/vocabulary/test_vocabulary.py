@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from keytok_haystack import TokenizerVocabulary, Vocabulary
+from keytok_haystack import KeyTokenModel, Preparation, TokenDecoder, TokenizerVocabulary, Vocabulary
+from keytok_haystack.cli.display import with_whole_words
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 
 MULTILINGUAL = [
@@ -517,3 +518,22 @@ def test_without_folding_pieces_word_pieces_and_missing_ids_are_spelled():
         "<4>",
         ",",
     )
+
+
+def test_pieces_of_a_text_are_shown_as_the_first_word_that_they_are_a_piece_of(embedder: str):
+    vocabulary = TokenizerVocabulary.from_tokenizer(embedder)
+    words = vocabulary.words_of_pieces("Hypersonic flow; hyper-active GIT, tokenization")
+    assert words == {"hyper": "hypersonic", "##sonic": "hypersonic", "gi": "git", "##t": "git"} | {
+        "token": "tokenization",
+        "##ization": "tokenization",
+    }
+    assert vocabulary.words_of_pieces("") == {}
+
+
+def test_a_head_s_key_tokens_are_shown_in_whole_words(embedder: str):
+    model = KeyTokenModel(
+        TokenizerVocabulary.from_tokenizer(embedder), TokenDecoder(np.ones((1, 2)), Preparation()), source="head"
+    )
+    tokens = {"##sonic": 1.0, "wind": 0.75, "hyper": 0.5, "flow": 0.25, "##t": 0.125}
+    shown = with_whole_words(model, "hypersonic flow", tokens)
+    assert list(shown.items()) == [("hypersonic", 1.0), ("wind", 0.75), ("flow", 0.25), ("##t", 0.125)]
