@@ -134,7 +134,7 @@ def test_the_tables_hold_the_committed_results():
     results = [
         json.loads((ROOT / "docs" / "research" / "results" / f"{name}.json").read_text()) for name in COLLECTIONS
     ]
-    for page, block, names in (("README.md", "summary", 6), ("docs/research/results.md", "systems", 9)):
+    for page, block, names in (("README.md", "summary", 7), ("docs/research/results.md", "systems", 11)):
         text = (ROOT / page).read_text(encoding="utf-8")
         table = text.split(f"<!-- table: {block} -->")[1].split("<!-- end -->")[0]
         rows = {cells[0]: cells[1:] for cells in cells_of(table)}
@@ -142,7 +142,8 @@ def test_the_tables_hold_the_committed_results():
         shown = [name for name, label in LABELS.items() if label in rows]
         assert len(shown) == names
         for name in shown:
-            expected = [f"{result['systems'][name]['nDCG@10']:.3f}".removeprefix("0") for result in results]
+            measured = [result["systems"].get(name) for result in results]  # a SPLADE not on all collections
+            expected = [f"{each['nDCG@10']:.3f}".removeprefix("0") if each else "" for each in measured]
             assert [cell.partition(" ")[0] for cell in rows[LABELS[name]]] == expected, f"{page}: {name}"
 
 
@@ -240,7 +241,7 @@ def test_the_table_of_speed_holds_the_committed_results():
     page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
     rows = cells_of(page.split("## Speed")[1].split("## What can go wrong")[0])
     table = {cells[0]: cells[1:] for cells in rows if labels.get(cells[0], cells[0]) in systems[10_000]}
-    assert len(table) == 7
+    assert len(table) == 6
     for label, cells in table.items():
         name = labels.get(label, label)
         times = [size[name]["p50_ms"] for size in systems.values()]
