@@ -45,7 +45,15 @@ PARTS = ("all", "half")
 TITLES = {"cranfield": "Cranfield", "cisi": "CISI", "scifact": "SciFact"}
 EMBEDDERS = {"": ("cranfield", "cisi", "scifact"), "mpnet-": ("cranfield", "cisi")}
 """Prefix of an embedder's files and tables: its collections."""
-SUMMARY = ("bm25_default", "bm25", "dense", "key_tokens", "key_tokens_bm25", "dense_bm25_rrf", "dense_bm25_key_tokens_rrf")
+SUMMARY = (
+    "bm25_default",
+    "bm25",
+    "dense",
+    "key_tokens",
+    "key_tokens_bm25",
+    "dense_bm25_rrf",
+    "dense_bm25_key_tokens_rrf",
+)
 BOLD = ("key_tokens", "dense_bm25_key_tokens", "dense_bm25_key_tokens_rrf")
 OUT_OF_SAMPLE = ("key_tokens", "key_tokens_bm25", "dense_bm25_key_tokens_rrf")
 

@@ -5,6 +5,7 @@
 
 import json
 import unicodedata
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -145,11 +146,11 @@ class WordVocabulary(Vocabulary):
 
     def _count(self, texts: list[str]) -> TokenRows:
         unseen: dict[str, int] = {}
-        columns: list[int] = []
+        columns = array("i")
         indptr = [0]
         for text in texts:
             for chunk in chunks(text):
-                columns += self._columns(chunk, unseen)
+                columns.extend(self._columns(chunk, unseen))
             indptr.append(len(columns))
         width = len(self) + len(unseen)
         ones = np.ones(len(columns), dtype=np.float32)
