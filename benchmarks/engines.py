@@ -355,7 +355,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         low, high = ([row[key] for row in rows] for key in ("p50_ms", "p95_ms"))
         growth.fill_between(sizes, low, high, color=line.get_color(), alpha=0.15)
     growth.set(xscale="log", xlabel="documents", ylabel="ms per query (p50, shaded to p95)", ylim=(0, None))
-    growth.legend(frameon=False)
+    growth.legend(frameon=False, loc="lower right", ncol=2, fontsize=8)
     largest = report["sizes"][-1]["systems"]
     curve = [name for name in report["ndcg"] if "gain share" in name]
     at = {name: (largest[name]["p50_ms"], ndcg) for name, ndcg in report["ndcg"].items()}
