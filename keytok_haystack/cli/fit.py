@@ -255,9 +255,7 @@ def _kind(model: KeyTokenModel) -> str:
     if not isinstance(model.vocabulary, WordVocabulary):
         return "tokens"
     language = model.vocabulary.language
-    if language == NO_LANGUAGE:
-        return "words (not stemmed: texts in no language, several ones, or one without a stemmer)"
-    return f"{language.capitalize()} words"
+    return "words, not stemmed," if language == NO_LANGUAGE else f"{language.capitalize()} words"
 
 
 def _embedding_note(embedded: Embedded) -> str:

@@ -248,7 +248,7 @@ def test_fit_says_what_it_has_understood(keytok, place, small_texts, small_embed
     assert f"AUC {expected.literal_auc:.2f}" in out
     assert KeyTokenModel.load("out").vocabulary.language == "english"
     assert (
-        "10 words from 60 texts"
+        "10 words, not stemmed, from 60 texts"
         in keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--language", "none")[1]
     )
 

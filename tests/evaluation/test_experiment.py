@@ -394,13 +394,17 @@ def test_measures_of_cranfield_are_those_of_dense_products(
     assert report.systems["dense"]["R@100"] == pytest.approx(recall_at_100(cranfield, dense), abs=1e-4)
     texts = list(cranfield.documents.values())
     documents = fitted_in_this_run.encode_documents(cranfield_documents.embeddings, texts)
-    rows = documents.rows.toarray().astype(np.float32)
+    steps = np.round(50 * documents.rows.toarray().astype(np.float64)) / 50  # no weight is below 0.1
+    rows = steps.astype(np.float32)
     truncated = (rows.view(np.uint32) & np.uint32(0xFFFF8000)).view(np.float32)
     queries = fitted_in_this_run.encode_queries(cranfield_queries.embeddings, list(cranfield.queries.values()))
     columns = {word: len(fitted_in_this_run.vocabulary) + i for i, word in enumerate(documents.unseen)}
     sparse = queries.onto(columns, truncated.shape[1]).toarray() @ truncated.T
     assert report.systems["key_tokens"]["nDCG@10"] == pytest.approx(ndcg_at_10(cranfield, sparse), abs=1e-4)
     assert report.systems["key_tokens"]["R@100"] == pytest.approx(recall_at_100(cranfield, sparse), abs=1e-3)
+
+
+NEED_MORE_MODELS = ("splade", "raw_head_without_literals")
 
 
 @pytest.fixture
@@ -565,8 +569,10 @@ def test_the_committed_results_of_cranfield_are_what_is_measured(report):
     committed = json.loads((RESULTS / "cranfield.json").read_text())
     written = report.to_dict()
     for section in ("systems", "controls"):
-        expected = {name: values["nDCG@10"] for name, values in committed[section].items() if "raw_head" not in name}
-        measured = {name: values["nDCG@10"] for name, values in written[section].items() if "raw_head" not in name}
+        expected, measured = (
+            {name: values["nDCG@10"] for name, values in each[section].items() if name not in NEED_MORE_MODELS}
+            for each in (committed, written)
+        )
         assert measured == pytest.approx(expected, abs=5e-4)
     systems, dense = written["systems"], written["systems"]["dense"]["nDCG@10"]
     assert systems["key_tokens"]["nDCG@10"] > 1.06 * dense
