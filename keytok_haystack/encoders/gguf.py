@@ -11,6 +11,9 @@ from typing import Any
 from keytok_haystack.encoders.cache import cache_folder
 from keytok_haystack.utils.files import replaced_folder
 
+_CONVERSION = 2
+"""Raised when folders that have been written must be written again: transformers before 5.7 wrote other tokenizers."""
+
 
 def unpacked(checkpoint: str) -> str:
     """
@@ -27,7 +30,7 @@ def unpacked(checkpoint: str) -> str:
         return checkpoint
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()[:16]
-    folder = cache_folder() / "checkpoints" / f"{file.stem}-{digest}"
+    folder = cache_folder() / "checkpoints" / f"{file.stem}-{digest}-{_CONVERSION}"
     if folder.is_dir():
         return str(folder)
     import torch  # noqa: PLC0415  # seconds to import; not needed when cached
