@@ -4,24 +4,19 @@
 """The linear map from an embedding to a logit for each feature of a vocabulary."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array, hstack, vstack
 
 from keytok_haystack.embedding_space import Preparation
-from keytok_haystack.sparse_vectors.rows import add_rows, top_k
+from keytok_haystack.quantized import QuantizedMatrix
+from keytok_haystack.sparse_vectors.rows import SparseRow, add_rows, top_k
+from keytok_haystack.utils.blocks import row_blocks
 from keytok_haystack.utils.checks import check_embeddings, check_same_number
 
 _CHUNK_ENTRIES = 1 << 24  # logits held at a time: 64 MiB of float32
-_BLOCK_ENTRIES = 1 << 19  # entries of a decoder rounded at a time: 2 MiB of float32, which caches hold
-
-
-def row_blocks(matrix: NDArray[np.floating]) -> Iterator[slice]:
-    """Yield the rows of a matrix in blocks, so that work on a large one needs no second one."""
-    size = max(1, _BLOCK_ENTRIES // max(1, matrix.shape[1]))
-    for start in range(0, len(matrix), size):
-        yield slice(start, start + size)
 
 
 class TokenDecoder:
@@ -100,6 +95,22 @@ class TokenDecoder:
             return rows[0]
         width = len(self) if literals is None else literals.shape[1]
         return csr_array(vstack(rows, format="csr")) if rows else csr_array((0, width), dtype=np.float32)
+
+    def strongest(self, embeddings: ArrayLike, k: int) -> list[SparseRow]:
+        """
+        Decode embeddings as `top_k` does, but each by itself: faster for few, as queries come.
+
+        :param embeddings: Shape `(n, d)`.
+        :param k: Number of tokens to keep, at least 1; more than `V` keeps all.
+        :returns: `n` rows over the `V` features: the same for an embedding alone and among others.
+        :raises EmbeddingError: The embeddings are unusable (`check_embeddings`).
+        """
+        prepared = self.preparation(check_embeddings(embeddings, self.dimension))
+        return list(self._quantized.largest_products(prepared, k))
+
+    @cached_property
+    def _quantized(self) -> QuantizedMatrix:
+        return QuantizedMatrix(self.weight)
 
     def _chunks(self, embeddings: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         size = max(1, _CHUNK_ENTRIES // len(self))

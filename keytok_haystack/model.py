@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from keytok_haystack.decoder import TokenDecoder, row_blocks
+from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.embedding_space import HeadTransform, Preparation, Spectrum
 from keytok_haystack.model_folder import (
     FORMAT_VERSION,
@@ -35,6 +35,7 @@ from keytok_haystack.sparse_vectors.rows import (
     split_rows,
 )
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
+from keytok_haystack.utils.blocks import row_blocks
 from keytok_haystack.utils.checks import check_embeddings, check_same_number
 from keytok_haystack.vocabulary import TokenizerVocabulary, Vocabulary, WordVocabulary
 from keytok_haystack.weighting import DocumentStatistics, Weighting, add_literals, drop_poor_gain, root_frequencies
@@ -46,6 +47,7 @@ _STATISTICS = "statistics."
 _VOCABULARIES: dict[str, type[Vocabulary]] = {kind.kind: kind for kind in (WordVocabulary, TokenizerVocabulary)}
 _OF_QUERIES = ("m_query", "gain_share")
 """Settings that only queries depend on."""
+_NO_TOKENS: SparseRow = (np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
 
 
 @dataclass(frozen=True)
@@ -190,13 +192,13 @@ class KeyTokenModel:
         :raises ValueError: There are not as many texts as embeddings.
         """
         m = self.weighting.m_query if top_k is None else top_k
-        aligned = split_rows(self.decoder.top_k(embeddings, max(m, 1)))
-        counts = TokenRows(csr_array((len(aligned), len(self.vocabulary)), dtype=np.float32))
-        if texts is not None:
-            counts = self.vocabulary.literal_counts(texts)
-            check_same_number(len(aligned), len(counts))
+        aligned = self.decoder.strongest(embeddings, max(m, 1))
         if m == 0:
-            aligned = [(columns[:0], logits[:0]) for columns, logits in aligned]
+            aligned = [_NO_TOKENS] * len(aligned)
+        if texts is None:
+            return TokenRows(join_rows([self._query(each, _NO_TOKENS) for each in aligned], len(self.vocabulary)))
+        counts = self.vocabulary.literal_counts(texts)
+        check_same_number(len(aligned), len(counts))
         queries = [self._query(*each) for each in zip(aligned, split_rows(counts.rows), strict=True)]
         return counts.with_rows(join_rows(queries, counts.rows.shape[1]))
 
@@ -225,9 +227,8 @@ class KeyTokenModel:
         return self._named(weights, weights.rows.data.astype(float).round(6))
 
     def _named(self, weights: TokenRows, data: NDArray[np.float64]) -> list[dict[str, float]]:
-        rows = weights.rows
-        rounded = csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
-        return rows_to_dicts(rounded, self.vocabulary.keys, [escape_feature(word) for word in weights.unseen])
+        unseen = [escape_feature(word) for word in weights.unseen]
+        return rows_to_dicts(weights.rows, self.vocabulary.keys, unseen, entries=data)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -63,12 +63,17 @@ def test_the_matrix_is_rounded_to_float16():
 def test_top_k_is_what_sorting_the_dense_logits_gives(n: int, k: int):
     decoder, embeddings = integer_decoder(), integer_embeddings(n)
     dense = embeddings.astype(np.float64) @ decoder.weight.astype(np.float64).T
-    rows = decoder.top_k(embeddings, k)
+    rows, each = decoder.top_k(embeddings, k), decoder.strongest(embeddings, k)
     assert rows.shape == (n, 50)
+    assert len(each) == n
     for i, logits in enumerate(dense.tolist()):
         best = sorted((-value, column) for column, value in enumerate(logits) if value > 0)[:k]
-        found = dict(zip(rows[[i]].indices.tolist(), rows[[i]].data.tolist(), strict=True))
-        assert found == {column: -value for value, column in best}
+        for columns, found in ((rows[[i]].indices, rows[[i]].data), each[i]):
+            assert columns.tolist() == sorted(column for _, column in best)
+            assert found.dtype == np.float32
+            assert dict(zip(columns.tolist(), found.tolist(), strict=True)) == {
+                column: -value for value, column in best
+            }
 
 
 @given(
@@ -143,9 +148,9 @@ def test_no_embeddings_give_no_rows():
     assert decoder.top_k(nothing, 5, csr_array((0, 60), dtype=np.float32)).shape == (0, 60)
 
 
-@pytest.mark.parametrize("method", ["logits", "top_k", "chunks"])
+@pytest.mark.parametrize("method", ["logits", "top_k", "strongest", "chunks"])
 def test_embeddings_of_another_dimension_are_refused(method: str):
-    arguments = (5,) if method == "top_k" else ()
+    arguments = (5,) if method in ("top_k", "strongest") else ()
     with pytest.raises(EmbeddingError, match="7 dimensions, but 6 are expected"):
         list(getattr(random_decoder(), method)(np.ones((2, 7)), *arguments))
 

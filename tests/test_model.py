@@ -25,6 +25,8 @@ from keytok_haystack import (
     alignment,
     calibrate,
 )
+from keytok_haystack.encoders import Embedded
+from keytok_haystack.evaluation import Collection
 from keytok_haystack.utils.checks import check_embeddings
 from keytok_haystack.vocabulary import Analysis
 from keytok_haystack.weighting import DocumentStatistics
@@ -148,6 +150,16 @@ def test_the_largest_weight_of_every_query_is_1(cranfield_model: KeyTokenModel, 
 def test_another_number_of_texts_is_refused(model: KeyTokenModel, method: str, n_texts: int):
     with pytest.raises(ValueError, match=f"2 embeddings, but {n_texts} texts"):
         getattr(model, method)([[2.0, 1.0], [1.0, 1.0]], ["lift"] * n_texts)
+
+
+def test_a_query_has_the_same_tokens_alone_and_among_others(
+    cranfield_model: KeyTokenModel, cranfield_queries: Embedded, cranfield: Collection
+):
+    texts, embeddings = list(cranfield.queries.values()), cranfield_queries.embeddings
+    together = cranfield_model.query_tokens(cranfield_model.encode_queries(embeddings, texts))
+    for embedding, text, expected in zip(embeddings, texts, together, strict=True):
+        (alone,) = cranfield_model.query_tokens(cranfield_model.encode_queries(embedding[None], [text]))
+        assert alone == expected
 
 
 def test_a_query_that_names_a_feature_without_a_row_has_it(small_vocabulary: Vocabulary):

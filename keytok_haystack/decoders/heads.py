@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from keytok_haystack.decoder import TokenDecoder, row_blocks
+from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.decoders.checkpoints import Checkpoint, CheckpointError, Tensor
 from keytok_haystack.embedding_space import HeadTransform, Preparation
 from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.utils.blocks import row_blocks
 from keytok_haystack.vocabulary import TokenizerVocabulary
 
 _HEADS = ("lm_head.weight", "embed_out.weight")

@@ -66,8 +66,9 @@ class Preparation:
 
 def project(vectors: NDArray[np.float32], directions: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the projection of vectors, shape `(n, d)`, on directions, shape `(k, d)`, orthonormal rows."""
-    coefficients: NDArray[np.float32] = vectors @ directions.T
-    projected: NDArray[np.float32] = coefficients @ directions
+    # not by BLAS, whose sums for a vector alone differ from those in a batch
+    coefficients = np.einsum("nd,kd->nk", vectors, directions)
+    projected: NDArray[np.float32] = np.einsum("nk,kd->nd", coefficients, directions)
     return projected
 
 

@@ -108,19 +108,27 @@ def scale_columns(rows: csr_array, factors: NDArray[np.float32]) -> csr_array:
     return csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
-def rows_to_dicts(rows: csr_array, keys: Sequence[str], further_keys: Sequence[str] = ()) -> list[dict[str, float]]:
+def rows_to_dicts(
+    rows: csr_array,
+    keys: Sequence[str],
+    further_keys: Sequence[str] = (),
+    *,
+    entries: NDArray[np.floating] | None = None,
+) -> list[dict[str, float]]:
     """
     Turn each row into `{key: weight}` without zeros, strongest first.
 
     :param rows: Shape `(n, V + u)`.
     :param keys: Keys of the first `V` columns.
     :param further_keys: Keys of the others.
+    :param entries: The entries of the rows, rounded, say; by default as they are.
     """
     known = len(keys)
+    entries = rows.data if entries is None else entries
     dicts = []
     for start, stop in pairwise(rows.indptr.tolist()):
-        order = start + np.argsort(-rows.data[start:stop], kind="stable")
-        weights = rows.data[order].tolist()
+        order = start + np.argsort(-entries[start:stop], kind="stable")
+        weights = entries[order].tolist()
         pairs = zip(rows.indices[order].tolist(), weights, strict=True)
         dicts.append({keys[c] if c < known else further_keys[c - known]: weight for c, weight in pairs if weight})
     return dicts
