@@ -70,7 +70,7 @@ class QuantizedMatrix:
                 bounds += self._norms * np.float32(errors[i] + _ROUNDING * norms[i])
                 candidates = _candidates(products, bounds, k)
                 # a sum whose order does not depend on how many there are, as that of BLAS does
-                exact = np.einsum("cd,d->c", self._matrix[candidates], vector)
+                exact = np.einsum("cd,d->c", self._matrix.take(candidates, axis=0), vector)
                 kept = np.argsort(-exact, kind="stable")[: min(k, np.count_nonzero(exact > 0))]
                 kept.sort()
                 yield candidates[kept].astype(np.int32), exact[kept]

@@ -66,7 +66,8 @@ class Preparation:
 
 def project(vectors: NDArray[np.float32], directions: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the projection of vectors, shape `(n, d)`, on directions, shape `(k, d)`, orthonormal rows."""
-    # not by BLAS, whose sums for a vector alone differ from those in a batch
+    # not by BLAS, whose sums for a vector alone differ from those in a batch; nor in the order of some layout in memory
+    vectors, directions = np.ascontiguousarray(vectors), np.ascontiguousarray(directions)
     coefficients = np.einsum("nd,kd->nk", vectors, directions)
     projected: NDArray[np.float32] = np.einsum("nk,kd->nd", coefficients, directions)
     return projected
