@@ -17,6 +17,13 @@ from keytok_haystack.sparse_vectors.token_rows import TokenRows
 IDF_EXPONENT = 1.15  # rare words weigh a little more than by their idf
 QUERY_LITERALS = 1.5  # norm of a query's literal tokens, in units of the norm of its aligned ones
 
+DENSE_WEIGHT = 1.5
+"""Default factor of cosines that are added to key-token scores."""
+BM25_WEIGHT = 0.05
+"""Default factor of BM25 scores that are added to them."""
+RESCORED = 50
+"""Default number of documents that cosines are added to."""
+
 
 @dataclass(frozen=True)
 class Weighting:

@@ -17,9 +17,10 @@ from keytok_haystack.engines.mapping import (
     index_definition,
     key_token_field,
 )
-from keytok_haystack.engines.request import search_request
+from keytok_haystack.engines.request import DenseShare, search_request
 
 __all__ = [
+    "DenseShare",
     "Engine",
     "FieldType",
     "KeyTokenField",

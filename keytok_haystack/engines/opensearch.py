@@ -9,7 +9,10 @@ from haystack_integrations.document_stores.opensearch import OpenSearchDocumentS
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
+from keytok_haystack.engines.mapping import MappingError
 from keytok_haystack.engines.server import CONNECTIONS, TIMEOUT, Server
+
+_FIRST_WITH_COSINES = (2, 19)
 
 
 class OpenSearchServer(Server):
@@ -21,6 +24,13 @@ class OpenSearchServer(Server):
     field_types = ("rank_features",)  # OpenSearch's own `sparse_vector` is another thing
     bm25_factor = 1.0
     _store: OpenSearchDocumentStore
+
+    def check_cosines(self, client: OpenSearch) -> None:
+        """Check the version: before 2.19, k-NN's script scored cosines in another way."""
+        version = str(client.info()["version"]["number"])
+        if tuple(int(part) for part in version.split(".")[:2]) < _FIRST_WITH_COSINES:
+            msg = f"Cosines of vectors need OpenSearch 2.19 or later, but this is {version}: set `dense_weight` to 0."
+            raise MappingError(msg)
 
     def connect(self, **options: Any) -> OpenSearch:
         """Return a new client."""

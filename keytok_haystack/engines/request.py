@@ -3,10 +3,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Search requests, as pure data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from keytok_haystack.engines.mapping import FieldType
+from keytok_haystack.engines.mapping import Engine, FieldType
+
+BM25_CLAUSE = "bm25"
+"""Name of the clause whose score is the share of BM25, among the named queries of a hit."""
+_AHEAD = 1e6  # of every score of key tokens and BM25
+
+
+@dataclass(frozen=True)
+class DenseShare:
+    """
+    Share of the cosine of dense vectors in the scores of the best documents.
+
+    Each engine spells a cosine by a score that is not negative. Here it is always `1 + cos`, so that the scores of all
+    documents of the window are larger by `weight` than the sum that they stand for; a document without a vector has a
+    cosine of 0.
+
+    :param embedding: Dense vector of the query, shape `(d,)`.
+    :param weight: Factor of the cosines, positive.
+    :param window: Number of documents, the best of each shard by key tokens and BM25, that have the share.
+    :param nearest: Number of documents, the nearest by the vector index, that are found beside those. What they score
+        does not depend on it.
+    :param field: Field of the dense vectors.
+    """
+
+    embedding: Sequence[float]
+    weight: float
+    window: int
+    nearest: int = 0
+    field: str = "embedding"
 
 
 def search_request(
@@ -17,17 +46,23 @@ def search_request(
     *,
     text: str = "",
     bm25_weight: float = 0.0,
+    content_field: str = "content",
+    dense: DenseShare | None = None,
+    engine: Engine = "opensearch",
     filters: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
-    Return the body of a search request whose scores are dot products of key tokens, plus a share of BM25.
+    Return the body of a search request whose scores are dot products of key tokens, plus shares of BM25 and cosines.
 
     :param tokens: Key tokens of the query, `{key: weight}`.
     :param field: Field of the key tokens.
     :param field_type: Type of that field.
     :param top_k: Maximum number of documents to return.
-    :param text: Text of the query, which is matched with `content` if `bm25_weight` is positive.
+    :param text: Text of the query, which is matched with the content if `bm25_weight` is positive.
     :param bm25_weight: Factor of the BM25 scores that are added.
+    :param content_field: Field of the documents' text.
+    :param dense: Share of dense vectors; None for none.
+    :param engine: Engine that is asked, for the spelling of what is dense.
     :param filters: Query that documents must match, in the engine's language.
     :raises ValueError: A key has a dot: an engine would take it for a path and never find it.
     """
@@ -38,12 +73,18 @@ def search_request(
         raise ValueError(msg)
     clauses = _clauses(tokens, field, field_type)
     if bm25_weight and text:
-        clauses.append({"match": {"content": {"query": text, "boost": bm25_weight}}})
+        match: dict[str, Any] = {"query": text, "boost": bm25_weight}
+        # only beside cosines its score is not what the key tokens leave of the sum
+        clauses.append({"match": {content_field: {**match, "_name": BM25_CLAUSE} if dense else match}})
+    found = [*clauses, _nearest(dense, engine, filters)] if dense is not None and dense.nearest else clauses
     # with a filter beside it, `should` would be optional
-    bool_query: dict[str, Any] = {"should": clauses, "minimum_should_match": 1}
+    bool_query: dict[str, Any] = {"should": found, "minimum_should_match": 1}
     if filters:
         bool_query["filter"] = filters
-    return {"query": {"bool": bool_query}, "size": top_k, "track_total_hits": False}
+    request = {"query": {"bool": bool_query}, "size": top_k, "track_total_hits": False}
+    if dense is not None:
+        request["rescore"] = _rescoring(dense, engine, top_k, clauses)
+    return request
 
 
 def _clauses(tokens: Mapping[str, float], field: str, field_type: FieldType) -> list[dict[str, Any]]:
@@ -57,3 +98,47 @@ def _clauses(tokens: Mapping[str, float], field: str, field_type: FieldType) -> 
     # `prune` is true by default and leaves out frequent and weak tokens, and with them most hits
     vector = {"field": field, "query_vector": dict(tokens), "prune": False}
     return [{"sparse_vector": vector}] if tokens else []
+
+
+def _rescoring(dense: DenseShare, engine: Engine, top_k: int, clauses: list[dict[str, Any]]) -> dict[str, Any]:
+    """
+    Return what scores the best documents again.
+
+    Documents found by the vector index have a part in their first score that others lack, so with them all parts are
+    taken anew.
+    """
+    cosine = _cosine_clauses(dense, engine)
+    query: dict[str, Any] = {"rescore_query": {"bool": {"should": cosine}}, "score_mode": "total"}
+    if dense.nearest:
+        query = {**query, "rescore_query": {"bool": {"should": [*clauses, *cosine]}}, "query_weight": 0}
+    return {"window_size": max(dense.window, top_k) + dense.nearest, "query": query}
+
+
+def _cosine_clauses(dense: DenseShare, engine: Engine) -> list[dict[str, Any]]:
+    """Return two queries, of which each document matches one, with the score `weight * (1 + cos)`."""
+    has_vector = {"exists": {"field": dense.field}}
+    vector = list(dense.embedding)
+    if engine == "opensearch":
+        # (1 + cos) / 2, as since version 2.19; with or without a graph in the index
+        params = {"field": dense.field, "query_value": vector, "space_type": "cosinesimil"}
+        script: dict[str, Any] = {"lang": "knn", "source": "knn_score", "params": params}
+        boost = 2 * dense.weight
+    else:
+        script = {
+            "source": f"cosineSimilarity(params.query_vector, '{dense.field}') + 1.0",
+            "params": {"query_vector": vector},
+        }
+        boost = dense.weight
+    return [
+        {"script_score": {"query": has_vector, "script": script, "boost": boost}},
+        {"constant_score": {"filter": {"bool": {"must_not": has_vector}}, "boost": dense.weight}},
+    ]
+
+
+def _nearest(dense: DenseShare, engine: Engine, filters: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a query for the nearest documents by the vector index, ahead of all others."""
+    vector, filtered = list(dense.embedding), {"filter": filters} if filters else {}
+    if engine == "opensearch":
+        return {"knn": {dense.field: {"vector": vector, "k": dense.nearest, "boost": _AHEAD, **filtered}}}
+    candidates = {"k": dense.nearest, "num_candidates": max(100, 2 * dense.nearest)}
+    return {"knn": {"field": dense.field, "query_vector": vector, "boost": _AHEAD, **candidates, **filtered}}

@@ -73,6 +73,13 @@ class Server(ABC):
         """Return whether the index leaves vectors out of the `_source` of documents."""
         return False
 
+    def check_cosines(self, client: Any) -> None:  # noqa: B027
+        """
+        Check that the engine scores cosines as `DenseShare` expects.
+
+        :raises MappingError: It does not.
+        """
+
     @contextmanager
     def connected(self, **options: Any) -> Iterator[Any]:
         """

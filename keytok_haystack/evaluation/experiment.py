@@ -18,14 +18,14 @@ from keytok_haystack.evaluation.measures import measure_queries, paired_p_value,
 from keytok_haystack.evaluation.report import EvaluationReport, SystemMeasures, decoder_name, embedder_name
 from keytok_haystack.evaluation.systems import (
     System,
-    bm25_of_tokens,
     default_bm25,
     dense,
+    hybrid,
     key_tokens,
+    key_tokens_with_bm25,
     literal_tokens,
     min_max,
     reciprocal_rank_fusion,
-    single_query,
     sparse_vectors,
     stemmed_bm25,
 )
@@ -37,6 +37,7 @@ SWEEP_K = (16, 32, 48, 64, 96, 128, 192, 256)
 SWEEP_M = (0, 4, 8, 16, 32, 64)
 _COMPARED_WITH = {
     "dense": (),
+    "hybrid": ("dense", "dense_bm25"),
     "dense_bm25_key_tokens": ("dense", "dense_bm25"),
     "dense_bm25_key_tokens_rrf": ("dense", "dense_bm25_rrf"),
 }
@@ -65,8 +66,8 @@ def measure_systems(
     Dense scores are cosine similarities. BM25 is stemmed and without stop words (`stemmed_bm25`), and by itself also as
     engines have it by default (`default_bm25`). Fusions are sums of scores, each system's scaled to between 0 and 1 for
     the query (min-max), or reciprocal rank fusions (`_rrf`).
-    `key_tokens_bm25` is one query: BM25 over the model's tokens with a weight of 0.1 beside the key tokens. All systems
-    are compared with the dense vectors, fusions of three also with those of two.
+    `key_tokens_bm25` and `hybrid` are sums in one request, with BM25 as engines have it: the latter adds cosines, too.
+    All systems are compared with the dense vectors, combinations of three also with those of two.
 
     :param collection: The test collection.
     :param split: Name of its judgements, for the report.
@@ -155,6 +156,7 @@ class _Bench:
         self._progress = progress
         self._dense = dense(documents, queries)
         self._bm25 = stemmed_bm25(self._texts, self._query_texts)
+        self._bm25_default = default_bm25(self._texts, self._query_texts)
         self._baselines: dict[str, NDArray[np.float64]] = {}
 
     def encode_documents(self, model: KeyTokenModel) -> TokenRows:
@@ -167,7 +169,7 @@ class _Bench:
         """Yield all systems, each after those that it is compared with."""
         yield "dense", self._dense
         yield "bm25", self._bm25
-        yield "bm25_default", default_bm25(self._texts, self._query_texts)
+        yield "bm25_default", self._bm25_default
         if splade is not None:
             yield "splade", sparse_vectors(splade.documents, splade.queries)
         yield "dense_bm25", min_max(self._dense, self._bm25)
@@ -178,8 +180,8 @@ class _Bench:
         """Yield the systems that a model is part of."""
         ours = self.key_tokens(model)
         yield "key_tokens", ours
-        in_index = bm25_of_tokens(model.vocabulary, self._texts, self._query_texts)
-        yield "key_tokens_bm25", single_query(ours, in_index)
+        yield "key_tokens_bm25", key_tokens_with_bm25(ours, self._bm25_default)
+        yield "hybrid", hybrid(ours, self._bm25_default, self._dense)
         yield "key_tokens_bm25_rrf", reciprocal_rank_fusion(ours, self._bm25)
         yield "dense_bm25_key_tokens", min_max(self._dense, self._bm25, ours)
         yield "dense_bm25_key_tokens_rrf", reciprocal_rank_fusion(self._dense, self._bm25, ours)

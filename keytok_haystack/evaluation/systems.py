@@ -9,7 +9,6 @@ from typing import Any
 
 import bm25s
 import numpy as np
-import regex
 import Stemmer
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
@@ -21,19 +20,9 @@ from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import rounded_weights, truncate_weights
 from keytok_haystack.sparse_vectors.rows import dicts_to_rows, scale_columns, top_k
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
-from keytok_haystack.vocabulary import Vocabulary
+from keytok_haystack.weighting import BM25_WEIGHT, DENSE_WEIGHT, RESCORED
 
-BM25_SHARE = 0.1
 _RRF_K = 60
-
-# what lies between two boundaries of words of UAX #29, if it is a word, a number or an emoji; scripts without spaces,
-# in which there are no such boundaries, are not cut
-_STANDARD_TOKENS = regex.compile(
-    r"\p{Line_Break=SA}+|"
-    r"\b(?=\p{WB=ExtendNumLet}*[\p{WB=ALetter}\p{WB=Hebrew_Letter}\p{WB=Katakana}\p{Hiragana}\p{Han}\p{WB=Numeric}"
-    r"\p{Extended_Pictographic}]).+?\b",
-    regex.WORD,
-)
 
 
 @dataclass(frozen=True)
@@ -77,13 +66,13 @@ def stemmed_bm25(texts: Sequence[str], query_texts: Sequence[str]) -> System:
 
 
 def default_bm25(texts: Sequence[str], query_texts: Sequence[str]) -> System:
-    """Rank by BM25 as OpenSearch and Elasticsearch do in a `text` field, unless told otherwise (`standard_tokens`)."""
-    return _bm25([standard_tokens(text) for text in texts], [standard_tokens(text) for text in query_texts])
-
-
-def standard_tokens(text: str) -> list[str]:
-    """Return the tokens of Lucene's standard analyzer: words by UAX #29 in lower case, neither left out nor stemmed."""
-    return [token.lower() for token in _STANDARD_TOKENS.findall(text)]
+    """Rank by BM25 as OpenSearch and Elasticsearch do in a `text` field, unless told otherwise (`Bm25`)."""
+    index = Bm25()
+    index.add(texts)
+    index.score("")  # the first query weights the postings
+    return _token_system(
+        lambda i: index.score(query_texts[i]), index.nbytes, index.counts, index.query_counts(query_texts)
+    )
 
 
 def _bm25(documents: list[list[str]], queries: list[list[str]]) -> System:
@@ -99,16 +88,6 @@ def _bm25(documents: list[list[str]], queries: list[list[str]]) -> System:
     known = [{token: 1.0 for token in query if token in index.vocab_dict} for query in queries]
     weighted = csr_array(csc_array((weights, rows, indptr), shape=(len(documents), len(indptr) - 1)))
     return _token_system(scores, sum(part.nbytes for part in parts), weighted, dicts_to_rows(known, index.vocab_dict))
-
-
-def bm25_of_tokens(vocabulary: Vocabulary, texts: Sequence[str], query_texts: Sequence[str]) -> System:
-    """Rank by BM25 over a vocabulary's tokens, as the inverted index scores it beside key tokens."""
-    index = Bm25(vocabulary)
-    index.add(texts)
-    index.score("")  # the first query weights the postings
-    return _token_system(
-        lambda i: index.score(query_texts[i]), index.nbytes, index.counts, index.query_counts(query_texts)
-    )
 
 
 def sparse_vectors(documents: csr_array, queries: csr_array) -> System:
@@ -169,11 +148,28 @@ def literal_tokens(model: KeyTokenModel, texts: Sequence[str]) -> TokenRows:
     return literals.with_rows(model.weighting.document_weights(tf_idf))
 
 
-def single_query(key_token_system: System, lexical: System) -> System:
-    """Combine key tokens with BM25, at a weight of 0.1, as one query over one index does."""
+def key_tokens_with_bm25(key_token_system: System, lexical: System) -> System:
+    """Add a share of BM25 to key tokens, as one request to one index does."""
     return _combination(
-        lambda i: key_token_system.scores(i) + BM25_SHARE * lexical.scores(i), (key_token_system, lexical)
+        lambda i: key_token_system.scores(i) + BM25_WEIGHT * lexical.scores(i), (key_token_system, lexical)
     )
+
+
+def hybrid(key_token_system: System, lexical: System, dense_system: System) -> System:
+    """Add the cosine to the scores of the best 50 documents by key tokens and BM25, as one request does."""
+    first = key_tokens_with_bm25(key_token_system, lexical)
+
+    def scores(i: int) -> NDArray[np.floating]:
+        found = first.scores(i)
+        best = np.argpartition(-found, min(RESCORED, len(found)) - 1)[:RESCORED]
+        best = best[found[best] > 0]
+        summed = np.zeros(len(found))
+        # all of them ahead of 0, which means not found
+        summed[best] = found[best] + DENSE_WEIGHT * (1 + dense_system.scores(i)[best])
+        return summed
+
+    nbytes = first.nbytes + dense_system.nbytes
+    return System(scores, nbytes, key_token_system.tokens_per_document, first.postings_per_document)
 
 
 def min_max(*systems: System) -> System:

@@ -6,5 +6,6 @@
 from keytok_haystack.inverted_index.bm25 import BM25_B, BM25_K1, Bm25
 from keytok_haystack.inverted_index.index import InvertedIndex, contributions
 from keytok_haystack.inverted_index.postings import Postings
+from keytok_haystack.inverted_index.standard_analyzer import standard_tokens
 
-__all__ = ["BM25_B", "BM25_K1", "Bm25", "InvertedIndex", "Postings", "contributions"]
+__all__ = ["BM25_B", "BM25_K1", "Bm25", "InvertedIndex", "Postings", "contributions", "standard_tokens"]

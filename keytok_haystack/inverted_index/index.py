@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,33 @@ from keytok_haystack.inverted_index.postings import Postings
 from keytok_haystack.sparse_vectors.rank_features import check_weights, truncate_weights
 from keytok_haystack.sparse_vectors.rows import dicts_to_rows
 from keytok_haystack.utils.checks import check_texts
-from keytok_haystack.vocabulary import Vocabulary
 
 _BLOCK = 128
 _Row = tuple[NDArray[np.int32], NDArray[np.float64]]
 """A document's tokens as columns, ascending, and their weights as they were given."""
+
+
+class Hit(NamedTuple):
+    """
+    Document that a search has found.
+
+    :param id: Id of the document.
+    :param key_tokens: Sum of the contributions of the key tokens that it shares with the query.
+    :param bm25: Weighted BM25 score.
+    """
+
+    id: str
+    key_tokens: float
+    bm25: float
+
+    @property
+    def score(self) -> float:
+        """The sum of both."""
+        return self.key_tokens + self.bm25
+
+
+def _rank(hit: Hit) -> tuple[float, str]:
+    return -hit.score, hit.id
 
 
 class InvertedIndex:
@@ -29,10 +52,10 @@ class InvertedIndex:
     Scores are those of an engine's `rank_feature` queries with the function `linear`: the sum over shared tokens of
     the query's weight times the document's weight as Lucene stores it.
 
-    :param bm25_vocabulary: The features that BM25 counts; None for an index without BM25.
+    :param with_bm25: Whether texts are indexed for BM25.
     """
 
-    def __init__(self, bm25_vocabulary: Vocabulary | None = None) -> None:
+    def __init__(self, *, with_bm25: bool = False) -> None:
         self._ids: list[str] = []
         self._rows: list[_Row] = []
         self._alive = np.zeros(0, dtype=bool)
@@ -40,7 +63,7 @@ class InvertedIndex:
         self._columns: dict[str, int] = {}
         self._keys: list[str] = []
         self._postings = Postings()
-        self._bm25 = None if bm25_vocabulary is None else Bm25(bm25_vocabulary)
+        self._bm25 = Bm25() if with_bm25 else None
 
     def __len__(self) -> int:
         """Return the number of documents."""
@@ -144,6 +167,24 @@ class InvertedIndex:
         among: Sequence[str] | None = None,
     ) -> list[tuple[str, float]]:
         """
+        Find the documents with the highest scores, as `find` does.
+
+        :returns: `(id, score)`, highest score first, equal scores by id.
+        """
+        hits = self.find(tokens, top_k, text=text, bm25_weight=bm25_weight, among=among)
+        return [(hit.id, hit.score) for hit in hits]
+
+    def find(
+        self,
+        tokens: Mapping[str, float],
+        top_k: int,
+        *,
+        text: str = "",
+        bm25_weight: float = 0.0,
+        among: Sequence[str] | None = None,
+        also: Sequence[str] = (),
+    ) -> list[Hit]:
+        """
         Find the documents with the highest scores.
 
         :param tokens: The query's `{key: weight}`; keys that no document has are ignored.
@@ -151,27 +192,31 @@ class InvertedIndex:
         :param text: The query's text, for BM25.
         :param bm25_weight: Factor of BM25 scores in the sum.
         :param among: The ids of the documents to search; None searches all.
-        :returns: `(id, score)`, highest score first, equal scores by id. Documents that share nothing with the query
-            are not found.
+        :param also: The ids of documents to return beside them, whatever they score.
+        :returns: Hits, highest score first, equal scores by id. Other documents that share nothing with the query are
+            not found.
         :raises ValueError: The index has no BM25, but there is a `bm25_weight`.
         """
         known = [(self._columns[key], weight) for key, weight in tokens.items() if key in self._columns]
         columns = np.array([column for column, _ in known], dtype=np.int64)
         scores = self._postings.score(columns, np.array([weight for _, weight in known]))
-        lexical = np.zeros(0, dtype=np.float32)
+        lexical = np.zeros(len(self._ids), dtype=np.float32)
         if bm25_weight:
             if self._bm25 is None:
-                msg = "This index has no BM25: give it a vocabulary."
+                msg = "This index has no BM25: make it with `with_bm25=True`."
                 raise ValueError(msg)
             lexical = self._bm25.score(text) * np.float32(bm25_weight)
             scores = scores + lexical
-        candidates = self._candidates(scores, top_k, among)
-        # the winners' sums are taken again in float64, term by term, so that they equal the explained contributions
-        exact = [
-            (self._ids[i], self._exact_score(tokens, self._ids[i]) + (float(lexical[i]) if bm25_weight else 0.0))
-            for i in candidates
-        ]
-        return sorted(exact, key=lambda hit: (-hit[1], hit[0]))[:top_k]
+
+        def hit(i: int) -> Hit:
+            # the sum is taken again in float64, term by term, so that it equals the explained contributions
+            shared = contributions(tokens, self.tokens_of(self._ids[i]))
+            return Hit(self._ids[i], sum(contribution for *_, contribution in shared), float(lexical[i]))
+
+        best = sorted(map(hit, self._candidates(scores, top_k, among).tolist()), key=_rank)[:top_k]
+        found = {each.id for each in best}
+        others = [hit(self._position[each]) for each in also if each in self._position and each not in found]
+        return sorted([*best, *others], key=_rank) if others else best
 
     def _candidates(self, scores: NDArray[np.float32], top_k: int, among: Sequence[str] | None) -> NDArray[np.int64]:
         """Return the documents that may be among the best, allowing for what float32 sums are off by."""
@@ -189,9 +234,6 @@ class InvertedIndex:
             kth = -np.partition(-scores[candidates], top_k - 1)[top_k - 1]
             candidates = candidates[scores[candidates] >= kth * np.float32(1 - 1e-5)]
         return candidates
-
-    def _exact_score(self, tokens: Mapping[str, float], document_id: str) -> float:
-        return sum(contribution for _, _, _, contribution in contributions(tokens, self.tokens_of(document_id)))
 
 
 def _lower_bound_of_kth(scores: NDArray[np.float32], k: int) -> float:

@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import struct
 from collections import Counter
-from itertools import pairwise
 
 import bm25s
 import numpy as np
@@ -12,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from keytok_haystack import InvertedIndex, TokenizerVocabulary, Vocabulary, WordVocabulary
-from keytok_haystack.inverted_index import Bm25, Postings, contributions
+from keytok_haystack import InvertedIndex
+from keytok_haystack.evaluation import Collection
+from keytok_haystack.inverted_index import Bm25, Postings, contributions, standard_tokens
+from keytok_haystack.inverted_index.bm25 import stored_lengths
 
 KEYS = tuple("abcdefgh")
 IDS = tuple(f"d{i}" for i in range(9))
@@ -45,9 +46,9 @@ removals = st.tuples(st.just("remove"), st.sets(st.sampled_from(IDS), max_size=5
 @settings(max_examples=300)
 @given(st.lists(additions | removals, max_size=12), query_tokens, st.integers(0, 12), st.booleans())
 def test_ranking_is_that_of_a_plain_sum_after_any_additions_replacements_and_removals(
-    small_vocabulary: Vocabulary, steps: list, query: dict[str, float], top_k: int, with_bm25: bool
+    steps: list, query: dict[str, float], top_k: int, with_bm25: bool
 ):
-    index, documents = InvertedIndex(small_vocabulary if with_bm25 else None), {}
+    index, documents = InvertedIndex(with_bm25=with_bm25), {}
     for action, changed in steps:
         if action == "add":
             index.add(list(changed), list(changed.values()), ["lift"] * len(changed))
@@ -134,8 +135,8 @@ def test_no_documents_can_be_asked_for(top_k: int):
     assert index.search({"lift": 1.0}, top_k) == []
 
 
-def test_an_empty_index_finds_nothing(small_vocabulary: Vocabulary):
-    for index in (InvertedIndex(), InvertedIndex(small_vocabulary)):
+def test_an_empty_index_finds_nothing():
+    for index in (InvertedIndex(), InvertedIndex(with_bm25=True)):
         index.add([], [], [])
         index.remove([])
         assert len(index) == 0
@@ -143,8 +144,8 @@ def test_an_empty_index_finds_nothing(small_vocabulary: Vocabulary):
     assert index.search({"lift": 1.0}, 10, text="lift", bm25_weight=0.1) == []
 
 
-def test_documents_that_share_nothing_with_the_query_are_not_found(small_vocabulary: Vocabulary):
-    index = InvertedIndex(small_vocabulary)
+def test_documents_that_share_nothing_with_the_query_are_not_found():
+    index = InvertedIndex(with_bm25=True)
     index.add(["a", "b", "c"], [{"lift": 1.0}, {"wing": 1.0}, {}], ["lift", "", "flow"])
     assert index.search({"lift": 1.0}, 10) == [("a", 1.0)]
     assert index.search({}, 10) == []
@@ -172,10 +173,8 @@ BAD_WEIGHTS = {"zero": 0.0, "negative": -1.0, "nan": float("nan"), "infinite": f
 
 
 @pytest.mark.parametrize("weight", BAD_WEIGHTS.values(), ids=BAD_WEIGHTS)
-def test_a_document_with_a_weight_that_engines_refuse_is_named_and_nothing_is_added(
-    small_vocabulary: Vocabulary, weight: float
-):
-    index = InvertedIndex(small_vocabulary)
+def test_a_document_with_a_weight_that_engines_refuse_is_named_and_nothing_is_added(weight: float):
+    index = InvertedIndex(with_bm25=True)
     index.add(["a", "b"], [{"lift": 1.0}, {"lift": 0.5}], ["lift", "lift wing"])
     before = index.search({"lift": 1.0, "drag": 1.0}, 10, text="wing lift", bm25_weight=0.1)
     with pytest.raises(ValueError, match="Document 'bad' cannot be indexed"):
@@ -185,8 +184,8 @@ def test_a_document_with_a_weight_that_engines_refuse_is_named_and_nothing_is_ad
 
 
 @pytest.mark.parametrize("text", [None, 3])
-def test_a_text_that_is_no_string_is_refused_and_nothing_is_added(small_vocabulary: Vocabulary, text: object):
-    index = InvertedIndex(small_vocabulary)
+def test_a_text_that_is_no_string_is_refused_and_nothing_is_added(text: object):
+    index = InvertedIndex(with_bm25=True)
     index.add(["a", "b"], [{"lift": 1.0}, {"lift": 0.5}], ["lift", "lift wing"])
     before = index.search({"lift": 1.0}, 10, text="wing lift", bm25_weight=0.1)
     with pytest.raises(TypeError, match="must be strings"):
@@ -206,9 +205,9 @@ def test_a_text_that_is_no_string_is_refused_and_nothing_is_added(small_vocabula
     ids=["too few tokens", "too many tokens", "too few texts", "an id twice"],
 )
 def test_lists_that_do_not_match_are_refused_and_nothing_is_added(
-    small_vocabulary: Vocabulary, ids: list[str], tokens: list[dict[str, float]], texts: list[str]
+    ids: list[str], tokens: list[dict[str, float]], texts: list[str]
 ):
-    index = InvertedIndex(small_vocabulary)
+    index = InvertedIndex(with_bm25=True)
     index.add(["a"], [{"lift": 0.5}], ["lift"])
     with pytest.raises(ValueError, match=r"(?i)\bids?\b|texts|tokens|twice"):
         index.add(ids, tokens, texts)
@@ -264,14 +263,15 @@ def test_scores_equal_the_sum_of_contributions_to_the_bit(many: dict[str, dict[s
 
 
 def lucene_bm25(texts: list[str], query: str) -> list[float]:
-    """BM25Similarity of Lucene 8 and later, k1 = 1.2 and b = 0.75, with exact document lengths."""
-    documents = [Counter(text.split()) for text in texts]
+    """BM25Similarity of Lucene 8 and later, k1 = 1.2 and b = 0.75, of documents shorter than it rounds."""
+    documents = [Counter(text.replace("%", "").split()) for text in texts]
+    assert all(sum(document.values()) <= 24 for document in documents)
     n = sum(bool(document) for document in documents)  # as in Lucene, documents without a term of the field count not
     average = sum(sum(document.values()) for document in documents) / n
     scores = []
     for document in documents:
         score = 0.0
-        for term in query.split():
+        for term in query.replace("%", "").split():
             df = sum(term in other for other in documents)
             idf = np.log(1 + (n - df + 0.5) / (df + 0.5))
             norm = 1.2 * (1 - 0.75 + 0.75 * sum(document.values()) / average)
@@ -284,8 +284,8 @@ QUERIES = ["lift", "shock wave 3.5", "lift lift wing", "100% heat transfer flow 
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_bm25_is_lucenes_formula(small_vocabulary: Vocabulary, small_texts: list[str], query: str):
-    bm25 = Bm25(small_vocabulary)
+def test_bm25_is_lucenes_formula(small_texts: list[str], query: str):
+    bm25 = Bm25()
     bm25.add(small_texts[:20])
     bm25.add(["lift", *small_texts[20:]])
     texts = [*small_texts[:20], "lift", *small_texts[20:]]
@@ -293,8 +293,8 @@ def test_bm25_is_lucenes_formula(small_vocabulary: Vocabulary, small_texts: list
 
 
 @pytest.mark.parametrize("query", [query for query in QUERIES if query])
-def test_bm25_is_that_of_bm25s(small_vocabulary: Vocabulary, small_texts: list[str], query: str):
-    bm25 = Bm25(small_vocabulary)
+def test_bm25_is_that_of_bm25s(small_texts: list[str], query: str):
+    bm25 = Bm25()
     bm25.add(small_texts)
     reference = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
     reference.index([text.split() for text in small_texts], show_progress=False)
@@ -302,31 +302,49 @@ def test_bm25_is_that_of_bm25s(small_vocabulary: Vocabulary, small_texts: list[s
     np.testing.assert_allclose(bm25.score(" ".join(distinct)), reference.get_scores(distinct), rtol=1e-5)
 
 
-def test_bm25_of_cranfield_is_that_of_bm25s(cranfield, embedder: str):
-    vocabulary = TokenizerVocabulary.from_tokenizer(embedder)
+def int_to_byte(length: int) -> int:
+    """`SmallFloat.intToByte4` of Lucene, as it is written there."""
+    if length < 24:
+        return length
+    digits = (length - 24).bit_length()
+    if digits < 4:
+        return 24 + length - 24
+    shift = digits - 4
+    return 24 + (((length - 24) >> shift & 0x07) | (shift + 1) << 3)
+
+
+def byte_to_int(stored: int) -> int:
+    """`SmallFloat.byte4ToInt` of Lucene."""
+    if stored < 24:
+        return stored
+    bits, shift = stored - 24 & 0x07, (stored - 24 >> 3) - 1
+    return 24 + (bits if shift < 0 else (bits | 0x08) << shift)
+
+
+def test_lengths_are_rounded_as_lucene_stores_them():
+    lengths = np.array([*range(3000), 10**4, 10**5 + 7, 2**31 - 1])
+    expected = [byte_to_int(int_to_byte(length)) for length in lengths.tolist()]
+    assert stored_lengths(lengths.astype(np.float64)).tolist() == expected
+    assert len(set(expected)) < 120
+
+
+def test_bm25_of_cranfield_is_lucenes_formula(cranfield: Collection):
     texts = list(cranfield.documents.values())
-    bm25 = Bm25(vocabulary)
+    bm25 = Bm25()
     bm25.add(texts)
-    counts = vocabulary.literal_counts(texts).rows
-    filled = np.diff(counts.indptr) > 0  # bm25s counts documents without words, Lucene does not
-    assert 0 < np.count_nonzero(~filled) < 5
-    starts = [0, *counts.indptr[1:][filled].tolist()]
-    tokens = [np.repeat(counts.indices[a:b], counts.data[a:b].astype(int)).tolist() for a, b in pairwise(starts)]
-    reference = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
-    reference.index([[str(token) for token in document] for document in tokens], show_progress=False)
-    queries = {query: vocabulary.literal_counts([query]).rows for query in cranfield.queries.values()}
-    without_repetition = {query: row for query, row in queries.items() if row.data.max() == 1}
-    assert len(without_repetition) > 50
-    for query, row in list(without_repetition.items())[:20]:
-        scores = bm25.score(query)
-        expected = reference.get_scores([str(token) for token in row.indices])
-        np.testing.assert_allclose(scores[filled], expected, rtol=1e-4, atol=1e-5)
-        assert not scores[~filled].any()
-
-
-@pytest.fixture(scope="module")
-def open_vocabulary(small_texts: list[str]) -> WordVocabulary:
-    return WordVocabulary.from_texts(small_texts, "none")
+    documents = [Counter(standard_tokens(text)) for text in texts]
+    filled = [document for document in documents if document]
+    assert len(filled) < len(documents)
+    average = sum(map(Counter.total, filled)) / len(filled)
+    for query in list(cranfield.queries.values())[:10]:
+        expected = np.zeros(len(texts))
+        for term in standard_tokens(query):
+            df = sum(term in document for document in documents)
+            idf = np.log(1 + (len(filled) - df + 0.5) / (df + 0.5))
+            for i, document in enumerate(documents):
+                norm = 1.2 * (0.25 + 0.75 * byte_to_int(int_to_byte(document.total())) / average)
+                expected[i] += idf * document[term] / (document[term] + norm)
+        np.testing.assert_allclose(bm25.score(query), expected, rtol=1e-5, atol=1e-6)
 
 
 NEW_TEXTS = ["turbopump lift turbopump", "ramjet", "wing ramjet turbopump flow", "scramjet scramjet"]
@@ -335,21 +353,19 @@ NEW_TEXTS = ["turbopump lift turbopump", "ramjet", "wing ramjet turbopump flow",
 @pytest.mark.parametrize(
     "query", ["turbopump", "ramjet lift scramjet", "turbopump turbopump wing", "afterburner", "3.5 heat"]
 )
-def test_bm25_counts_words_that_the_vocabulary_has_not_seen_as_documents_come(
-    open_vocabulary: WordVocabulary, small_texts: list[str], query: str
-):
-    assert not {"turbopump", "ramjet", "scramjet", "afterburner"} & {*open_vocabulary.features}
-    bm25, texts = Bm25(open_vocabulary), []
+def test_bm25_counts_new_words_as_documents_come(small_texts: list[str], query: str):
+    bm25, texts = Bm25(), []
     for batch in (small_texts[:9], NEW_TEXTS[:1], [], small_texts[9:12], NEW_TEXTS[1:], NEW_TEXTS[:1]):
         bm25.add(batch)
-        texts += [text.replace("100%", "100") for text in batch]
+        texts += batch
         np.testing.assert_allclose(bm25.score(query), lucene_bm25(texts, query), rtol=1e-5, atol=1e-7)
-    assert bm25.counts.shape == (len(texts), len(open_vocabulary) + 3)
+    words = {word for text in texts for word in text.replace("%", "").split()}
+    assert bm25.counts.shape == (len(texts), len(words))
 
 
-def test_bm25_of_unseen_words_is_that_of_bm25s(open_vocabulary: WordVocabulary, small_texts: list[str]):
+def test_bm25_of_documents_in_batches_is_that_of_bm25s(small_texts: list[str]):
     texts = [f"{text} new{i % 7} other{i % 5}" for i, text in enumerate(small_texts)]
-    bm25 = Bm25(open_vocabulary)
+    bm25 = Bm25()
     bm25.add(texts[:30])
     bm25.add(texts[30:])
     reference = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
@@ -360,10 +376,8 @@ def test_bm25_of_unseen_words_is_that_of_bm25s(open_vocabulary: WordVocabulary, 
 
 @settings(max_examples=40)
 @given(st.lists(st.sets(st.integers(0, 23), max_size=12), max_size=4))
-def test_bm25_of_unseen_words_after_removals_is_that_of_what_is_left(
-    open_vocabulary: WordVocabulary, removals: list[set[int]]
-):
-    index = InvertedIndex(open_vocabulary)
+def test_bm25_of_new_words_after_removals_is_that_of_what_is_left(removals: list[set[int]]):
+    index = InvertedIndex(with_bm25=True)
     words = ("lift", "wing", "turbopump", "ramjet")
     present = {f"d{i:02}": f"{words[i % 4]} {words[i % 3]} new{i % 5}" for i in range(24)}
     index.add(list(present), [{}] * 24, list(present.values()))
@@ -383,10 +397,8 @@ def test_bm25_of_unseen_words_after_removals_is_that_of_what_is_left(
 
 @settings(max_examples=40)
 @given(st.lists(st.sets(st.integers(0, 59), max_size=40), max_size=4))
-def test_bm25_after_removals_and_replacements_is_that_of_what_is_left(
-    small_vocabulary: Vocabulary, small_texts: list[str], removals: list[set[int]]
-):
-    index = InvertedIndex(small_vocabulary)
+def test_bm25_after_removals_and_replacements_is_that_of_what_is_left(small_texts: list[str], removals: list[set[int]]):
+    index = InvertedIndex(with_bm25=True)
     present = dict(zip([f"d{i:02}" for i in range(60)], small_texts, strict=True))
     index.add(list(present), [{}] * 60, list(present.values()))
     for chosen in removals:
@@ -402,8 +414,8 @@ def test_bm25_after_removals_and_replacements_is_that_of_what_is_left(
     assert found == pytest.approx(scores, rel=1e-5)
 
 
-def test_a_share_of_bm25_is_added_to_the_key_token_score(small_vocabulary: Vocabulary, small_texts: list[str]):
-    index = InvertedIndex(small_vocabulary)
+def test_a_share_of_bm25_is_added_to_the_key_token_score(small_texts: list[str]):
+    index = InvertedIndex(with_bm25=True)
     tokens = [{"a": 1.0 + i / 64} for i in range(60)]
     index.add([f"d{i}" for i in range(60)], tokens, small_texts)
     lexical = lucene_bm25(small_texts, "lift wing")
@@ -413,16 +425,16 @@ def test_a_share_of_bm25_is_added_to_the_key_token_score(small_vocabulary: Vocab
     assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
 
 
-def test_a_share_of_bm25_without_a_vocabulary_is_refused():
+def test_a_share_of_bm25_without_texts_is_refused():
     index = InvertedIndex()
     index.add(["a"], [{"lift": 1.0}], ["lift"])
     with pytest.raises(ValueError, match="has no BM25"):
         index.search({"lift": 1.0}, 1, text="lift", bm25_weight=0.1)
 
 
-def test_texts_without_words_do_not_disturb_bm25(small_vocabulary: Vocabulary):
-    bm25 = Bm25(small_vocabulary)
-    bm25.add(["", "unknown"])
+def test_texts_without_words_do_not_disturb_bm25():
+    bm25 = Bm25()
+    bm25.add(["", "..."])
     assert bm25.score("lift").tolist() == [0, 0]
     bm25.add(["lift"])
     np.testing.assert_allclose(bm25.score("lift"), lucene_bm25(["", "", "lift"], "lift"), rtol=1e-6)

@@ -55,6 +55,7 @@ class Engine:
         unpacked. After `!` follows a dependency that is left out.
     :param modules: Artifacts that are loaded as modules, and the class of each.
     :param plugins: Plugin classes that the class path holds.
+    :param compiled: The Java file of a plugin that is compiled and loaded as a module.
     """
 
     main: str
@@ -62,6 +63,7 @@ class Engine:
     artifacts: tuple[str, ...]
     modules: dict[str, str] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
+    compiled: str = ""
 
 
 def _opensearch(version: str, log4j: str, *further: str, plugins: tuple[str, ...] = ()) -> Engine:
@@ -92,6 +94,7 @@ def _elasticsearch(version: str) -> Engine:
             "transport-netty4": "org.elasticsearch.transport.netty4.Netty4Plugin",
             "x-pack-core": "org.elasticsearch.xpack.core.XPackClientPlugin",  # the sparse_vector query
         },
+        compiled="CosineScripts.java",
     )
 
 
@@ -178,6 +181,8 @@ class Node:
             (self._home / "config").mkdir()
             if engine.modules:
                 shutil.copytree(folder / "modules", self._home / "modules")
+            if engine.compiled:
+                _compile(_HERE / engine.compiled, folder / "jars", self._home / "modules", engine.version)
         settings = {
             "path.home": self._home,
             "path.data": self._home / "data",
@@ -397,16 +402,34 @@ def _prepared(kind: str) -> Path:
         for module, main in engine.modules.items():
             target = temporary / "modules" / module
             dependencies("copy-dependencies", f"-DoutputDirectory={target}", f"-DincludeArtifactIds={module}")
-            (target / "plugin-descriptor.properties").write_text(
-                f"name={module}\ndescription={module}\nversion={engine.version}\n"
-                f"elasticsearch.version={engine.version}\njava.version=17\nclassname={main}\n"
-            )
+            (target / "plugin-descriptor.properties").write_text(_descriptor(module, main, engine.version))
         try:
             temporary.replace(folder)
         except OSError:
             if not folder.is_dir():  # another process was quicker
                 raise
     return folder
+
+
+def _compile(source: Path, jars: Path, modules: Path, version: str) -> None:
+    """Compile a plugin of one Java file, as a module of its name."""
+    name, classes = source.stem, modules / "classes"
+    target = modules / name
+    target.mkdir()
+    tools = _java().parent
+    subprocess.run(
+        [tools / "javac", "-nowarn", "--release", "17", "-cp", f"{jars}{os.sep}*", "-d", classes, source], check=True
+    )
+    subprocess.run([tools / "jar", "--create", "--file", target / f"{name}.jar", "-C", classes, "."], check=True)
+    shutil.rmtree(classes)
+    (target / "plugin-descriptor.properties").write_text(_descriptor(name, name, version))
+
+
+def _descriptor(name: str, main: str, version: str) -> str:
+    return (
+        f"name={name}\ndescription={name}\nversion={version}\n"
+        f"elasticsearch.version={version}\njava.version=17\nclassname={main}\n"
+    )
 
 
 def _pom(engine: Engine) -> str:

@@ -6,24 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 from haystack import Document, Pipeline, default_to_dict, super_component
 from haystack.components.embedders.types import TextEmbedder
-from haystack.components.joiners import DocumentJoiner
-from haystack.document_stores.types import DocumentStore
+from haystack.document_stores.types import DocumentStore, FilterPolicy
 
-from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
-from haystack_integrations.components.retrievers.keytok.adapters import store_retrievers
 from haystack_integrations.components.retrievers.keytok.explainer import KeyTokenExplainer
 from haystack_integrations.components.retrievers.keytok.sparse_retriever import SparseRetriever
+from keytok_haystack.weighting import BM25_WEIGHT, DENSE_WEIGHT, RESCORED
 
 
 @super_component
 class KeyTokenHybridRetriever:
     """
-    Retrieves documents by key tokens, dense vectors and BM25 at once, and explains the hits.
+    Retrieves documents by key tokens, dense vectors and BM25 in one request, and explains the hits.
 
-    It is a pipeline of seven components: the query is embedded once, the document store's own retrievers find documents
-    by dense vectors and BM25 beside `SparseRetriever`, reciprocal rank fusion joins the three lists, and
-    `KeyTokenExplainer` lists the tokens that each document shares with the query. For anything else, build your own
-    pipeline from `pipelines/hybrid.*.yml`.
+    It is a pipeline of three components: the query is embedded once, `SparseRetriever` asks the document store for the
+    sum of the three parts, and `KeyTokenExplainer` lists the tokens that each document shares with the query. For
+    anything else, build your own pipeline from `pipelines/hybrid.*.yml`.
 
     ### Usage example
     ```python
@@ -37,7 +34,7 @@ class KeyTokenHybridRetriever:
         model="models/key-tokens",
     )
     for document in retriever.run(query="shock waves")["documents"]:
-        print(document.content, document.meta["matched_tokens"])
+        print(document.content, document.meta["matched_tokens"], document.meta["score_parts"])
     ```
     """
 
@@ -47,9 +44,16 @@ class KeyTokenHybridRetriever:
         *,
         embedder: TextEmbedder,
         model: str | Path,
+        filters: dict[str, Any] | None = None,
         top_k: int = 10,
-        candidates_per_retriever: int = 100,
+        filter_policy: str | FilterPolicy = FilterPolicy.REPLACE,
+        dense_weight: float = DENSE_WEIGHT,
+        bm25_weight: float = BM25_WEIGHT,
+        rescored: int = RESCORED,
+        nearest: int = 0,
         field: str = "key_tokens",
+        content_field: str = "content",
+        timeout: float = 30.0,
     ) -> None:
         """
         Creates a KeyTokenHybridRetriever component.
@@ -61,47 +65,74 @@ class KeyTokenHybridRetriever:
             have.
         :param model:
             Path of the folder of the key-token model that the documents were written with.
+        :param filters:
+            Filters to narrow down the documents, for all parts alike.
         :param top_k:
             Maximum number of documents to return.
-        :param candidates_per_retriever:
-            Number of documents that each of the three retrievers contributes to the fusion.
+        :param filter_policy:
+            Whether filters at run time replace the ones given here or are merged with them.
+        :param dense_weight:
+            Factor of the cosine similarity of the dense vectors, beside the key-token score; 0 leaves them out.
+        :param bm25_weight:
+            Factor of the BM25 score; 0 leaves BM25 out.
+        :param rescored:
+            Number of documents, the best by key tokens and BM25, to which the cosine is added.
+        :param nearest:
+            Number of documents, the nearest by the vector index of the store, that are found beside those.
         :param field:
             The key of `meta` that holds a document's key tokens.
+        :param content_field:
+            Field of the index of OpenSearch or Elasticsearch that BM25 searches.
+        :param timeout:
+            Maximum number of seconds to wait for the answer of OpenSearch or Elasticsearch.
 
+        :raises ValueError:
+            If a number is out of its range, as for `SparseRetriever`.
         :raises TypeError:
             If the document store is of a kind that is not supported.
         """
         self.document_store = document_store
         self.embedder = embedder
         self.model = str(model)
+        self.filters = filters
         self.top_k = top_k
-        self.candidates_per_retriever = candidates_per_retriever
+        self.filter_policy = (
+            filter_policy if isinstance(filter_policy, FilterPolicy) else FilterPolicy.from_str(filter_policy)
+        )
+        self.dense_weight = dense_weight
+        self.bm25_weight = bm25_weight
+        self.rescored = rescored
+        self.nearest = nearest
         self.field = field
+        self.content_field = content_field
+        self.timeout = timeout
 
-        dense_retriever, bm25_retriever = store_retrievers(document_store)
         self.pipeline = Pipeline()
         self.pipeline.add_component("text_embedder", embedder)
-        self.pipeline.add_component("key_token_embedder", KeyTokenSparseEmbedder(model))
-        common: dict[str, Any] = {"document_store": document_store, "top_k": candidates_per_retriever}
-        key_token_retriever = SparseRetriever(model=model, field=field, **common)
-        self.pipeline.add_component("key_token_retriever", key_token_retriever)
-        self.pipeline.add_component("dense_retriever", dense_retriever(**common))
-        self.pipeline.add_component("bm25_retriever", bm25_retriever(**common))
-        joiner = DocumentJoiner(join_mode="reciprocal_rank_fusion", top_k=top_k)
-        self.pipeline.add_component("joiner", joiner)
+        retriever = SparseRetriever(
+            document_store,
+            filters=filters,
+            top_k=top_k,
+            filter_policy=filter_policy,
+            model=model,
+            dense_weight=dense_weight,
+            bm25_weight=bm25_weight,
+            rescored=rescored,
+            nearest=nearest,
+            field=field,
+            content_field=content_field,
+            timeout=timeout,
+        )
+        self.pipeline.add_component("retriever", retriever)
         self.pipeline.add_component("explainer", KeyTokenExplainer(field=field))
-        self.pipeline.connect("text_embedder.embedding", "key_token_embedder.embedding")
-        self.pipeline.connect("text_embedder.embedding", "dense_retriever.query_embedding")
-        self.pipeline.connect("key_token_embedder.key_tokens", "key_token_retriever.key_tokens")
-        self.pipeline.connect("key_token_embedder.key_tokens", "explainer.key_tokens")
-        for retriever in ("key_token_retriever", "dense_retriever", "bm25_retriever"):
-            self.pipeline.connect(f"{retriever}.documents", "joiner.documents")
-        self.pipeline.connect("joiner.documents", "explainer.documents")
+        self.pipeline.connect("text_embedder.embedding", "retriever.query_embedding")
+        self.pipeline.connect("retriever.documents", "explainer.documents")
+        self.pipeline.connect("retriever.key_tokens", "explainer.key_tokens")
 
         self.input_mapping = {
-            "query": ["text_embedder.text", "key_token_embedder.text", "bm25_retriever.query"],
-            "filters": ["key_token_retriever.filters", "dense_retriever.filters", "bm25_retriever.filters"],
-            "top_k": ["joiner.top_k"],
+            "query": ["text_embedder.text", "retriever.query"],
+            "filters": ["retriever.filters"],
+            "top_k": ["retriever.top_k"],
         }
         self.output_mapping = {"explainer.documents": "documents"}
 
@@ -121,7 +152,8 @@ class KeyTokenHybridRetriever:
                 Maximum number of documents to return.
             :returns:
                 A dictionary with the following keys:
-                - `documents`: The documents, best first, with `meta["matched_tokens"]`.
+                - `documents`: The documents, best first. `meta["matched_tokens"]` lists the tokens shared with the
+                    query, `meta["score_parts"]` the score and the rank by each part.
             """
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,7 +168,14 @@ class KeyTokenHybridRetriever:
             document_store=self.document_store,
             embedder=self.embedder,
             model=self.model,
+            filters=self.filters,
             top_k=self.top_k,
-            candidates_per_retriever=self.candidates_per_retriever,
+            filter_policy=self.filter_policy.value,
+            dense_weight=self.dense_weight,
+            bm25_weight=self.bm25_weight,
+            rescored=self.rescored,
+            nearest=self.nearest,
             field=self.field,
+            content_field=self.content_field,
+            timeout=self.timeout,
         )

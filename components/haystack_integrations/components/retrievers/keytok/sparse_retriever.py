@@ -10,22 +10,28 @@ from haystack import Document, component, default_to_dict
 from haystack.dataclasses import SparseEmbedding
 from haystack.document_stores.types import DocumentStore, FilterPolicy, apply_filter_policy
 
-from haystack_integrations.components.embedders.keytok.conversion import encode_query, named_tokens
+from haystack_integrations.components.embedders.keytok.conversion import named_tokens
 from haystack_integrations.components.embedders.keytok.loading import load_model
-from haystack_integrations.components.retrievers.keytok.adapters import SparseQuery, adapter_for
+from haystack_integrations.components.retrievers.keytok.adapters import SearchQuery, SearchSettings, adapter_for
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import LARGEST_WEIGHT, SMALLEST_WEIGHT
+from keytok_haystack.utils.checks import check_embeddings
+from keytok_haystack.weighting import RESCORED
 
 
 @component
 class SparseRetriever:
     """
-    Retrieves documents by their key tokens, from an inverted index.
+    Retrieves documents by their key tokens, from an inverted index, alone or with dense vectors and BM25 beside them.
 
     The score of a document is the sum, over the tokens that it shares with the query, of the query's weight times the
     document's. The query has one of three forms: `key_tokens` from `KeyTokenSparseEmbedder`; `query_embedding` from any
     dense embedder, which needs `model` and makes this the only new component of a query pipeline; or
     `query_sparse_embedding`, the vector of any Haystack sparse embedder.
+
+    A hybrid search is one request, too: `dense_weight` adds the cosine of the dense vectors, and `bm25_weight` BM25. An
+    engine finds the best documents by key tokens and BM25 and scores them again with their exact cosines, for which it
+    needs no graph of vectors. `meta["score_parts"]` of each hit then tells what each part gave.
 
     Supported document stores: `InMemoryDocumentStore`; `OpenSearchDocumentStore` with a `rank_features` field;
     `ElasticsearchDocumentStore` with a `rank_features` or `sparse_vector` field. `keytok mapping --create` creates an
@@ -57,8 +63,13 @@ class SparseRetriever:
         top_k: int = 10,
         filter_policy: str | FilterPolicy = FilterPolicy.REPLACE,
         model: str | Path | None = None,
+        dense_weight: float = 0.0,
         bm25_weight: float = 0.0,
+        rescored: int = RESCORED,
+        nearest: int = 0,
         field: str = "key_tokens",
+        content_field: str = "content",
+        timeout: float = 30.0,
     ) -> None:
         """
         Creates a SparseRetriever component.
@@ -73,27 +84,46 @@ class SparseRetriever:
             Whether filters at run time replace the ones given here or are merged with them.
         :param model:
             Path of the folder of the key-token model that the documents were written with. It is needed for
-            `query_embedding`, and for BM25 over an `InMemoryDocumentStore`; with it, `warm_up` checks that an index of
-            OpenSearch or Elasticsearch is written with this very model.
+            `query_embedding` without other key tokens; with it, `warm_up` checks that an index of OpenSearch or
+            Elasticsearch is written with this very model.
+        :param dense_weight:
+            Factor of the cosine similarity of `query_embedding` and a document's embedding, which is added to its
+            score; 0 leaves dense vectors out. Key-token weights have the same scale for every model, and cosines for
+            every store.
         :param bm25_weight:
-            Factor of the BM25 scores of `query` that are added to the key-token scores, in one request. Key-token
-            weights have the same scale for every model. 0.1 helps if queries repeat words of the documents that they
-            are to find, and costs quality otherwise.
+            Factor of the BM25 score of `query`, by Lucene's formula and the index's analyzer, which is added, too; 0
+            leaves BM25 out.
+        :param rescored:
+            Number of documents, the best by key tokens and BM25, to which the cosine is added; at least `top_k`. Others
+            are not returned.
+        :param nearest:
+            Number of documents, the nearest by the vector index of the store, that are found beside those, whatever
+            words they share with the query. Their scores do not depend on it.
         :param field:
             The key of `meta` that holds a document's key tokens, which is also the name of the field in the index.
+        :param content_field:
+            Field of the index of OpenSearch or Elasticsearch that BM25 searches.
+        :param timeout:
+            Maximum number of seconds to wait for the answer of OpenSearch or Elasticsearch.
 
         :raises ValueError:
-            If `top_k` is not greater than 0, or `bm25_weight` is negative or not finite.
+            If `top_k`, `rescored` or `timeout` is not greater than 0, or a weight or `nearest` is negative or not
+            finite.
         :raises TypeError:
             If the document store is of a kind that is not supported.
         """
         if top_k <= 0:
             msg = f"top_k must be greater than 0, but got {top_k}."
             raise ValueError(msg)
-        if not (math.isfinite(bm25_weight) and bm25_weight >= 0):
-            msg = f"bm25_weight must be a finite number and not negative, but got {bm25_weight}."
-            raise ValueError(msg)
-        self._adapter = adapter_for(document_store, field)
+        for name, value in (("rescored", rescored), ("timeout", timeout)):
+            if not 0 < value < math.inf:
+                msg = f"{name} must be greater than 0 and finite, but got {value}."
+                raise ValueError(msg)
+        for name, value in (("dense_weight", dense_weight), ("bm25_weight", bm25_weight), ("nearest", nearest)):
+            if not 0 <= value < math.inf:
+                msg = f"{name} must be a finite number and not negative, but got {value}."
+                raise ValueError(msg)
+        self._adapter = adapter_for(document_store, SearchSettings(field, content_field, rescored, nearest, timeout))
         self.document_store = document_store
         self.filters = filters
         self.top_k = top_k
@@ -101,8 +131,13 @@ class SparseRetriever:
             filter_policy if isinstance(filter_policy, FilterPolicy) else FilterPolicy.from_str(filter_policy)
         )
         self.model = None if model is None else str(model)
+        self.dense_weight = dense_weight
         self.bm25_weight = bm25_weight
+        self.rescored = rescored
+        self.nearest = nearest
         self.field = field
+        self.content_field = content_field
+        self.timeout = timeout
         self._model: KeyTokenModel | None = None
         self._is_warm = False
 
@@ -120,8 +155,13 @@ class SparseRetriever:
             top_k=self.top_k,
             filter_policy=self.filter_policy.value,
             model=self.model,
+            dense_weight=self.dense_weight,
             bm25_weight=self.bm25_weight,
+            rescored=self.rescored,
+            nearest=self.nearest,
             field=self.field,
+            content_field=self.content_field,
+            timeout=self.timeout,
         )
 
     def warm_up(self) -> None:
@@ -129,14 +169,15 @@ class SparseRetriever:
         Loads the key-token model, if one was given, and checks that the document store can be searched.
 
         :raises MappingError:
-            If the index has no field of key tokens, or one that was written with another model than `model`.
+            If the index has no field of key tokens, or one that was written with another model than `model`, or no
+            dense vectors although there is a `dense_weight`.
         :raises DocumentStoreError:
             If the engine cannot be reached, refuses the credentials or has no such index.
         """
         if not self._is_warm:
             if self.model is not None:
                 self._model = load_model(self.model)
-            self._adapter.warm_up(self._model)
+            self._adapter.warm_up(self._model, with_dense=self.dense_weight > 0)
             self._is_warm = True
 
     async def warm_up_async(self) -> None:
@@ -161,7 +202,7 @@ class SparseRetriever:
         self._model = None
         self._is_warm = False
 
-    @component.output_types(documents=list[Document])
+    @component.output_types(documents=list[Document], key_tokens=dict[str, float])
     def run(
         self,
         key_tokens: dict[str, float] | None = None,
@@ -170,7 +211,7 @@ class SparseRetriever:
         query: str | None = None,
         filters: dict[str, Any] | None = None,
         top_k: int | None = None,
-    ) -> dict[str, list[Document]]:
+    ) -> dict[str, Any]:
         """
         Retrieves documents.
 
@@ -181,7 +222,8 @@ class SparseRetriever:
             `query` names, as `KeyTokenSparseEmbedder` returns them. Without, they are those of any other sparse
             embedder, and are looked up as strings.
         :param query_embedding:
-            Dense embedding of the query. It needs `model`.
+            Dense embedding of the query, for cosines if there is a `dense_weight`. Key tokens are read from it if they
+            are not given otherwise; that needs `model`.
         :param query:
             Text of the query, for BM25, for the literal tokens beside `query_embedding`, and for the names of words in
             `query_sparse_embedding` that the model does not know.
@@ -192,21 +234,23 @@ class SparseRetriever:
             Maximum number of documents to return. 0 returns none.
         :returns:
             A dictionary with the following keys:
-            - `documents`: The documents with the highest scores, best first, without documents that share no token with
-                the query.
+            - `documents`: The documents with the highest scores, best first, without documents that share nothing with
+                the query. With several parts, `meta["score_parts"]` maps `key_tokens`, `bm25` and `dense` to the
+                `score` that each gave, and to the `rank` by it among these documents.
+            - `key_tokens`: Key tokens of the query, for `KeyTokenExplainer`.
 
         :raises ValueError:
-            If not exactly one form of the query is given, the model or text that it needs is missing, a weight is not
-            positive, or `top_k` is negative.
+            If not exactly one form of the query is given, the model, text or embedding that it needs is missing, a
+            weight is not positive, or `top_k` is negative.
         :raises DocumentStoreError:
             If an engine cannot be reached or cannot answer.
         """
         self.warm_up()
-        sparse_query = self._sparse_query(key_tokens, query_sparse_embedding, query_embedding, query)
+        search = self._search_query(key_tokens, query_sparse_embedding, query_embedding, query)
         filters, top_k = self._resolve(filters, top_k)
-        return {"documents": self._adapter.search(sparse_query, filters, top_k)}
+        return {"documents": self._adapter.search(search, filters, top_k), "key_tokens": dict(search.tokens)}
 
-    @component.output_types(documents=list[Document])
+    @component.output_types(documents=list[Document], key_tokens=dict[str, float])
     async def run_async(
         self,
         key_tokens: dict[str, float] | None = None,
@@ -215,7 +259,7 @@ class SparseRetriever:
         query: str | None = None,
         filters: dict[str, Any] | None = None,
         top_k: int | None = None,
-    ) -> dict[str, list[Document]]:
+    ) -> dict[str, Any]:
         """
         Retrieves documents asynchronously; parameters, result and errors are those of `run`.
 
@@ -234,13 +278,13 @@ class SparseRetriever:
         :returns:
             A dictionary with the following keys:
             - `documents`: The documents with the highest scores, best first.
+            - `key_tokens`: Key tokens of the query.
         """
         await self.warm_up_async()
-        sparse_query = await asyncio.to_thread(
-            self._sparse_query, key_tokens, query_sparse_embedding, query_embedding, query
-        )
+        search = await asyncio.to_thread(self._search_query, key_tokens, query_sparse_embedding, query_embedding, query)
         filters, top_k = self._resolve(filters, top_k)
-        return {"documents": await self._adapter.search_async(sparse_query, filters, top_k)}
+        documents = await self._adapter.search_async(search, filters, top_k)
+        return {"documents": documents, "key_tokens": dict(search.tokens)}
 
     def run_batch(
         self,
@@ -248,6 +292,7 @@ class SparseRetriever:
         queries: list[str] | None = None,
         filters: dict[str, Any] | None = None,
         top_k: int | None = None,
+        query_embeddings: list[list[float]] | None = None,
     ) -> dict[str, list[list[Document]]]:
         """
         Retrieves documents for many queries, in few requests to an engine, as for evaluation.
@@ -260,23 +305,29 @@ class SparseRetriever:
             Filters to narrow down the documents.
         :param top_k:
             Maximum number of documents to return for each query. 0 returns none.
+        :param query_embeddings:
+            Dense embedding of each query. It is needed with a `dense_weight`.
         :returns:
             A dictionary with the following keys:
-            - `documents`: For each query, the documents with the highest scores, best first.
+            - `documents`: For each query, the documents with the highest scores, best first, from an engine without
+                `score_parts`.
 
         :raises ValueError:
-            If there are not as many texts as queries, or for the reasons that `run` lists.
+            If there are not as many texts, or embeddings, as queries, or for the reasons that `run` lists.
         """
         self.warm_up()
         texts = [None] * len(key_tokens) if queries is None else queries
-        if len(texts) != len(key_tokens):
-            msg = f"There are key tokens of {len(key_tokens)} queries, but {len(texts)} texts."
-            raise ValueError(msg)
-        sparse_queries = [
-            self._sparse_query(tokens, None, None, text) for tokens, text in zip(key_tokens, texts, strict=True)
+        embeddings = [None] * len(key_tokens) if query_embeddings is None else query_embeddings
+        for name, given in (("texts", texts), ("embeddings", embeddings)):
+            if len(given) != len(key_tokens):
+                msg = f"There are key tokens of {len(key_tokens)} queries, but {len(given)} {name}."
+                raise ValueError(msg)
+        searches = [
+            self._search_query(tokens, None, embedding, text)
+            for tokens, embedding, text in zip(key_tokens, embeddings, texts, strict=True)
         ]
         filters, top_k = self._resolve(filters, top_k)
-        return {"documents": self._adapter.search_many(sparse_queries, filters, top_k)}
+        return {"documents": self._adapter.search_many(searches, filters, top_k)}
 
     def _resolve(self, filters: dict[str, Any] | None, top_k: int | None) -> tuple[dict[str, Any] | None, int]:
         top_k = self.top_k if top_k is None else top_k
@@ -285,29 +336,37 @@ class SparseRetriever:
             raise ValueError(msg)
         return apply_filter_policy(self.filter_policy, self.filters, filters), top_k
 
-    def _sparse_query(
+    def _search_query(
         self,
         key_tokens: dict[str, float] | None,
         query_sparse_embedding: SparseEmbedding | None,
         query_embedding: list[float] | None,
         query: str | None,
-    ) -> SparseQuery:
-        if sum(form is not None for form in (key_tokens, query_sparse_embedding, query_embedding)) != 1:
+    ) -> SearchQuery:
+        # beside other key tokens, an embedding is for cosines alone
+        alternatives = (key_tokens, query_sparse_embedding, None if self.dense_weight else query_embedding)
+        given = sum(form is not None for form in alternatives)
+        if given > 1 or (given == 0 and query_embedding is None):
             msg = "SparseRetriever needs exactly one of `key_tokens`, `query_sparse_embedding` and `query_embedding`."
+            raise ValueError(msg)
+        if self.dense_weight and query_embedding is None:
+            msg = "SparseRetriever has a `dense_weight`, so it needs the query's dense vector: pass `query_embedding`."
             raise ValueError(msg)
         if self.bm25_weight and query is None:
             msg = "SparseRetriever has a `bm25_weight`, so it needs the text of the query: pass `query`."
             raise ValueError(msg)
-        if query_embedding is not None:
+        embedding = None if query_embedding is None else check_embeddings([query_embedding])[0].tolist()
+        if query_sparse_embedding is not None:
+            key_tokens = named_tokens(query_sparse_embedding, self._model, query)
+        elif key_tokens is None and query_embedding is not None:
             if self._model is None:
                 msg = "SparseRetriever needs a key-token model for `query_embedding`: set `model`."
                 raise ValueError(msg)
-            key_tokens, _ = encode_query(self._model, query_embedding, query)
-        elif query_sparse_embedding is not None:
-            key_tokens = named_tokens(query_sparse_embedding, self._model, query)
+            weights = self._model.encode_queries([query_embedding], None if query is None else [query])
+            (key_tokens,) = self._model.query_tokens(weights)
         tokens = key_tokens or {}
         for token, weight in tokens.items():
             if not SMALLEST_WEIGHT <= weight <= LARGEST_WEIGHT:
                 msg = f"Query weights must be positive and finite, as float32, but that of '{token}' is {weight}."
                 raise ValueError(msg)
-        return SparseQuery(tokens, query or "", self.bm25_weight)
+        return SearchQuery(tokens, query or "", self.bm25_weight, embedding, self.dense_weight)

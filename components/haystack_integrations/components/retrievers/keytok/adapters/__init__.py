@@ -4,10 +4,10 @@
 """Adapters by which SparseRetriever searches document stores: one module for each kind of store."""
 
 from haystack_integrations.components.retrievers.keytok.adapters.store import (
-    SparseQuery,
+    SearchQuery,
+    SearchSettings,
     StoreAdapter,
     adapter_for,
-    store_retrievers,
 )
 
-__all__ = ["SparseQuery", "StoreAdapter", "adapter_for", "store_retrievers"]
+__all__ = ["SearchQuery", "SearchSettings", "StoreAdapter", "adapter_for"]

@@ -18,11 +18,14 @@ class ElasticsearchAdapter(EngineAdapter):
     _store: ElasticsearchDocumentStore
 
     def _client(self) -> Any:
-        return self._store.client
+        return self._store.client.options(request_timeout=self._settings.timeout)
 
     async def _async_client(self) -> Any:
         await self._store._ensure_initialized_async()
-        return self._store.async_client
+        return self._store.async_client.options(request_timeout=self._settings.timeout)
+
+    def _options(self) -> dict[str, Any]:
+        return {}
 
     def _engine_filters(self, filters: dict[str, Any]) -> dict[str, Any]:
         return _normalize_filters(filters)

@@ -5,20 +5,31 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from heapq import nlargest
 from typing import Any
 
 from haystack import Document, logging
 
-from haystack_integrations.components.retrievers.keytok.adapters.store import SparseQuery, StoreAdapter
+from haystack_integrations.components.embedders.keytok.conversion import stored_key_tokens
+from haystack_integrations.components.retrievers.keytok.adapters.store import (
+    SearchQuery,
+    SearchSettings,
+    StoreAdapter,
+    with_parts,
+)
 from keytok_haystack import KeyTokenModel
-from keytok_haystack.engines import KeyTokenField, MappingError, key_token_field, search_request
+from keytok_haystack.engines import DenseShare, KeyTokenField, MappingError, key_token_field, search_request
 from keytok_haystack.engines.failures import ClauseLimitError, failure, missing_index
+from keytok_haystack.engines.mapping import dense_fields
+from keytok_haystack.engines.request import BM25_CLAUSE
 from keytok_haystack.engines.server import server_of
+from keytok_haystack.inverted_index import contributions, standard_tokens
 
 logger = logging.getLogger(__name__)
 
 _QUERIES_PER_REQUEST = 100
+_EMBEDDING = "embedding"
 _WHOLE = {"allow_partial_search_results": False}  # by default engines silently leave out shards that do not answer
 
 
@@ -30,21 +41,28 @@ class EngineAdapter(StoreAdapter):
     `DocumentStoreError`, in one sentence without credentials.
     """
 
-    def __init__(self, document_store: Any, field: str) -> None:
+    def __init__(self, document_store: Any, settings: SearchSettings) -> None:
         """Keep the store; nothing is connected to."""
         self._store = document_store
         self._server = server_of(document_store)
-        self._name = field
-        self._field: KeyTokenField | None = None
+        self._settings = settings
+        self._name = settings.field
+        self._model: KeyTokenModel | None = None
+        self._with_dense = False
+        self._fields: dict[str, KeyTokenField] = {}
         self._has_warned = False
 
     @abstractmethod
     def _client(self) -> Any:
-        """Return the store's client, connected."""
+        """Return the store's client, connected, which waits for an answer no longer than the timeout."""
 
     @abstractmethod
     async def _async_client(self) -> Any:
-        """Return the store's asynchronous client, connected."""
+        """Return the store's asynchronous client, connected, which waits no longer than the timeout."""
+
+    @abstractmethod
+    def _options(self) -> dict[str, Any]:
+        """Return options of each request to the client."""
 
     @abstractmethod
     def _engine_filters(self, filters: dict[str, Any]) -> dict[str, Any]:
@@ -58,17 +76,24 @@ class EngineAdapter(StoreAdapter):
     def _document(self, hit: dict[str, Any]) -> Document:
         """Turn a hit into a document, as the store's own retrievers do."""
 
-    def warm_up(self, model: KeyTokenModel | None) -> None:
+    def warm_up(self, model: KeyTokenModel | None, *, with_dense: bool) -> None:
         """
         Check the live mapping.
 
         :raises DocumentStoreError: The engine cannot be reached, refuses the credentials or has no such index.
-        :raises MappingError: The index has no field of key tokens, or one that was written with another model.
+        :raises MappingError: The index has no field of key tokens, or one that was written with another model; or it
+            has no dense vectors, or the engine cannot compute their cosines, though these are asked for.
         """
+        self._model, self._with_dense = model, with_dense
+        self._fields = self._checked_fields()
+
+    def _checked_fields(self) -> dict[str, KeyTokenField]:
+        """Return the field of key tokens of each index behind the name, checked."""
         # a separate client, since the store's would create a missing index, in which nothing can be found
         with self._server.connected() as client:
-            indices = client.indices.get_mapping(index=self._server.index)
-            self._check(indices, model)
+            fields = self._check(client.indices.get_mapping(index=self._server.index))
+            if self._with_dense:
+                self._server.check_cosines(client)
             if self._server.leaves_vectors_out(client):
                 logger.warning(
                     "The index '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors): key "
@@ -77,8 +102,10 @@ class EngineAdapter(StoreAdapter):
                     "index that keeps them.",
                     index=self._server.index,
                 )
+        return fields
 
-    def _check(self, indices: Mapping[str, Any], model: KeyTokenModel | None) -> None:
+    def _check(self, indices: Mapping[str, Any]) -> dict[str, KeyTokenField]:
+        model = self._model
         if not indices:
             raise missing_index(self._server.location)
         fields = {
@@ -89,6 +116,12 @@ class EngineAdapter(StoreAdapter):
             msg = f"The indices {', '.join(fields)} behind '{self._server.index}' map '{self._name}' differently."
             raise MappingError(msg)
         for index, field in fields.items():
+            if self._with_dense and _EMBEDDING not in dense_fields(indices[index]["mappings"]):
+                msg = (
+                    f"The index '{index}' has no dense vectors in the field '{_EMBEDDING}', but this retriever has a "
+                    "`dense_weight`: set it to 0, or create an index that has them (`keytok mapping --create`)."
+                )
+                raise MappingError(msg)
             if model is not None and field.fingerprint is None:
                 logger.warning(
                     "The mapping of the index '{index}' does not record the model that the field '{field}' is written "
@@ -106,9 +139,9 @@ class EngineAdapter(StoreAdapter):
                     "this one to another `field`."
                 )
                 raise MappingError(msg)
-            self._field = field
+        return fields
 
-    def search(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
+    def search(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """
         Return the best documents with their scores, best first.
 
@@ -116,32 +149,38 @@ class EngineAdapter(StoreAdapter):
         """
         with self._server.clear_errors():
             client = self._client()  # first, since OpenSearch's store then learns which fields are nested
-        tokens = query.tokens
-        while (request := self._request(query, tokens, filters, top_k)) is not None:
+        asked = query
+        while (request := self._request(asked, filters, top_k)) is not None:
             try:
                 with self._server.clear_errors():
-                    answer = client.search(index=self._server.index, body=request, **_WHOLE)
-                    return self._documents(answer)
+                    answer = client.search(
+                        index=self._server.index, body=request, **_WHOLE, **self._named(asked), **self._options()
+                    )
+                    if self._is_of_known_indices(answer):
+                        return self._documents(answer, asked)
             except ClauseLimitError as error:
-                tokens = self._within_clause_limit(tokens, query, filters, error)
+                asked = self._within_clause_limit(asked, query, filters, error)
         return []
 
-    async def search_async(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
+    async def search_async(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """Return the best documents with their scores, best first."""
         with self._server.clear_errors():
             client = await self._async_client()
-        tokens = query.tokens
-        while (request := self._request(query, tokens, filters, top_k)) is not None:
+        asked = query
+        while (request := self._request(asked, filters, top_k)) is not None:
             try:
                 with self._server.clear_errors():
-                    answer = await client.search(index=self._server.index, body=request, **_WHOLE)
-                    return self._documents(answer)
+                    answer = await client.search(
+                        index=self._server.index, body=request, **_WHOLE, **self._named(asked), **self._options()
+                    )
+                    if self._is_of_known_indices(answer):
+                        return self._documents(answer, asked)
             except ClauseLimitError as error:
-                tokens = self._within_clause_limit(tokens, query, filters, error)
+                asked = self._within_clause_limit(asked, query, filters, error)
         return []
 
     def search_many(
-        self, queries: Sequence[SparseQuery], filters: dict[str, Any] | None, top_k: int
+        self, queries: Sequence[SearchQuery], filters: dict[str, Any] | None, top_k: int
     ) -> list[list[Document]]:
         """Search with many queries, up to 100 in one request to the engine."""
         with self._server.clear_errors():
@@ -149,86 +188,131 @@ class EngineAdapter(StoreAdapter):
         found: list[list[Document]] = []
         for start in range(0, len(queries), _QUERIES_PER_REQUEST):
             batch = queries[start : start + _QUERIES_PER_REQUEST]
-            requests = [self._request(query, query.tokens, filters, top_k) for query in batch]
+            requests = [self._request(query, filters, top_k) for query in batch]
             lines = [line for request in requests if request is not None for line in (_WHOLE, request)]
-            with self._server.clear_errors():
-                answers = client.msearch(index=self._server.index, body=lines)["responses"] if lines else []
+            answers: list[dict[str, Any]] = []
+            if lines:
+                with self._server.clear_errors():
+                    answer = client.msearch(index=self._server.index, body=lines, **self._options())
+                    answers = answer["responses"]
             remaining = iter(answers)
             for query, request in zip(batch, requests, strict=True):
                 try:
-                    found.append([] if request is None else self._documents(next(remaining)))
+                    found.append([] if request is None else self._documents(next(remaining), query, with_parts=False))
                 except ClauseLimitError:
                     found.append(self.search(query, filters, top_k))
         return found
 
-    def _request(
-        self, query: SparseQuery, tokens: Mapping[str, float], filters: dict[str, Any] | None, top_k: int
-    ) -> dict[str, Any] | None:
-        """Return the request to search for some of the query's tokens, or None if nothing can be found."""
-        if self._field is None:
+    def _request(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> dict[str, Any] | None:
+        """Return the request for a query, or None if nothing can be found."""
+        field = next(iter(self._fields.values()), None)
+        if field is None:
             msg = "The adapter is not warmed up."
             raise RuntimeError(msg)
         engine_filters = self._engine_filters(filters) if filters else None
-        if top_k == 0 or not (tokens or (query.text and query.bm25_weight)):
+        dense = None
+        if query.embedding is not None and query.dense_weight:
+            window, nearest = self._settings.window, self._settings.nearest
+            dense = DenseShare(query.embedding, query.dense_weight, window, nearest, _EMBEDDING)
+        if top_k == 0 or not (query.tokens or (query.text and query.bm25_weight) or (dense and dense.nearest)):
             return None
         request = search_request(
-            tokens,
+            query.tokens,
             self._name,
-            self._field.type,
+            field.type,
             top_k,
             text=query.text,
             bm25_weight=query.bm25_weight / self._server.bm25_factor,
+            content_field=self._settings.content_field,
+            dense=dense,
+            engine=self._server.engine,
             filters=engine_filters,
         )
-        return {**request, **self._returned(self._field)}
+        return {**request, **self._returned(field)}
 
-    def _documents(self, response: Mapping[str, Any]) -> list[Document]:
+    def _named(self, query: SearchQuery) -> dict[str, Any]:
+        """Return the option to tell the score of named queries, which is known otherwise if there are but two parts."""
+        return {"include_named_queries_score": True} if query.dense_weight and query.bm25_weight else {}
+
+    def _is_of_known_indices(self, answer: Mapping[str, Any]) -> bool:
+        """
+        Check the indices anew if hits come from others, or there are none: an alias may have been moved since.
+
+        :raises MappingError: The new ones cannot be searched with this model.
+        """
+        hits = answer["hits"]["hits"]
+        if hits and all(hit["_index"] in self._fields for hit in hits):
+            return True
+        known, self._fields = self._fields, self._checked_fields()
+        return known == self._fields
+
+    def _documents(self, response: Mapping[str, Any], query: SearchQuery, *, with_parts: bool = True) -> list[Document]:
         if "error" in response:  # of one of many searches
             raise failure(response["status"], response, self._server.location)
-        return [self._document(hit) for hit in response["hits"]["hits"]]
+        hits = response["hits"]["hits"]
+        if query.dense_weight:  # of which the engine has added the weighted cosine plus 1
+            hits = [{**hit, "_score": hit["_score"] - query.dense_weight} for hit in hits]
+        documents = [self._document(hit) for hit in hits]
+        return self._with_parts(documents, hits, query) if with_parts else documents
+
+    def _with_parts(self, documents: list[Document], hits: list[dict[str, Any]], query: SearchQuery) -> list[Document]:
+        """Tell what each part gave to the scores, if there are several."""
+        scores = [hit["_score"] for hit in hits]
+        shared = [contributions(query.tokens, stored_key_tokens(document, self._name)) for document in documents]
+        parts = {"key_tokens": [sum(contribution for *_, contribution in each) for each in shared]}
+        if query.bm25_weight and query.dense_weight:
+            parts["bm25"] = [hit.get("matched_queries", {}).get(BM25_CLAUSE, 0.0) for hit in hits]
+        rest = [score - sum(known) for score, *known in zip(scores, *parts.values(), strict=True)]
+        if query.dense_weight:
+            parts["dense"] = rest
+        elif query.bm25_weight:
+            parts["bm25"] = rest
+        return with_parts(documents, parts) if len(parts) > 1 else documents
 
     def _within_clause_limit(
-        self, tokens: Mapping[str, float], query: SparseQuery, filters: dict[str, Any] | None, error: ClauseLimitError
-    ) -> Mapping[str, float]:
+        self, asked: SearchQuery, query: SearchQuery, filters: dict[str, Any] | None, error: ClauseLimitError
+    ) -> SearchQuery:
         """
-        Return the strongest tokens, for another attempt after the engine has refused a query with too many clauses.
+        Return the strongest tokens, and the first words, for another attempt after a refusal of too many clauses.
 
         Only the refusal reveals the limit on every engine: some size it by their heap, it can be changed at any time,
         and all but Elasticsearch 7 count the words of a text and the conditions of filters, too.
         """
-        others = (len(query.text.split()) if query.bm25_weight else 0) + _conditions(filters or {})
-        allowed = error.limit - others
-        if not 0 < allowed < len(tokens):  # the engine counts other clauses than these, or not all of these
-            allowed = len(tokens) // 2
+        words = list(dict.fromkeys(standard_tokens(asked.text))) if query.bm25_weight else []
+        conditions = _conditions(filters or {})
+        allowed = error.limit - conditions
+        if not 0 < allowed < len(asked.tokens) + len(words):  # the engine counts other clauses than these
+            allowed = (len(asked.tokens) + len(words)) // 2
         if not allowed:
             raise error
+        tokens = min(len(asked.tokens), max(allowed - len(words), allowed // 2))
+        kept = " ".join(words[: allowed - tokens])
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "A query has {tokens} tokens, besides {others} words and conditions of filters, but {engine} allows "
-                "{limit} clauses: only its {allowed} strongest tokens are searched for. Use fewer, or raise "
-                "indices.query.bool.max_clause_count.",
+                "A query has {tokens} tokens, and {words} words for BM25, besides {conditions} conditions of filters, "
+                "but {engine} allows {limit} clauses: only the {kept_tokens} strongest tokens and the first "
+                "{kept_words} words are searched for. Use fewer, or raise indices.query.bool.max_clause_count.",
                 tokens=len(query.tokens),
-                others=others,
+                words=len(words),
+                conditions=conditions,
                 engine=self._server.name,
                 limit=error.limit,
-                allowed=allowed,
+                kept_tokens=tokens,
+                kept_words=len(words[: allowed - tokens]),
             )
-        return dict(nlargest(allowed, tokens.items(), key=lambda item: item[1]))
+        strongest = dict(nlargest(tokens, asked.tokens.items(), key=lambda item: item[1]))
+        return replace(asked, tokens=strongest, text=kept if query.bm25_weight else asked.text)
 
     def close(self) -> None:
         """Close the store's connection; a later search opens it again."""
-        self._forget()
+        self._has_warned = False
         self._store.close()
 
     async def close_async(self) -> None:
         """Close the store's asynchronous connection."""
-        self._forget()
-        await self._store.close_async()
-
-    def _forget(self) -> None:
-        self._field = None
         self._has_warned = False
+        await self._store.close_async()
 
 
 def _conditions(filters: Mapping[str, Any]) -> int:

@@ -9,12 +9,18 @@ from operator import itemgetter
 from threading import Lock
 from typing import Any
 
+import numpy as np
 from haystack import Document
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from haystack_integrations.components.embedders.keytok.conversion import stored_key_tokens
-from haystack_integrations.components.retrievers.keytok.adapters.store import SparseQuery, StoreAdapter
-from keytok_haystack import InvertedIndex, KeyTokenModel, Vocabulary
+from haystack_integrations.components.retrievers.keytok.adapters.store import (
+    SearchQuery,
+    SearchSettings,
+    StoreAdapter,
+    with_parts,
+)
+from keytok_haystack import InvertedIndex, KeyTokenModel
 
 
 class InMemoryAdapter(StoreAdapter):
@@ -30,11 +36,11 @@ class InMemoryAdapter(StoreAdapter):
     Documents without key tokens but with a `sparse_embedding` are indexed under its indices, as strings.
     """
 
-    def __init__(self, document_store: InMemoryDocumentStore, field: str) -> None:
+    def __init__(self, document_store: InMemoryDocumentStore, settings: SearchSettings) -> None:
         self._store = document_store
-        self._field = field
+        self._settings = settings
+        self._field = settings.field
         self._lock = Lock()
-        self._model: KeyTokenModel | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -43,32 +49,72 @@ class InMemoryAdapter(StoreAdapter):
         self._metas: list[dict[str, Any]] = []
         self._fields: list[Any] = []
 
-    def warm_up(self, model: KeyTokenModel | None) -> None:
-        """Keep the model for BM25, which counts the words of its vocabulary."""
-        self._model = model
+    def warm_up(self, model: KeyTokenModel | None, *, with_dense: bool) -> None:
+        """Do nothing: the first search builds the index."""
 
-    def search(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
+    def search(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """
         Return the best documents with their scores, best first, equal scores by id.
 
-        :raises ValueError: The filters are invalid, there is a `bm25_weight` but no model, or a document of the store
-            has a weight that no index can hold.
+        :raises ValueError: The filters are invalid, a document of the store has a weight that no index can hold, or
+            its embedding has another dimension than the query's.
         :raises TypeError: The field of a document holds something other than key tokens.
         """
+        if top_k == 0:
+            return []
         # the store's own filtering, so that filters mean exactly what they mean to its other retrievers
         among = [document.id for document in self._store.filter_documents(filters)] if filters else None
+        with_dense = query.embedding is not None and query.dense_weight > 0
         with self._lock:
             index = self._current_index(with_bm25=query.bm25_weight > 0)
-            hits = index.search(query.tokens, top_k, text=query.text, bm25_weight=query.bm25_weight, among=among)
+            hits = index.find(
+                query.tokens,
+                max(self._settings.window, top_k) if with_dense else top_k,
+                text=query.text,
+                bm25_weight=query.bm25_weight,
+                among=among,
+                also=self._nearest(query, filters) if with_dense else (),
+            )
             storage = self._store.storage
-            return [self._hit(storage[document_id], score) for document_id, score in hits if document_id in storage]
+            hits = [hit for hit in hits if hit.id in storage]
+            dense = [self._dense_score(query, storage[hit.id]) if with_dense else 0.0 for hit in hits]
+            scores = [hit.score + more for hit, more in zip(hits, dense, strict=True)]
+            best = sorted(range(len(hits)), key=lambda i: (-scores[i], hits[i].id))[:top_k]
+            documents = [self._hit(storage[hits[i].id], scores[i]) for i in best]
+        parts = {
+            "key_tokens": [hits[i].key_tokens for i in best],
+            **({"bm25": [hits[i].bm25 for i in best]} if query.bm25_weight else {}),
+            **({"dense": [dense[i] for i in best]} if with_dense else {}),
+        }
+        return with_parts(documents, parts) if len(parts) > 1 else documents
 
-    async def search_async(self, query: SparseQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
+    def _nearest(self, query: SearchQuery, filters: dict[str, Any] | None) -> list[str]:
+        """Return the ids of the nearest documents, by the store's own search."""
+        if not self._settings.nearest:
+            return []
+        embedding = list(query.embedding or ())
+        return [each.id for each in self._store.embedding_retrieval(embedding, filters, self._settings.nearest)]
+
+    def _dense_score(self, query: SearchQuery, document: Document) -> float:
+        """Return the weighted cosine of a document, 0 for one without a vector."""
+        if document.embedding is None:
+            return 0.0
+        embedding, vector = (np.asarray(each, dtype=np.float64) for each in (query.embedding, document.embedding))
+        if vector.shape != embedding.shape:
+            msg = (
+                f"The embedding of document '{document.id}' has {len(vector)} dimensions, but the query's "
+                f"{len(embedding)}: use the embedder that the documents were embedded with."
+            )
+            raise ValueError(msg)
+        norms = float(np.linalg.norm(vector) * np.linalg.norm(embedding))
+        return query.dense_weight * float(vector @ embedding) / norms if norms else 0.0
+
+    async def search_async(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """Search in a thread, as the store's own asynchronous methods do."""
         return await asyncio.to_thread(self.search, query, filters, top_k)
 
     def search_many(
-        self, queries: Sequence[SparseQuery], filters: dict[str, Any] | None, top_k: int
+        self, queries: Sequence[SearchQuery], filters: dict[str, Any] | None, top_k: int
     ) -> list[list[Document]]:
         """Return the best documents for each of many queries, one after the other."""
         return [self.search(query, filters, top_k) for query in queries]
@@ -77,7 +123,6 @@ class InMemoryAdapter(StoreAdapter):
         """Free the index; a later search builds it again."""
         with self._lock:
             self._forget()
-            self._model = None
 
     async def close_async(self) -> None:
         """Free the index, which synchronous and asynchronous searches share."""
@@ -93,17 +138,11 @@ class InMemoryAdapter(StoreAdapter):
 
     def _current_index(self, *, with_bm25: bool) -> InvertedIndex:
         if self._index is None:
-            self._index = InvertedIndex(self._bm25_vocabulary() if with_bm25 else None)
+            self._index = InvertedIndex(with_bm25=with_bm25)
         documents = list(self._store.storage.values())
         if not self._is_current(self._index, documents):
             self._follow(self._index, documents)
         return self._index
-
-    def _bm25_vocabulary(self) -> Vocabulary:
-        if self._model is None:
-            msg = "BM25 over an InMemoryDocumentStore counts the tokens of a key-token model: set `model`."
-            raise ValueError(msg)
-        return self._model.vocabulary
 
     def _is_current(self, index: InvertedIndex, documents: list[Document]) -> bool:
         """Return whether the store's documents and their key tokens are the very objects that are indexed."""

@@ -24,6 +24,9 @@ class OpenSearchAdapter(EngineAdapter):
         await self._store._ensure_initialized_async()
         return self._store._async_client
 
+    def _options(self) -> dict[str, Any]:
+        return {"request_timeout": self._settings.timeout}
+
     def _engine_filters(self, filters: dict[str, Any]) -> dict[str, Any]:
         return normalize_filters(filters, nested_fields=self._store._resolved_nested_fields)
 
