@@ -36,7 +36,7 @@ def no_allowlist(monkeypatch):
 
 @pytest.fixture(scope="module")
 def overrides(embedder, cranfield_model_folder) -> dict[str, dict]:
-    return {"text_embedder": {"model": embedder}, "key_token_embedder": {"model": str(cranfield_model_folder)}}
+    return {"text_embedder": {"model": embedder}, "retriever": {"model": str(cranfield_model_folder)}}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def indexed(cranfield, embedder, overrides):
     own = {"model": embedder, "progress_bar": False}
     definition = pipeline_yaml(
         "indexing.in_memory",
-        {"document_embedder": own, "key_token_embedder": overrides["key_token_embedder"]},
+        {"document_embedder": own, "key_token_embedder": overrides["retriever"]},
     )
     documents = [Document(id=key, content=cranfield.documents[key]) for key in chosen]
     result = Pipeline.loads(definition).run({"document_embedder": {"documents": documents}})
@@ -102,10 +102,9 @@ def test_the_query_pipeline_finds_and_explains(key, indexed, cranfield, override
     pipeline = Pipeline.loads(pipeline_yaml("query.in_memory", overrides))
     text = cranfield.queries[key]
     result = pipeline.run(
-        {"text_embedder": {"text": text}, "key_token_embedder": {"text": text}},
-        include_outputs_from={"key_token_embedder"},
+        {"text_embedder": {"text": text}, "retriever": {"query": text}}, include_outputs_from={"retriever"}
     )
-    query = result["key_token_embedder"]["key_tokens"]
+    query = result["retriever"]["key_tokens"]
     scores = {d.id: sum(contributions(query, d.meta["key_tokens"]).values()) for d in indexed.storage.values()}
     hits = result["explainer"]["documents"]
     assert [hit.id for hit in hits] == sorted(scores, key=lambda identifier: -scores[identifier])[:10]
@@ -126,22 +125,39 @@ def assert_explained(hits: list[Document], query: dict[str, float], store: InMem
 async def test_the_hybrid_pipeline_explains_every_hit(indexed, cranfield, overrides):
     pipeline = Pipeline.loads(pipeline_yaml("hybrid.in_memory", overrides))
     text = cranfield.queries["1"]
-    data = {
-        "text_embedder": {"text": text},
-        "key_token_embedder": {"text": text},
-        "bm25_retriever": {"query": text},
-    }
-    retrievers = {"key_token_retriever", "dense_retriever", "bm25_retriever"}
-    result = pipeline.run(data, include_outputs_from={"key_token_embedder", *retrievers})
+    data = {"text_embedder": {"text": text}, "retriever": {"query": text}}
+    result = pipeline.run(data, include_outputs_from={"retriever"})
     hits = result["explainer"]["documents"]
-    ranks = {}  # reciprocal rank fusion, k = 61 as in Haystack
-    for retriever in retrievers:
-        for rank, document in enumerate(result[retriever]["documents"]):
-            ranks[document.id] = ranks.get(document.id, 0.0) + 1 / (61 + rank)
-    assert [ranks[hit.id] for hit in hits] == pytest.approx(sorted(ranks.values(), reverse=True)[:10])
-    assert_explained(hits, result["key_token_embedder"]["key_tokens"], indexed)
+    assert len(hits) == 10
+    for hit in hits:
+        parts = {name: part["score"] for name, part in hit.meta["score_parts"].items()}
+        assert parts.keys() == {"key_tokens", "bm25", "dense"}
+        assert sum(parts.values()) == pytest.approx(hit.score)
+        shared = contributions(result["retriever"]["key_tokens"], indexed.storage[hit.id].meta["key_tokens"])
+        assert parts["key_tokens"] == pytest.approx(sum(shared.values()))
+    assert_explained(hits, result["retriever"]["key_tokens"], indexed)
     concurrently = await pipeline.run_async(data)
     assert_same_hits(concurrently["explainer"]["documents"], hits)
+
+
+@pytest.mark.parametrize("path", [path for path in PIPELINES if not path.name.startswith("indexing")])
+def test_hayhooks_can_serve_every_query_pipeline(path):
+    """It deploys what says which inputs of components a request fills, and which outputs are the answer."""
+    definition = yaml.safe_load(path.read_text())
+    pipeline = Pipeline.loads(path.read_text())
+    inputs, outputs = pipeline.inputs(include_components_with_connected_inputs=True), pipeline.outputs()
+    assert definition["inputs"].keys() == {"query"}
+    for sockets, known in ((definition["inputs"]["query"], inputs), (definition["outputs"].values(), outputs)):
+        for socket in sockets:
+            component, name = socket.split(".")
+            assert name in known[component]
+    required = {
+        f"{component}.{name}"
+        for component, names in pipeline.inputs().items()
+        for name in names
+        if pipeline.inputs()[component][name]["is_mandatory"]
+    }
+    assert required <= {*definition["inputs"]["query"]}
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
@@ -174,7 +190,7 @@ def test_an_unknown_component_is_named_with_those_there_are():
 @pytest.mark.parametrize("path", ["store.index", "document_store.nothing.index", "top_k.index"])
 def test_an_unknown_nested_parameter_is_an_error(path):
     with pytest.raises(KeyError):
-        pipeline_yaml("hybrid.in_memory", {"key_token_retriever": {path: "mine"}})
+        pipeline_yaml("hybrid.in_memory", {"retriever": {path: "mine"}})
 
 
 IN_A_FRESH_PROCESS = """

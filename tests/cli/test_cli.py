@@ -24,6 +24,7 @@ SYSTEMS = {
     "dense_bm25_rrf",
     "key_tokens",
     "key_tokens_bm25",
+    "hybrid",
     "key_tokens_bm25_rrf",
     "dense_bm25_key_tokens",
     "dense_bm25_key_tokens_rrf",

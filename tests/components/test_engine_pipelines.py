@@ -24,7 +24,7 @@ from keytok_haystack.cli.demo import with_embeddings
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.measures import measure_run
 
-PARTS = ("key_token_retriever", "dense_retriever", "bm25_retriever")
+PARTS = ("key_tokens", "dense", "bm25")
 
 
 @pytest.fixture(scope="module", params=DENSE_STORES)
@@ -61,7 +61,7 @@ def test_the_query_pipeline_finds_and_explains(filled, embedder, cranfield, cran
     run = {}
     queries = cranfield.queries if name == "opensearch" else every_tenth(cranfield)
     for key, text in queries.items():
-        hits = pipeline.run({"text_embedder": {"text": text}, "key_token_embedder": {"text": text}})
+        hits = pipeline.run({"text_embedder": {"text": text}, "retriever": {"query": text}})
         hits = hits["explainer"]["documents"]
         run[key] = [(hit.id, hit.score) for hit in hits]
         for hit in hits:
@@ -73,41 +73,56 @@ def test_the_query_pipeline_finds_and_explains(filled, embedder, cranfield, cran
         assert measure_run(cranfield, run)["nDCG@10"] == pytest.approx(0.433, abs=0.001)
 
 
-def test_the_hybrid_pipeline_is_better_than_dense_vectors_and_than_bm25(filled, embedder, cranfield, cranfield_queries):
+def test_the_hybrid_pipeline_tells_what_each_part_gave(filled, embedder, cranfield, cranfield_queries):
     name, own = filled
     pipeline = loaded(f"hybrid.{name}", own, embedder, cranfield, cranfield_queries)
-    runs = {part: {} for part in ("explainer", *PARTS)}
+    run = {}
     for key, text in every_tenth(cranfield).items():
-        data = {
-            "text_embedder": {"text": text},
-            "key_token_embedder": {"text": text},
-            "bm25_retriever": {"query": text},
-        }
-        result = pipeline.run(data, include_outputs_from=set(PARTS))
-        for part, run in runs.items():
-            run[key] = [(hit.id, hit.score) for hit in result[part]["documents"]]
-        assert len(runs["explainer"][key]) == 10
-        assert all(hit.meta["matched_tokens"] for hit in result["explainer"]["documents"])
-    chosen = replace(cranfield, qrels={key: cranfield.qrels[key] for key in runs["explainer"]})
-    measured = {part: measure_run(chosen, run)["nDCG@10"] for part, run in runs.items()}
-    assert measured["explainer"] > measured["dense_retriever"] + 0.01
-    assert measured["explainer"] > measured["bm25_retriever"] + 0.01
+        hits = pipeline.run({"text_embedder": {"text": text}, "retriever": {"query": text}})["explainer"]["documents"]
+        run[key] = [(hit.id, hit.score) for hit in hits]
+        assert len(hits) == 10
+        for hit in hits:
+            assert hit.meta["matched_tokens"]
+            parts = hit.meta["score_parts"]
+            assert sum(parts[part]["score"] for part in PARTS) == pytest.approx(hit.score, abs=1e-5)
+            explained = sum(match["contribution"] for match in hit.meta["matched_tokens"])
+            assert 0 < explained <= parts["key_tokens"]["score"] + 1e-5
+        for part in PARTS:
+            assert sorted(hit.meta["score_parts"][part]["rank"] for hit in hits) == list(range(1, 11))
+    chosen = replace(cranfield, qrels={key: cranfield.qrels[key] for key in run})
+    assert measure_run(chosen, run)["nDCG@10"] > 0.4
 
 
 async def test_the_hybrid_pipeline_runs_asynchronously(filled, embedder, cranfield, cranfield_queries):
     name, own = filled
     pipeline = loaded(f"hybrid.{name}", own, embedder, cranfield, cranfield_queries)
     text = cranfield.queries["1"]
+    data = {"text_embedder": {"text": text}, "retriever": {"query": text}}
+    concurrently = await pipeline.run_async(data)
+    assert_same_hits(concurrently["explainer"]["documents"], pipeline.run(data)["explainer"]["documents"])
+    pipeline.get_component("retriever").close()
+    await pipeline.get_component("retriever").close_async()
+
+
+@pytest.mark.parametrize("filled", ["opensearch-knn"], indirect=True)
+def test_three_retrievers_are_joined_by_reciprocal_rank_fusion(filled, embedder, cranfield, cranfield_queries):
+    _, own = filled
+    pipeline = loaded("rrf.opensearch", own, embedder, cranfield, cranfield_queries)
+    text = cranfield.queries["1"]
     data = {
         "text_embedder": {"text": text},
         "key_token_embedder": {"text": text},
         "bm25_retriever": {"query": text},
     }
-    concurrently = await pipeline.run_async(data)
-    assert_same_hits(concurrently["explainer"]["documents"], pipeline.run(data)["explainer"]["documents"])
-    for part in PARTS:
-        pipeline.get_component(part).close()
-        await pipeline.get_component(part).close_async()
+    retrievers = ("key_token_retriever", "dense_retriever", "bm25_retriever")
+    result = pipeline.run(data, include_outputs_from=set(retrievers))
+    fused = {}
+    for retriever in retrievers:
+        for rank, document in enumerate(result[retriever]["documents"], start=1):
+            fused[document.id] = fused.get(document.id, 0.0) + 1 / (60 + rank)
+    hits = result["explainer"]["documents"]
+    assert [fused[hit.id] for hit in hits] == pytest.approx(sorted(fused.values(), reverse=True)[:10])
+    assert all(hit.meta["matched_tokens"] for hit in hits)
 
 
 def free_port() -> int:
@@ -127,7 +142,9 @@ def answer(url: str, data: dict | None = None) -> dict:
 @pytest.mark.parametrize("filled", ["opensearch-knn", "elasticsearch-9"], indirect=True)
 def test_hayhooks_serves_the_hybrid_pipeline(filled, embedder, tmp_path):
     name, own = filled
-    definition = pipeline_yaml(f"hybrid.{name}", {"text_embedder": {"model": embedder}, "joiner": {"top_k": 3}}, **own)
+    definition = pipeline_yaml(
+        f"hybrid.{name}", {"text_embedder": {"model": embedder}, "retriever": {"top_k": 3}}, **own
+    )
     (tmp_path / "hybrid.yml").write_text(definition, encoding="utf-8")
     port = free_port()
     hayhooks = Path(sys.executable).parent / "hayhooks"

@@ -1,23 +1,24 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""All three ways of retrieval in one component."""
-
-from collections import Counter
+"""A hybrid search in one component."""
 
 import pytest
 from haystack import Document, Pipeline
 from haystack.components.embedders import MockTextEmbedder
-from helpers.retrieval import dot_product
+from helpers.rankings import assert_same_hits
 from nodes.stores import DENSE_STORES
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
-from haystack_integrations.components.retrievers.keytok import KeyTokenHybridRetriever, SparseRetriever
-from haystack_integrations.components.retrievers.keytok.adapters import store_retrievers
+from haystack_integrations.components.retrievers.keytok import (
+    KeyTokenExplainer,
+    KeyTokenHybridRetriever,
+    SparseRetriever,
+)
 
 
 @pytest.mark.parametrize("kind", ["in-memory", *DENSE_STORES])
-async def test_the_hybrid_retriever_joins_three_retrievers_and_explains(
+async def test_the_hybrid_retriever_embeds_asks_once_and_explains(
     kind, make_store, small_model, small_model_folder, small_texts, small_embeddings, monkeypatch
 ):
     monkeypatch.delenv("HAYSTACK_DESERIALIZATION_ALLOWLIST", raising=False)
@@ -26,44 +27,55 @@ async def test_the_hybrid_retriever_joins_three_retrievers_and_explains(
         Document(id=f"{i:02}", content=text, embedding=embedding.tolist(), meta={"part": i % 2})
         for i, (text, embedding) in enumerate(zip(small_texts, small_embeddings, strict=True))
     ]
-    documents = KeyTokenSparseEmbedder(small_model_folder).run(documents=documents)["documents"]
-    store.write_documents(documents)
+    store.write_documents(KeyTokenSparseEmbedder(small_model_folder).run(documents=documents)["documents"])
     text_embedder = MockTextEmbedder(embedding=small_embeddings[17].tolist())
     text = small_texts[17]
-    hybrid = KeyTokenHybridRetriever(
-        store, embedder=text_embedder, model=small_model_folder, top_k=5, candidates_per_retriever=20
-    )
+    hybrid = KeyTokenHybridRetriever(store, embedder=text_embedder, model=small_model_folder, top_k=5)
     hits = hybrid.run(query=text)["documents"]
 
     embedding = text_embedder.run(text)["embedding"]
-    dense, bm25 = (retriever(document_store=store, top_k=20) for retriever in store_retrievers(store))
-    key_tokens = KeyTokenSparseEmbedder(small_model_folder).run(embedding=embedding, text=text)["key_tokens"]
-    rankings = [
-        SparseRetriever(store, top_k=20).run(key_tokens=key_tokens)["documents"],
-        dense.run(query_embedding=embedding)["documents"],
-        bm25.run(query=text)["documents"],
-    ]
-    fused = Counter()
-    for ranking in rankings:
-        for rank, document in enumerate(ranking, start=1):
-            fused[document.id] += 1 / (60 + rank)
-    best = sorted(fused.values(), reverse=True)[:5]
-    assert [fused[hit.id] for hit in hits] == pytest.approx(best)
-    written = {document.id: document for document in documents}
+    retriever = SparseRetriever(store, model=small_model_folder, dense_weight=1.5, bm25_weight=0.05, top_k=5)
+    expected = retriever.run(query_embedding=embedding, query=text)
+    explained = KeyTokenExplainer().run(documents=expected["documents"], key_tokens=expected["key_tokens"])
+    assert_same_hits(hits, explained["documents"])
     for hit in hits:
         assert "key_tokens" not in hit.meta
-        explained = sum(match["contribution"] for match in hit.meta["matched_tokens"])
-        assert explained == pytest.approx(dot_product(written[hit.id].meta["key_tokens"], key_tokens), rel=1e-2)
+        parts = {name: part["score"] for name, part in hit.meta["score_parts"].items()}
+        assert sum(parts.values()) == pytest.approx(hit.score, rel=1e-6)
+        assert parts.keys() == {"key_tokens", "bm25", "dense"}
+        assert 0 < sum(match["contribution"] for match in hit.meta["matched_tokens"]) <= parts["key_tokens"] + 1e-6
+    assert {match["token"] for hit in hits for match in hit.meta["matched_tokens"]} <= {*expected["key_tokens"]}
 
     filters = {"field": "meta.part", "operator": "==", "value": 1}
     some = hybrid.run(query=text, filters=filters, top_k=3)["documents"]
     assert len(some) == 3
     assert {hit.meta["part"] for hit in some} == {1}
+    embedder = MockTextEmbedder(embedding=small_embeddings[17].tolist())
+    always = KeyTokenHybridRetriever(store, embedder=embedder, model=small_model_folder, filters=filters, top_k=3)
+    assert_same_hits(always.run(query=text)["documents"], some)
     pipeline = Pipeline()
     pipeline.add_component("retriever", hybrid)
     loaded = Pipeline.loads(pipeline.dumps())
     assert loaded.run({"retriever": {"query": text}})["retriever"]["documents"] == hits
-    concurrently = (await hybrid.run_async(query=text))["documents"]  # equal scores may change places
-    assert [fused[hit.id] for hit in concurrently] == pytest.approx(best)
+    assert_same_hits((await hybrid.run_async(query=text))["documents"], hits)
     if kind != "in-memory":
         await store.close_async()
+
+
+def test_a_part_is_left_out_by_a_weight_of_0(make_store, small_model_folder, small_texts, small_embeddings):
+    store = make_store("in-memory")
+    documents = [
+        Document(id=str(i), content=text, embedding=embedding.tolist())
+        for i, (text, embedding) in enumerate(zip(small_texts, small_embeddings, strict=True))
+    ]
+    store.write_documents(KeyTokenSparseEmbedder(small_model_folder).run(documents=documents)["documents"])
+    for left_out, parts in (
+        ({"dense_weight": 0.0}, {"key_tokens", "bm25"}),
+        ({"bm25_weight": 0.0}, {"key_tokens", "dense"}),
+        ({"dense_weight": 0.0, "bm25_weight": 0.0}, set()),
+    ):
+        embedder = MockTextEmbedder(embedding=small_embeddings[3].tolist())
+        hybrid = KeyTokenHybridRetriever(store, embedder=embedder, model=small_model_folder, **left_out)
+        hits = hybrid.run(query="wing")["documents"]
+        assert len(hits) == 10
+        assert all(hit.meta.get("score_parts", {}).keys() == parts for hit in hits)

@@ -28,7 +28,7 @@ from helpers.words import WORDS
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
-from keytok_haystack import KeyTokenModel, ModelFolderError, fit
+from keytok_haystack import KeyTokenModel, ModelFolderError
 
 TYPE = "haystack_integrations.components.retrievers.keytok.sparse_retriever.SparseRetriever"
 STORE_TYPE = "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore"
@@ -64,7 +64,14 @@ def test_init_with_parameters(store):
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"top_k": 0}, {"top_k": -1}, *({"bm25_weight": weight} for weight in (-0.1, float("nan"), float("inf")))],
+    [
+        *({name: value} for name in ("top_k", "rescored", "timeout") for value in (0, -1)),
+        *(
+            {name: value}
+            for name in ("bm25_weight", "dense_weight", "nearest")
+            for value in (-0.1, float("nan"), float("inf"))
+        ),
+    ],
 )
 def test_a_number_without_a_meaning_is_refused(parameters, store):
     with pytest.raises(ValueError, match=next(iter(parameters))):
@@ -105,8 +112,13 @@ def test_to_dict():
             "top_k": 10,
             "filter_policy": "replace",
             "model": None,
+            "dense_weight": 0.0,
             "bm25_weight": 0.0,
+            "rescored": 50,
+            "nearest": 0,
             "field": "key_tokens",
+            "content_field": "content",
+            "timeout": 30.0,
         },
     }
 
@@ -119,8 +131,13 @@ def test_to_dict_with_custom_parameters():
         top_k=5,
         filter_policy=FilterPolicy.MERGE,
         model=Path("m"),
+        dense_weight=2.0,
         bm25_weight=0.1,
+        rescored=20,
+        nearest=7,
         field="t",
+        content_field="body",
+        timeout=1.5,
     )
     parameters = retriever.to_dict()["init_parameters"]
     assert parameters.pop("document_store")["init_parameters"]["index"] == "mine"
@@ -129,8 +146,13 @@ def test_to_dict_with_custom_parameters():
         "top_k": 5,
         "filter_policy": "merge",
         "model": "m",
+        "dense_weight": 2.0,
         "bm25_weight": 0.1,
+        "rescored": 20,
+        "nearest": 7,
         "field": "t",
+        "content_field": "body",
+        "timeout": 1.5,
     }
 
 
@@ -357,19 +379,16 @@ def test_the_bm25_share_is_lucene_s_formula(text, small_store, small_model_folde
         assert hits == sorted(hits, key=lambda hit: (-hit[1], hit[0]))
 
 
-def test_bm25_counts_all_words_of_the_tokenizer(small_store, small_embeddings, small_texts, small_vocabulary, tmp_path):
+def test_bm25_needs_no_model(small_store, small_texts):
     frequency = Counter(word for text in small_texts for word in set(text.lower().split()))
     rarest = min(WORDS, key=lambda word: frequency[word])
-    model = fit(small_embeddings, small_texts, small_vocabulary, min_df=frequency[rarest] + 1)
-    assert rarest in model.vocabulary.features[len(model.decoder) :], "the decoder has no row for it"
-    model.save(tmp_path / "model")
-    retriever = SparseRetriever(small_store, model=tmp_path / "model", bm25_weight=1.0, top_k=60)
+    retriever = SparseRetriever(small_store, bm25_weight=1.0, top_k=60)
     assert dict(search(retriever, {}, query=rarest)) == pytest.approx(
         lucene_bm25(small_store.storage.values(), rarest), rel=1e-5
     )
 
 
-@pytest.mark.parametrize("content", [None, "", "...", "unheard-of"])
+@pytest.mark.parametrize("content", [None, "", "...", "—"])
 def test_documents_without_a_word_do_not_count_in_bm25(content, small_model_folder):
     store = InMemoryDocumentStore()
     store.write_documents([Document(id="a", content="wing lift"), Document(id="b", content="wing"), Document(id="c")])
@@ -399,8 +418,12 @@ def test_what_a_query_lacks_is_said(store, small_model_folder, small_embeddings)
         SparseRetriever(store).run(key_tokens={}, query_sparse_embedding=SparseEmbedding([], []))
     with pytest.raises(ValueError, match="`model`"):
         SparseRetriever(store).run(query_embedding=small_embeddings[0].tolist())
-    with pytest.raises(ValueError, match="`model`"):
-        SparseRetriever(store, bm25_weight=0.1).run(key_tokens={"wave": 1.0}, query="wave")
+    with pytest.raises(ValueError, match="`query_embedding`"):
+        SparseRetriever(store, dense_weight=1.0).run(key_tokens={"wave": 1.0})
+    embedding = small_embeddings[0].tolist()
+    for others in ({"key_tokens": {"wave": 1.0}}, {"query_sparse_embedding": SparseEmbedding([0], [1.0])}):
+        with pytest.raises(ValueError, match="exactly one"):
+            SparseRetriever(store).run(query_embedding=embedding, **others)
     with pytest.raises(ValueError, match="`query`"):
         SparseRetriever(store, model=small_model_folder, bm25_weight=0.1).run(key_tokens={"wave": 1.0})
 

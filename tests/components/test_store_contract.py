@@ -17,14 +17,13 @@ from haystack.document_stores.types import DuplicatePolicy
 from haystack.errors import FilterError
 from helpers.filters import any_filters
 from helpers.rankings import stored
-from helpers.retrieval import assert_ranking, dot_products, fresh, lucene_bm25, pairs, search
+from helpers.retrieval import assert_ranking, dot_products, fresh, lucene_bm25, own_bm25_retriever, pairs, search
 from helpers.words import WORDS as ALL_WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodes.stores import DENSE_STORES, ENGINE_STORES, STORES
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
-from haystack_integrations.components.retrievers.keytok.adapters import store_retrievers
 
 WORDS = ALL_WORDS[:10]
 OPENSEARCH = ("opensearch", "opensearch-knn")
@@ -446,7 +445,7 @@ def test_hits_have_an_embedding_where_the_stores_own_hits_have_it(kind, return_e
     store = make_store(kind, dimension=3, definition=definition, **options)
     document = Document(id="a", content="wing", embedding=[0.6, 0.0, 0.8], meta={"key_tokens": {"wing": 0.5}, "n": 1})
     store.write_documents([deepcopy(document)])
-    (own,) = store_retrievers(store)[1](document_store=store).run(query="wing")["documents"]
+    (own,) = own_bm25_retriever(store).run(query="wing")["documents"]
     (hit,) = SparseRetriever(store).run(key_tokens={"wing": 1.0})["documents"]
     assert (hit.embedding is None) == (own.embedding is None)
     assert hit.embedding is None or hit.embedding == pytest.approx([0.6, 0.0, 0.8])

@@ -25,7 +25,7 @@ from keytok_haystack.evaluation.chart import draw_chart
 from keytok_haystack.evaluation.experiment import measure_systems
 from keytok_haystack.evaluation.measures import measure_queries, measure_run, paired_p_value
 from keytok_haystack.evaluation.report import EvaluationReport
-from keytok_haystack.evaluation.systems import System, min_max, reciprocal_rank_fusion, single_query
+from keytok_haystack.evaluation.systems import System, hybrid, key_tokens_with_bm25, min_max, reciprocal_rank_fusion
 from keytok_haystack.evaluation.tables import LABELS, markdown_page, terminal_table
 
 RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "research" / "results"
@@ -33,6 +33,7 @@ BASELINES = {"dense", "bm25", "bm25_default", "dense_bm25", "dense_bm25_rrf"}
 OURS = {
     "key_tokens",
     "key_tokens_bm25",
+    "hybrid",
     "key_tokens_bm25_rrf",
     "dense_bm25_key_tokens",
     "dense_bm25_key_tokens_rrf",
@@ -212,10 +213,25 @@ def test_min_max_of_a_hand_computed_case():
     assert fused.nbytes == 4
 
 
-def test_bm25_has_a_tenth_of_a_share_single_query():
-    one_query = single_query(scored([2.0, 0.0]), scored([1.0, 5.0]))
-    assert one_query.scores(0) == pytest.approx([2.1, 0.5])
-    assert one_query.nbytes == 2
+def test_bm25_has_a_twentieth_of_a_share():
+    one_request = key_tokens_with_bm25(scored([2.0, 0.0]), scored([1.0, 5.0]))
+    assert one_request.scores(0) == pytest.approx([2.05, 0.25])
+    assert one_request.nbytes == 2
+
+
+def test_a_hybrid_adds_cosines_to_the_best_50():
+    random = np.random.default_rng(1)
+    ours, lexical, cosines = random.random(200) * 2, random.random(200) * 9, random.uniform(-1, 1, size=200)
+    ours[:30], lexical[:40] = 0, 0  # the first thirty share nothing with the query
+    for n in (200, 45, 20):
+        system = hybrid(*(scored(part[:n].tolist()) for part in (ours, lexical, cosines)))
+        first = ours[:n] + 0.05 * lexical[:n]
+        best = [i for i in np.argsort(-first)[:50] if first[i] > 0]
+        expected = sorted(best, key=lambda i: -(first[i] + 1.5 * cosines[i]))
+        scores = system.scores(0)
+        assert np.argsort(-scores, kind="stable")[: len(best)].tolist() == expected
+        assert np.count_nonzero(scores) == len(best)
+        assert system.nbytes == 3
 
 
 @pytest.mark.parametrize("n", [7, 100, 101, 400])
@@ -334,6 +350,7 @@ def test_systems_are_compared_with_dense_and_three_with_two(report):
     assert compared == {
         **{name: {"dense"} for name in BASELINES | OURS},
         "dense": set(),
+        "hybrid": {"dense", "dense_bm25"},
         "dense_bm25_key_tokens": {"dense", "dense_bm25"},
         "dense_bm25_key_tokens_rrf": {"dense", "dense_bm25_rrf"},
     }
@@ -360,6 +377,7 @@ def test_cranfield_reaches_what_is_promised(report):
     assert 0.34 <= ndcg["bm25"] <= 0.39
     assert ndcg["key_tokens"] >= 0.40
     assert ndcg["key_tokens_bm25"] > ndcg["dense"]
+    assert ndcg["hybrid"] > ndcg["dense_bm25"]
     assert ndcg["dense_bm25_key_tokens"] > ndcg["dense_bm25"] > ndcg["dense"]
     assert ndcg["dense_bm25_key_tokens_rrf"] > ndcg["dense_bm25_rrf"] > ndcg["dense"]
     assert report.systems["dense_bm25_key_tokens_rrf"]["p_values"]["dense"] < 0.05

@@ -6,6 +6,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable
+from pkgutil import resolve_name
 
 import pytest
 from haystack import Document
@@ -64,6 +65,16 @@ def lucene_bm25(documents: Iterable[Document], text: str) -> dict[str, float]:
             norm = 1.2 * (1 - 0.75 + 0.75 * length / (sum(lengths.values()) / len(lengths)))
             scores[identifier] += idf * tf / (tf + norm)
     return {identifier: score for identifier, score in scores.items() if score > 0}
+
+
+def own_bm25_retriever(store):
+    """The retriever by BM25 that comes with a document store."""
+    name = type(store).__name__.removesuffix("DocumentStore")
+    package = "haystack.components.retrievers.in_memory"
+    if name != "InMemory":
+        package = f"haystack_integrations.components.retrievers.{name.lower()}"
+    options = {"fuzziness": "0"} if name == "Elasticsearch" else {}  # its default matches words of other spelling
+    return resolve_name(f"{package}:{name}BM25Retriever")(document_store=store, **options)
 
 
 def store_of(tokens: dict[str, dict[str, float]]) -> InMemoryDocumentStore:

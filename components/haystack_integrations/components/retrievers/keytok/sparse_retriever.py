@@ -309,8 +309,7 @@ class SparseRetriever:
             Dense embedding of each query. It is needed with a `dense_weight`.
         :returns:
             A dictionary with the following keys:
-            - `documents`: For each query, the documents with the highest scores, best first, from an engine without
-                `score_parts`.
+            - `documents`: For each query, the documents with the highest scores, best first.
 
         :raises ValueError:
             If there are not as many texts, or embeddings, as queries, or for the reasons that `run` lists.

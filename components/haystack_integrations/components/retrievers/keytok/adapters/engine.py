@@ -183,6 +183,8 @@ class EngineAdapter(StoreAdapter):
         self, queries: Sequence[SearchQuery], filters: dict[str, Any] | None, top_k: int
     ) -> list[list[Document]]:
         """Search with many queries, up to 100 in one request to the engine."""
+        if any(map(self._named, queries)):  # which requests of many queries do not know
+            return [self.search(query, filters, top_k) for query in queries]
         with self._server.clear_errors():
             client = self._client()
         found: list[list[Document]] = []
@@ -198,7 +200,7 @@ class EngineAdapter(StoreAdapter):
             remaining = iter(answers)
             for query, request in zip(batch, requests, strict=True):
                 try:
-                    found.append([] if request is None else self._documents(next(remaining), query, with_parts=False))
+                    found.append([] if request is None else self._documents(next(remaining), query))
                 except ClauseLimitError:
                     found.append(self.search(query, filters, top_k))
         return found
@@ -246,17 +248,16 @@ class EngineAdapter(StoreAdapter):
         known, self._fields = self._fields, self._checked_fields()
         return known == self._fields
 
-    def _documents(self, response: Mapping[str, Any], query: SearchQuery, *, with_parts: bool = True) -> list[Document]:
+    def _documents(self, response: Mapping[str, Any], query: SearchQuery) -> list[Document]:
+        """Return the hits, and tell what each part gave to their scores if there are several."""
         if "error" in response:  # of one of many searches
             raise failure(response["status"], response, self._server.location)
         hits = response["hits"]["hits"]
         if query.dense_weight:  # of which the engine has added the weighted cosine plus 1
             hits = [{**hit, "_score": hit["_score"] - query.dense_weight} for hit in hits]
         documents = [self._document(hit) for hit in hits]
-        return self._with_parts(documents, hits, query) if with_parts else documents
-
-    def _with_parts(self, documents: list[Document], hits: list[dict[str, Any]], query: SearchQuery) -> list[Document]:
-        """Tell what each part gave to the scores, if there are several."""
+        if not (query.bm25_weight or query.dense_weight):
+            return documents
         scores = [hit["_score"] for hit in hits]
         shared = [contributions(query.tokens, stored_key_tokens(document, self._name)) for document in documents]
         parts = {"key_tokens": [sum(contribution for *_, contribution in each) for each in shared]}
@@ -267,7 +268,7 @@ class EngineAdapter(StoreAdapter):
             parts["dense"] = rest
         elif query.bm25_weight:
             parts["bm25"] = rest
-        return with_parts(documents, parts) if len(parts) > 1 else documents
+        return with_parts(documents, parts)
 
     def _within_clause_limit(
         self, asked: SearchQuery, query: SearchQuery, filters: dict[str, Any] | None, error: ClauseLimitError
