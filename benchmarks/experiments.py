@@ -4,12 +4,12 @@
 """
 One setting of the method after the other: what it gains, on collections and embedders, fitted to all or to halves.
 
-    python benchmarks/experiments.py NAME=FOLDER[:SPLIT] ... --embeddings FOLDER --output FILE.jsonl
+    python benchmarks/experiments.py NAME=FOLDER[:SPLIT] ... --embeddings FOLDER --output FILE.jsonl [--only EXPERIMENT]
 
 `FOLDER` of the embeddings has `EMBEDDER.NAME.documents.npy` and `EMBEDDER.NAME.queries.npy` for each collection and
 embedder that is to be measured. Each line of the output is a setting, with nDCG@10 as a ratio to the dense vectors,
 fitted to all documents and to random halves of them (the mean of `--halves`; all documents are searched), and the
-postings that a query reads of each document.
+postings that a query reads of each document. With `--only`, the lines of other experiments stay as they are.
 
 The rules are written down here once more, as a few matrices over a whole collection, so that many settings share a fit
 and constants of the library can be varied. At the defaults they give what the library gives, but for its rounding.
@@ -34,6 +34,7 @@ from keytok_haystack.decoders.ridge import RegressionSums
 from keytok_haystack.embedding_space import Preparation, Spectrum
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.measures import mean_ndcg
+from keytok_haystack.evaluation.systems import default_bm25
 from keytok_haystack.sparse_vectors.rows import row_maxima, row_norms, scale_columns, scale_rows, top_k
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.sampling import random_rows
@@ -73,6 +74,9 @@ class Setting:
     query_literals: float = 1.5
     gain_share: float = 0.7
     gain_power: float = 0.5
+    dense_weight: float = 0.0
+    bm25_weight: float = 0.0
+    rescored: int = 50
 
     @property
     def of_fit(self) -> tuple[Any, ...]:
@@ -105,6 +109,14 @@ def settings() -> Iterator[tuple[str, str, Setting]]:
     yield from each("regression", "regularization", "lambda {}", (0.25, 0.4, 0.9))
     yield from each("regression", "min_df", "min_df {}", (1, 3))
     yield from each("regression", "idf", "idf ** {}", (1.0, 1.3))
+    hybrid = replace(default, dense_weight=1.5, bm25_weight=0.05)
+    yield "hybrid", "default", hybrid
+    for dense_weight in (0.0, 1.0, 2.0, 3.0, 4.0):
+        yield "hybrid", f"cosines {dense_weight}", replace(hybrid, dense_weight=dense_weight)
+    for bm25_weight in (0.0, 0.025, 0.1):
+        yield "hybrid", f"BM25 {bm25_weight}", replace(hybrid, bm25_weight=bm25_weight)
+    for rescored in (20, 100, 200):
+        yield "hybrid", f"cosines of the best {rescored}", replace(hybrid, rescored=rescored)
 
 
 @dataclass
@@ -213,7 +225,9 @@ class Fit:
                 sums = np.cumsum(expected[order])
                 kept[order[: np.searchsorted(sums, setting.gain_share * sums[-1]) + 1]] = True
         indptr = np.concatenate([[0], np.cumsum(kept)])[queries.indptr]
-        return csr_array((queries.data[kept], queries.indices[kept], indptr), shape=queries.shape)
+        chosen = csr_array((queries.data[kept], queries.indices[kept], indptr), shape=queries.shape)
+        largest = row_maxima(chosen)
+        return scale_rows(chosen, 1 / np.where(largest > 0, largest, 1))
 
 
 @dataclass
@@ -224,18 +238,43 @@ class Bench:
     documents: NDArray[np.float32]
     queries: NDArray[np.float32]
     halves: int
+    only: str | None
     _texts: dict[str, Texts] = field(default_factory=dict)
 
     @cached_property
-    def dense(self) -> float:
+    def cosines(self) -> NDArray[np.float32]:
         normalize = Preparation()
-        return mean_ndcg(self.collection, normalize(self.queries) @ normalize(self.documents).T)
+        similarities: NDArray[np.float32] = normalize(self.queries) @ normalize(self.documents).T
+        return similarities
+
+    @cached_property
+    def bm25(self) -> NDArray[np.float32]:
+        system = default_bm25(list(self.collection.documents.values()), list(self.collection.queries.values()))
+        return np.stack([np.asarray(system.scores(i)) for i in range(len(self.queries))])
+
+    @cached_property
+    def dense(self) -> float:
+        return mean_ndcg(self.collection, self.cosines)
+
+    def combined(self, scores: NDArray[np.floating], setting: Setting) -> NDArray[np.floating]:
+        """Add BM25, and the cosines of the best documents, to the scores of key tokens, shape `(queries, n)`."""
+        if setting.bm25_weight:
+            scores = scores + setting.bm25_weight * self.bm25
+        if not setting.dense_weight:
+            return scores
+        rescored = np.zeros_like(scores)
+        for i, row in enumerate(scores):
+            best = np.argpartition(-row, setting.rescored)[: setting.rescored]
+            best = best[row[best] > 0]
+            rescored[i, best] = row[best] + setting.dense_weight * (1 + self.cosines[i, best])
+        return rescored
 
     def measure(self, progress: "tqdm[Any]") -> dict[tuple[str, str], dict[str, float]]:
         n = len(self.documents)
         samples = {"all": [np.arange(n)], "half": [random_rows(n, n // 2, seed) for seed in range(self.halves)]}
         measured: dict[tuple[str, str], dict[str, float]] = {}
-        ordered = sorted(settings(), key=lambda entry: repr(entry[2].of_fit))
+        chosen = (entry for entry in settings() if self.only in (None, entry[0]))
+        ordered = sorted(chosen, key=lambda entry: repr(entry[2].of_fit))
         for sample, all_rows in samples.items():
             values: dict[tuple[str, str], list[tuple[float, float]]] = {}
             for rows in all_rows:
@@ -246,7 +285,8 @@ class Bench:
                         fit = Fit(texts, self.documents, self.queries, rows, setting)
                     documents = fit.encode_documents(setting)
                     queries = fit.encode_queries(setting, documents)
-                    ratio = mean_ndcg(self.collection, (queries @ documents.T).toarray()) / self.dense
+                    scores = self.combined((queries @ documents.T).toarray(), setting)
+                    ratio = mean_ndcg(self.collection, scores) / self.dense
                     frequency = np.bincount(documents.indices, minlength=documents.shape[1])
                     postings = frequency[queries.indices].sum() / queries.shape[0] / n
                     values.setdefault((experiment, name), []).append((ratio, postings))
@@ -271,9 +311,15 @@ def main() -> None:
     parser.add_argument("--embedders", nargs="+", default=["minilm", "mpnet"])
     parser.add_argument("--halves", type=int, default=4)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--only", help="the experiment to measure")
     options = parser.parse_args()
 
     table: dict[tuple[str, str], dict[str, Any]] = {(experiment, name): {} for experiment, name, _ in settings()}
+    if options.only and options.output.exists():
+        for line in map(json.loads, options.output.read_text().splitlines()):
+            key = (line.pop("experiment"), line.pop("setting"))
+            if key[0] != options.only and key in table:
+                table[key] = line
     with tqdm(desc="Measuring", unit=" settings") as progress:
         for embedder in options.embedders:
             for argument in options.collections:
@@ -282,7 +328,9 @@ def main() -> None:
                 files = [options.embeddings / f"{embedder}.{name}.{part}.npy" for part in ("documents", "queries")]
                 if not all(file.exists() for file in files):
                     continue
-                bench = Bench(Collection.load(folder, split or "test"), *map(np.load, files), options.halves)
+                bench = Bench(
+                    Collection.load(folder, split or "test"), *map(np.load, files), options.halves, options.only
+                )
                 for key, found in bench.measure(progress).items():
                     table[key].setdefault(embedder, {})[name] = found
                 lines = [{"experiment": e, "setting": s, **found} for (e, s), found in table.items()]

@@ -50,12 +50,12 @@ SUMMARY = (
     "bm25",
     "dense",
     "key_tokens",
-    "key_tokens_bm25",
+    "hybrid",
     "dense_bm25_rrf",
     "dense_bm25_key_tokens_rrf",
 )
-BOLD = ("key_tokens", "dense_bm25_key_tokens", "dense_bm25_key_tokens_rrf")
-OUT_OF_SAMPLE = ("key_tokens", "key_tokens_bm25", "dense_bm25_key_tokens_rrf")
+BOLD = ("key_tokens", "hybrid")
+OUT_OF_SAMPLE = ("key_tokens", "hybrid", "dense_bm25_key_tokens_rrf")
 
 Report = dict[str, Any]
 """The JSON that `keytok evaluate --json` writes."""
@@ -278,7 +278,9 @@ def experiments(name: str, lines: list[dict[str, Any]]) -> list[str]:
             for embedder in dict.fromkeys(embedder for embedder, _ in measured)
         ]
         cells = [" / ".join(f"{of[place][part]:.3f}" for part in PARTS) for place in measured]
-        label = f"**{line['setting']}**" if line["experiment"] == "default" else line["setting"]
+        label = f"**{line['setting']}**" if line["setting"] == "default" else line["setting"]
+        if name == "hybrid" and line["experiment"] == "default":
+            label = "key tokens alone"
         rows.append([label, *means, *cells, f"{of['minilm', 'cranfield']['postings']:.2f}"])
     names = {"minilm": "MiniLM", "mpnet": "mpnet"}
     return markdown_table(

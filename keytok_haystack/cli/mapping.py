@@ -18,6 +18,12 @@ def mapping_command(
     engine: EngineOption,
     field: Annotated[str, typer.Option(help="Field of the key tokens.")] = "key_tokens",
     dense: Annotated[bool, typer.Option(help="Whether the index has the dense vectors, too.")] = True,
+    graph: Annotated[
+        bool,
+        typer.Option(
+            help="Whether dense vectors have a graph (HNSW). A search by key tokens that adds their cosines needs none."
+        ),
+    ] = True,
     create: Annotated[
         bool, typer.Option("--create", help="Create the index, or add the field to an index that exists.")
     ] = False,
@@ -34,7 +40,7 @@ def mapping_command(
         msg = "--index goes with --create."
         raise ValueError(msg)
     if not url:
-        _print(index_definition(engine, dimension, loaded, field=field))
+        _print(index_definition(engine, dimension, loaded, field=field, graph=graph))
         return
     from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
     from keytok_haystack.live_index import create_index  # noqa: PLC0415  # needs an extra
@@ -42,9 +48,9 @@ def mapping_command(
     if not index:
         with connected(document_store(engine, url, "*")) as connection:
             version = connection.version
-        _print(index_definition(engine, dimension, loaded, field=field, version=version))
+        _print(index_definition(engine, dimension, loaded, field=field, graph=graph, version=version))
         return
-    created = create_index(document_store(engine, url, index), loaded, field=field, dense=dense)
+    created = create_index(document_store(engine, url, index), loaded, field=field, dense=dense, graph=graph)
     message = {
         "created": f"Created the index '{index}' with the field '{field}' for the model {loaded.fingerprint}.",
         "extended": f"Added the field '{field}' for the model {loaded.fingerprint} to the index '{index}'.",

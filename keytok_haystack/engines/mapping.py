@@ -40,6 +40,7 @@ def index_definition(
     model: KeyTokenModel | None,
     *,
     field: str = "key_tokens",
+    graph: bool = True,
     version: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """
@@ -56,6 +57,8 @@ def index_definition(
     :param model: Model that documents are written with; its fingerprint is recorded in the mapping's `_meta`. None for
         the vectors of another sparse embedder.
     :param field: Field of the key tokens, a key of `meta`.
+    :param graph: Whether dense vectors have a graph (HNSW), by which the nearest are found. Without one, they are for
+        the cosines of documents that are found otherwise (`SparseRetriever(dense_weight=...)`), and writing is faster.
     :param version: Version of the Elasticsearch server, such as `(8, 19)`; by default 9.5. Versions before 8.15 have no
         `sparse_vector` query, so key tokens are `rank_features` there; from 9.2 on, a setting is needed that keeps
         vectors in `_source`, without which hits could not be explained.
@@ -73,10 +76,11 @@ def index_definition(
         settings: dict[str, Any] = {}
         dense = None
         if embedding_dimension is not None:
-            settings["index.knn"] = True
-            # not the default engine, faiss: it needs native libraries, and without them writes hang
-            method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
-            dense = {"type": "knn_vector", "dimension": embedding_dimension, "method": method}
+            dense = {"type": "knn_vector", "dimension": embedding_dimension}
+            if graph:
+                settings["index.knn"] = True
+                # not the default engine, faiss: it needs native libraries, and without them writes hang
+                dense["method"] = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
         return {"settings": settings, "mappings": _mappings("rank_features", dense, field, model)}
     version = version or _NEWEST_ELASTICSEARCH
     if version < (8,) and embedding_dimension is not None:
@@ -86,7 +90,9 @@ def index_definition(
     field_type: FieldType = "sparse_vector" if version >= (8, 15) else "rank_features"
     dense = None
     if embedding_dimension is not None:
-        dense = {"type": "dense_vector", "dims": embedding_dimension, "index": True, "similarity": "cosine"}
+        dense = {"type": "dense_vector", "dims": embedding_dimension, "index": graph}
+        if graph:
+            dense["similarity"] = "cosine"
     return {"settings": settings, "mappings": _mappings(field_type, dense, field, model)}
 
 

@@ -31,7 +31,12 @@ class CreatedIndex:
 
 
 def create_index(
-    store: DocumentStore, model: KeyTokenModel | str | Path, *, field: str = "key_tokens", dense: bool = True
+    store: DocumentStore,
+    model: KeyTokenModel | str | Path,
+    *,
+    field: str = "key_tokens",
+    dense: bool = True,
+    graph: bool = True,
 ) -> CreatedIndex:
     """
     Create the index of a document store, or add a field of key tokens to it, or to all indices behind an alias.
@@ -43,6 +48,7 @@ def create_index(
     :param model: Key-token model that documents are written with, or the path of its folder.
     :param field: Field of the key tokens.
     :param dense: Whether a new index has dense vectors, too.
+    :param graph: Whether a new index has a graph of them (HNSW).
     :raises TypeError: The store is of another kind.
     :raises ValueError: The name of the field is taken, or the index is to have dense vectors on Elasticsearch 7.
     :raises MappingError: The index has the field, of another type or for another model; nothing is changed then.
@@ -51,7 +57,9 @@ def create_index(
     model = loaded_model(model)
     dimension = model.dimension if dense else None
     with connected(store) as connection:
-        definition = index_definition(connection.engine, dimension, model, field=field, version=connection.version)
+        definition = index_definition(
+            connection.engine, dimension, model, field=field, graph=graph, version=connection.version
+        )
         indices = connection.client.indices
         change: Literal["created", "extended", "marked", "kept"]
         if not indices.exists(index=connection.index):

@@ -86,15 +86,20 @@ def failed(result: tuple[int, str, str]) -> str:
 
 @pytest.mark.parametrize("engine", ["opensearch", "elasticsearch"])
 @pytest.mark.parametrize(
-    ("arguments", "dimension", "field"),
-    [((), 8, "key_tokens"), (("--no-dense",), None, "key_tokens"), (("--field", "keys_v2"), 8, "keys_v2")],
+    ("arguments", "dimension", "options"),
+    [
+        ((), 8, {}),
+        (("--no-dense",), None, {}),
+        (("--no-graph",), 8, {"graph": False}),
+        (("--field", "keys_v2"), 8, {"field": "keys_v2"}),
+    ],
 )
 def test_the_definition_is_printed_as_json(
-    keytok, engine, arguments, dimension, field, small_model, small_model_folder
+    keytok, engine, arguments, dimension, options, small_model, small_model_folder
 ):
     code, out, err = keytok("mapping", small_model_folder, "--engine", engine, *arguments)
     assert (code, err) == (0, "")
-    assert json.loads(out) == index_definition(engine, dimension, small_model, field=field)
+    assert json.loads(out) == index_definition(engine, dimension, small_model, **options)
 
 
 def test_an_index_without_create_is_refused(keytok, small_model_folder):

@@ -179,6 +179,19 @@ def test_the_nearest_are_found_too_and_no_score_depends_on_their_number(bm25_wei
         assert {key: scores[0] for key, scores in everything.items()} == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", DENSE_STORES)
+def test_no_graph_is_needed(kind, make_store):
+    """The same scores from an index in which vectors lie without one."""
+    query = {"key_tokens": QUERY["key_tokens"], "query_embedding": QUERY["query_embedding"]}
+    definition = make_store.definition(kind, dimension=4, model=None, field="key_tokens", graph=False)
+    assert "hnsw" not in str(definition)
+    store = make_store(kind, definition=definition)
+    store.write_documents(small_documents())
+    hits = SparseRetriever(store, dense_weight=3.0, top_k=20).run(**query)["documents"]
+    expected = expected_scores(small_documents()[:17], 3.0)
+    assert {hit.id: hit.score for hit in hits} == pytest.approx(expected, abs=1e-5)
+
+
 def test_only_as_many_as_are_rescored_can_be_hits(small):
     retriever = SparseRetriever(small, dense_weight=100.0, top_k=2, rescored=5)
     best = sorted(small_documents()[:17], key=lambda d: -stored(d.meta["key_tokens"]["a"]))[:5]

@@ -5,6 +5,7 @@
 
 import asyncio
 import gc
+import re
 import shutil
 import weakref
 from collections import Counter
@@ -448,26 +449,31 @@ def test_a_million_characters_of_query(small_store, small_model_folder, small_em
 
 
 @pytest.mark.parametrize("value", [["wave"], "wave", 5])
-def test_a_document_whose_field_holds_something_else_is_named(value, store):
-    retriever = SparseRetriever(store)
-    expected = search(retriever, {"wave": 1.0})
-    store.write_documents([Document(id="odd", meta={"key_tokens": value})])
+def test_a_document_whose_field_holds_something_else_is_named_and_stops_nothing(value, store, caplog):
+    retriever = SparseRetriever(store, bm25_weight=1.0)
+    expected = search(retriever, {"wave": 1.0}, query="")
+    store.write_documents([Document(id="odd", content="zebra", meta={"key_tokens": value})])
     for _ in range(2):
-        with pytest.raises(TypeError, match=rf"'odd'.*{type(value).__name__}"):
-            search(retriever, {"wave": 1.0})
-    store.delete_documents(["odd"])
-    assert search(retriever, {"wave": 1.0}) == expected
+        assert search(retriever, {"wave": 1.0}, query="") == expected
+        (hit,) = retriever.run(key_tokens={}, query="zebra")["documents"]
+        assert (hit.id, hit.meta["key_tokens"]) == ("odd", value)
+    (record,) = (record for record in caplog.records if "key tokens" in record.message)
+    assert re.search(rf"'odd'.*{type(value).__name__}", record.message)
+    store.write_documents([Document(id="odd", meta={"key_tokens": {"wave": 9.0}})], DuplicatePolicy.OVERWRITE)
+    assert search(retriever, {"wave": 1.0}, query="")[0] == ("odd", 9.0)
 
 
 @pytest.mark.parametrize("weight", [-1.0, 0.0, float("nan"), float("inf"), 1e-40, None])
-def test_a_document_with_a_weight_that_no_engine_stores_is_named(weight, store):
+def test_a_document_with_a_weight_that_no_engine_stores_is_named_and_stops_nothing(weight, store, caplog):
     retriever = SparseRetriever(store)
     expected = search(retriever, {"wave": 1.0})
     bad = Document(id="bad", meta={"key_tokens": {"wave": 1.0, "odd": weight}})
     store.write_documents([Document(id="new", meta={"key_tokens": {"heat": 1.0}}), bad])
     for _ in range(2):
-        with pytest.raises(ValueError, match="'bad'"):
-            search(retriever, {"wave": 1.0})
+        assert search(retriever, {"wave": 1.0}) == expected
+        assert "new" in dict(search(retriever, {"heat": 1.0}))
+    (record,) = (record for record in caplog.records if "key tokens" in record.message)
+    assert "'bad'" in record.message
     store.update_by_filter({"field": "id", "operator": "==", "value": "bad"}, {"key_tokens": None})
     assert search(retriever, {"wave": 1.0}) == expected
     assert search(retriever, {"heat": 1.0}) == brute_force(store, {"heat": 1.0})

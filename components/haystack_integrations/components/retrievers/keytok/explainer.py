@@ -17,9 +17,9 @@ class KeyTokenExplainer:
     Explains hits by the tokens that they share with the query.
 
     Each document gets `meta["matched_tokens"]`, strongest first, and loses its bulky `meta["key_tokens"]`. Its place is
-    the end of a hybrid pipeline, behind the `DocumentJoiner`: it explains any document that was written with key
-    tokens, also one that the dense retriever or BM25 has found. For a hit of `SparseRetriever` without a BM25 share,
-    the contributions of all matched tokens sum to its score.
+    the end of a pipeline: it explains any document that was written with key tokens, also one that another retriever
+    has found. The contributions of all matched tokens sum to the score that `SparseRetriever` gave, or to the part
+    `key_tokens` of `meta["score_parts"]`.
 
     ### Usage example
     ```python

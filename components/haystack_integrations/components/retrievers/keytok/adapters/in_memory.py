@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from operator import itemgetter
@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from haystack import Document
+from haystack import Document, logging
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from haystack_integrations.components.embedders.keytok.conversion import stored_key_tokens
@@ -21,6 +21,8 @@ from haystack_integrations.components.retrievers.keytok.adapters.store import (
     with_parts,
 )
 from keytok_haystack import InvertedIndex, KeyTokenModel
+
+_logger = logging.getLogger(__name__)
 
 
 class InMemoryAdapter(StoreAdapter):
@@ -48,6 +50,7 @@ class InMemoryAdapter(StoreAdapter):
         self._documents: list[Document] = []
         self._metas: list[dict[str, Any]] = []
         self._fields: list[Any] = []
+        self._unreadable: dict[str, Any] = {}
 
     def warm_up(self, model: KeyTokenModel | None, *, with_dense: bool) -> None:
         """Do nothing: the first search builds the index."""
@@ -56,9 +59,8 @@ class InMemoryAdapter(StoreAdapter):
         """
         Return the best documents with their scores, best first, equal scores by id.
 
-        :raises ValueError: The filters are invalid, a document of the store has a weight that no index can hold, or
-            its embedding has another dimension than the query's.
-        :raises TypeError: The field of a document holds something other than key tokens.
+        :raises ValueError: The filters are invalid, or the embedding of a document has another dimension than the
+            query's.
         """
         if top_k == 0:
             return []
@@ -132,8 +134,11 @@ class InMemoryAdapter(StoreAdapter):
         embedding = document.embedding if self._store.return_embedding else None
         # a deep copy, as the store's own retrievers make it, so that changing a hit does not change the store
         meta = {key: deepcopy(value) for key, value in document.meta.items() if key != self._field}
-        if self._field in document.meta:  # key tokens are flat, and much quicker to copy
-            meta[self._field] = dict(document.meta[self._field] or {})
+        tokens = document.meta.get(self._field)
+        if self._field in document.meta:
+            tokens = document.meta[self._field] or {}
+            # key tokens are flat, and much quicker to copy
+            meta[self._field] = dict(tokens) if isinstance(tokens, Mapping) else deepcopy(tokens)
         return replace(document, score=score, meta=meta, embedding=embedding)
 
     def _current_index(self, *, with_bm25: bool) -> InvertedIndex:
@@ -153,7 +158,7 @@ class InMemoryAdapter(StoreAdapter):
         # A write moves its document to the end, so only the last can have been written again in place. Checking it
         # first also avoids comparing equal copies below: comparing lists of the same objects is quick.
         last = documents[-1]
-        if last is not self._documents[-1] or stored_key_tokens(last, self._field) != index.tokens_of(last.id):
+        if last is not self._documents[-1] or self._tokens(last) != index.tokens_of(last.id):
             return False
         return documents == self._documents and self._read_fields(self._metas) == self._fields
 
@@ -175,18 +180,44 @@ class InMemoryAdapter(StoreAdapter):
             if not is_unmoved
             and (
                 document.id not in contents
-                or stored_key_tokens(document, self._field) != index.tokens_of(document.id)
+                or self._tokens(document) != index.tokens_of(document.id)
                 or (index.has_bm25 and document.content != contents[document.id])
             )
         ]
-        index.add(
-            [document.id for document in changed],
-            [stored_key_tokens(document, self._field) for document in changed],
-            [document.content or "" for document in changed],
-        )
+        try:
+            self._add(index, changed)
+        except (TypeError, ValueError):
+            for document in changed:
+                self._add_what_can_be_read(index, document)
         present = {document.id for document in documents}
         index.remove([document_id for document_id in contents if document_id not in present])
         self._documents, self._metas, self._fields = documents, metas, fields
+
+    def _add(self, index: InvertedIndex, documents: list[Document]) -> None:
+        index.add(
+            [document.id for document in documents],
+            [self._tokens(document) for document in documents],
+            [document.content or "" for document in documents],
+        )
+
+    def _add_what_can_be_read(self, index: InvertedIndex, document: Document) -> None:
+        """Add a document, without its key tokens if these are none: one must not stop the search for all others."""
+        try:
+            self._add(index, [document])
+        except (TypeError, ValueError) as error:
+            _logger.warning(
+                "A document is not found by its key tokens until it is written with such: {error}", error=str(error)
+            )
+            self._unreadable[document.id] = document.meta.get(self._field)
+            self._add(index, [document])
+
+    def _tokens(self, document: Document) -> Mapping[str, float]:
+        """Return the key tokens of a document; of one whose field holds something else none."""
+        if document.id in self._unreadable:
+            if document.meta.get(self._field) is self._unreadable[document.id]:
+                return {}
+            del self._unreadable[document.id]
+        return stored_key_tokens(document, self._field)
 
     def _unmoved(self, documents: list[Document], fields: list[Any]) -> list[bool]:
         """Return whether each document is where it was, with its key tokens: writes move documents to the end."""
