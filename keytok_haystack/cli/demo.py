@@ -234,4 +234,5 @@ def _hits_table(documents: Sequence["Document"]) -> Table:
 
 def _parts(document: "Document") -> list[str]:
     """Return the parts of a hit's score."""
-    return [f"{part['score']:+.2f} {name.replace('_', ' ')}" for name, part in document.meta["score_parts"].items()]
+    labels = {"key_tokens": "key tokens", "bm25": "BM25", "dense": "dense"}
+    return [f"{part['score']:+.2f} {labels[name]}" for name, part in document.meta["score_parts"].items()]

@@ -163,9 +163,9 @@ def hybrid(key_token_system: System, lexical: System, dense_system: System) -> S
         found = first.scores(i)
         best = np.argpartition(-found, min(RESCORED, len(found)) - 1)[:RESCORED]
         best = best[found[best] > 0]
-        summed = np.zeros(len(found))
-        # all of them ahead of 0, which means not found
-        summed[best] = found[best] + DENSE_WEIGHT * (1 + dense_system.scores(i)[best])
+        # 1 + cos is not negative, so that the best stay ahead of all others
+        summed = found.astype(np.float64)
+        summed[best] += DENSE_WEIGHT * (1 + dense_system.scores(i)[best])
         return summed
 
     nbytes = first.nbytes + dense_system.nbytes
