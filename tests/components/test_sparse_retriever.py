@@ -7,6 +7,7 @@ import asyncio
 import gc
 import re
 import shutil
+import threading
 import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -496,6 +497,27 @@ async def test_retrievers_side_by_side_in_an_async_pipeline(small_store, small_m
         pipeline.add_component(str(i), SparseRetriever(small_store, model=small_model_folder, top_k=i + 1))
     data = {str(i): {"query_embedding": small_embeddings[i].tolist()} for i in range(4)}
     assert await pipeline.run_async(data, concurrency_limit=4) == pipeline.run(data)
+
+
+def test_closing_does_not_disturb_other_threads(small_store, small_model_folder, small_embeddings):
+    retriever = SparseRetriever(small_store, model=small_model_folder, dense_weight=1.0, bm25_weight=0.1)
+    inputs = [{"query_embedding": embedding, "query": "wing"} for embedding in small_embeddings[:20].tolist()]
+    expected = [retriever.run(**arguments) for arguments in inputs]
+    done = threading.Event()
+
+    def close() -> None:
+        while not done.is_set():
+            retriever.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(3):
+                assert list(pool.map(lambda arguments: retriever.run(**arguments), inputs)) == expected
+    finally:
+        done.set()
+        closing.join()
 
 
 def test_threads_searching_while_documents_are_written(store):

@@ -245,8 +245,7 @@ class SparseRetriever:
         :raises DocumentStoreError:
             If an engine cannot be reached or cannot answer.
         """
-        self.warm_up()
-        search = self._search_query(key_tokens, query_sparse_embedding, query_embedding, query)
+        search = self._search_query(self._warmed_up(), key_tokens, query_sparse_embedding, query_embedding, query)
         filters, top_k = self._resolve(filters, top_k)
         return {"documents": self._adapter.search(search, filters, top_k), "key_tokens": dict(search.tokens)}
 
@@ -280,8 +279,10 @@ class SparseRetriever:
             - `documents`: The documents with the highest scores, best first.
             - `key_tokens`: Key tokens of the query.
         """
-        await self.warm_up_async()
-        search = await asyncio.to_thread(self._search_query, key_tokens, query_sparse_embedding, query_embedding, query)
+        model = await asyncio.to_thread(self._warmed_up)
+        search = await asyncio.to_thread(
+            self._search_query, model, key_tokens, query_sparse_embedding, query_embedding, query
+        )
         filters, top_k = self._resolve(filters, top_k)
         documents = await self._adapter.search_async(search, filters, top_k)
         return {"documents": documents, "key_tokens": dict(search.tokens)}
@@ -314,7 +315,7 @@ class SparseRetriever:
         :raises ValueError:
             If there are not as many texts, or embeddings, as queries, or for the reasons that `run` lists.
         """
-        self.warm_up()
+        model = self._warmed_up()
         texts = [None] * len(key_tokens) if queries is None else queries
         embeddings = [None] * len(key_tokens) if query_embeddings is None else query_embeddings
         for name, given in (("texts", texts), ("embeddings", embeddings)):
@@ -322,7 +323,7 @@ class SparseRetriever:
                 msg = f"There are key tokens of {len(key_tokens)} queries, but {len(given)} {name}."
                 raise ValueError(msg)
         searches = [
-            self._search_query(tokens, None, embedding, text)
+            self._search_query(model, tokens, None, embedding, text)
             for tokens, embedding, text in zip(key_tokens, embeddings, texts, strict=True)
         ]
         filters, top_k = self._resolve(filters, top_k)
@@ -335,8 +336,16 @@ class SparseRetriever:
             raise ValueError(msg)
         return apply_filter_policy(self.filter_policy, self.filters, filters), top_k
 
+    def _warmed_up(self) -> KeyTokenModel | None:
+        """Warm up and return the model, which a `close` in another thread does not take away from a run."""
+        while True:
+            self.warm_up()
+            if (model := self._model) is not None or self.model is None:
+                return model
+
     def _search_query(
         self,
+        model: KeyTokenModel | None,
         key_tokens: dict[str, float] | None,
         query_sparse_embedding: SparseEmbedding | None,
         query_embedding: list[float] | None,
@@ -356,13 +365,13 @@ class SparseRetriever:
             raise ValueError(msg)
         embedding = None if query_embedding is None else check_embeddings([query_embedding])[0].tolist()
         if query_sparse_embedding is not None:
-            key_tokens = named_tokens(query_sparse_embedding, self._model, query)
+            key_tokens = named_tokens(query_sparse_embedding, model, query)
         elif key_tokens is None and query_embedding is not None:
-            if self._model is None:
+            if model is None:
                 msg = "SparseRetriever needs a key-token model for `query_embedding`: set `model`."
                 raise ValueError(msg)
-            weights = self._model.encode_queries([query_embedding], None if query is None else [query])
-            (key_tokens,) = self._model.query_tokens(weights)
+            weights = model.encode_queries([query_embedding], None if query is None else [query])
+            (key_tokens,) = model.query_tokens(weights)
         tokens = key_tokens or {}
         for token, weight in tokens.items():
             if not SMALLEST_WEIGHT <= weight <= LARGEST_WEIGHT:
