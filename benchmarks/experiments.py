@@ -116,7 +116,7 @@ def settings() -> Iterator[tuple[str, str, Setting]]:
     for bm25_weight in (0.0, 0.025, 0.1):
         yield "hybrid", f"BM25 {bm25_weight}", replace(hybrid, bm25_weight=bm25_weight)
     for rescored in (20, 100, 200):
-        yield "hybrid", f"cosines of the best {rescored}", replace(hybrid, rescored=rescored)
+        yield "hybrid", f"the best {rescored} scored again", replace(hybrid, rescored=rescored)
 
 
 @dataclass
@@ -257,16 +257,15 @@ class Bench:
         return mean_ndcg(self.collection, self.cosines)
 
     def combined(self, scores: NDArray[np.floating], setting: Setting) -> NDArray[np.floating]:
-        """Add BM25, and the cosines of the best documents, to the scores of key tokens, shape `(queries, n)`."""
-        if setting.bm25_weight:
-            scores = scores + setting.bm25_weight * self.bm25
-        if not setting.dense_weight:
+        """Add BM25 and cosines to the scores of the best documents by key tokens, shape `(queries, n)`."""
+        if not (setting.bm25_weight or setting.dense_weight):
             return scores
         rescored = np.zeros_like(scores)
         for i, row in enumerate(scores):
             best = np.argpartition(-row, setting.rescored)[: setting.rescored]
             best = best[row[best] > 0]
-            rescored[i, best] = row[best] + setting.dense_weight * (1 + self.cosines[i, best])
+            rescored[i, best] = row[best] + setting.bm25_weight * self.bm25[i, best]
+            rescored[i, best] += setting.dense_weight * (1 + self.cosines[i, best])
         return rescored
 
     def measure(self, progress: "tqdm[Any]") -> dict[tuple[str, str], dict[str, float]]:

@@ -294,8 +294,55 @@ def experiments(name: str, lines: list[dict[str, Any]]) -> list[str]:
     )
 
 
+def engine_speed(report: Report) -> list[str]:
+    """Return the table of latencies on an engine, each with its ratio to HNSW that returns as much."""
+    rows = []
+    for name in report["sizes"][0]["systems"]:
+        cells = []
+        for size in report["sizes"]:
+            baseline = "HNSW, ten documents" if "ten documents" in name else "HNSW"
+            system, of = size["systems"][name], size["systems"][baseline]
+            cells += [f"{system['p50_ms']:.1f} ({system['p50_ms'] / of['p50_ms']:.2f})", f"{system['p95_ms']:.1f}"]
+        rows.append([name, *cells, decimal(report["ndcg"][name]) if name in report["ndcg"] else ""])
+    sizes = [f"{size['documents']:,}" for size in report["sizes"]]
+    heads = [head for size in sizes for head in (f"{size}: p50 (of HNSW)", "p95")]
+    return markdown_table(("ms per query", *heads, "nDCG@10"), rows)
+
+
+def engine_indexes(report: Report) -> list[str]:
+    """Return the table of what it takes to write indices, and of their sizes, at the largest size."""
+    largest = report["sizes"][-1]
+    n, hnsw = largest["documents"], largest["indexing"]["hnsw"]
+    rows = []
+    for name, row in largest["indexing"].items():
+        total, of = (each["seconds_to_write"] + each["seconds_to_merge"] for each in (row, hnsw))
+        rows.append(
+            [
+                INDEXES[name],
+                f"{row['seconds_to_write']:.0f} s",
+                f"{row['seconds_to_merge']:.0f} s",
+                f"{total / of:.2f}",
+                f"{row['bytes'] / n:,.0f}",
+            ]
+        )
+    return markdown_table((f"{n:,} documents", "written in", "merged in", "both, of HNSW", "bytes per document"), rows)
+
+
+def engine_writing(report: Report) -> list[str]:
+    """Return the table of how fast documents are written in several ways."""
+    rows = [
+        [way, *(f"{each['documents_per_second'][way]:,.0f}/s" for each in report["throughput"])]
+        for way in report["throughput"][0]["documents_per_second"]
+    ]
+    sizes = (f"{each['documents']:,}" for each in report["throughput"])
+    return markdown_table(("writing an index with text, vectors and key tokens", *sizes), rows)
+
+
 def table(name: str, root: Path) -> str:
     """Return the text of a table, by its name on a page."""
+    if name in ENGINES:
+        file = root / "benchmarks/results/engines.scifact.json"
+        return "\n".join(ENGINES[name](json.loads(file.read_text(encoding="utf-8")))) + "\n"
     if name.startswith("experiment-"):
         file = root / "docs/research/results/experiments.jsonl"
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -315,6 +362,17 @@ def table(name: str, root: Path) -> str:
     files = {key: root / "docs/research/results" / f"{prefix}{key}.json" for key in EMBEDDERS[prefix]}
     reports = {key: json.loads(file.read_text(encoding="utf-8")) for key, file in files.items()}
     return "\n".join(TABLES[name.removeprefix(prefix)](reports)) + "\n"
+
+
+ENGINES = {"engine-speed": engine_speed, "engine-indexes": engine_indexes, "engine-writing": engine_writing}
+INDEXES = {
+    "text": "text alone",
+    "hnsw": "text and dense vectors (HNSW)",
+    "key_tokens": "text and key tokens, their projection included",
+    "hybrid": "text, key tokens and dense vectors (HNSW)",
+    "hybrid_without_graph": "text, key tokens and dense vectors without a graph",
+}
+"""Indices of `engines.py`."""
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:

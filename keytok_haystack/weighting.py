@@ -22,7 +22,7 @@ DENSE_WEIGHT = 1.5
 BM25_WEIGHT = 0.05
 """Default factor of BM25 scores that are added to them."""
 RESCORED = 50
-"""Default number of documents that cosines are added to."""
+"""Default number of documents to whose scores cosines and BM25 are added."""
 
 
 @dataclass(frozen=True)

@@ -234,23 +234,6 @@ def test_the_table_of_bytes_on_disk_holds_the_committed_results():
     assert seen == set(expected)
 
 
-def test_the_table_of_speed_holds_the_committed_results():
-    report = json.loads((ROOT / "benchmarks" / "results" / "engines.scifact.json").read_text())
-    systems = {size["documents"]: size["systems"] for size in report["sizes"]}
-    labels = {"HNSW (Lucene, k = 10)": "HNSW", "key tokens, as `SparseRetriever` asks": "key tokens"}
-    page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
-    rows = cells_of(page.split("## Speed")[1].split("## What can go wrong")[0])
-    table = {cells[0]: cells[1:] for cells in rows if labels.get(cells[0], cells[0]) in systems[10_000]}
-    assert len(table) == 6
-    for label, cells in table.items():
-        name = labels.get(label, label)
-        times = [size[name]["p50_ms"] for size in systems.values()]
-        ratios = [time / size["HNSW"]["p50_ms"] for time, size in zip(times, systems.values(), strict=True)]
-        overlap = f"{systems[100_000][name]['overlap']:.3f}" if name.startswith("key tokens") else ""
-        expected = [f"{time:.1f} ({ratio:.2f})" for time, ratio in zip(times, ratios, strict=True)]
-        assert cells == [*expected, overlap, f"{report['ndcg'][name]:.3f}"], label
-
-
 def test_the_notes_for_contributors_name_every_module():
     notes = set(re.findall(r"`(?:[\w/]+/)?(\w+)(?:\.py)?`", (ROOT / "AGENTS.md").read_text(encoding="utf-8")))
     modules = {

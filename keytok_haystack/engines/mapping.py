@@ -59,6 +59,8 @@ def index_definition(
     :param field: Field of the key tokens, a key of `meta`.
     :param graph: Whether dense vectors have a graph (HNSW), by which the nearest are found. Without one, they are for
         the cosines of documents that are found otherwise (`SparseRetriever(dense_weight=...)`), and writing is faster.
+        OpenSearch gets the smallest possible graph instead, since without any it keeps a second copy of each vector, as
+        text in `_source`.
     :param version: Version of the Elasticsearch server, such as `(8, 19)`; by default 9.5. Versions before 8.15 have no
         `sparse_vector` query, so key tokens are `rank_features` there; from 9.2 on, a setting is needed that keeps
         vectors in `_source`, without which hits could not be explained.
@@ -76,11 +78,12 @@ def index_definition(
         settings: dict[str, Any] = {}
         dense = None
         if embedding_dimension is not None:
-            dense = {"type": "knn_vector", "dimension": embedding_dimension}
-            if graph:
-                settings["index.knn"] = True
-                # not the default engine, faiss: it needs native libraries, and without them writes hang
-                dense["method"] = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
+            settings["index.knn"] = True
+            # not the default engine, faiss: it needs native libraries, and without them writes hang
+            method: dict[str, Any] = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
+            if not graph:
+                method["parameters"] = {"m": 2, "ef_construction": 2}
+            dense = {"type": "knn_vector", "dimension": embedding_dimension, "method": method}
         return {"settings": settings, "mappings": _mappings("rank_features", dense, field, model)}
     version = version or _NEWEST_ELASTICSEARCH
     if version < (8,) and embedding_dimension is not None:

@@ -19,13 +19,16 @@ class DenseShare:
     """
     Share of the cosine of dense vectors in the scores of the best documents.
 
+    The documents are those that key tokens rank best; BM25 is added to the scores of these alone, too, since searching
+    by it takes more time than all else, and finds no better ones.
+
     Each engine spells a cosine by a score that is not negative. Here it is always `1 + cos`, so that the scores of all
     documents of the window are larger by `weight` than the sum that they stand for; a document without a vector has a
     cosine of 0.
 
     :param embedding: Dense vector of the query, shape `(d,)`.
     :param weight: Factor of the cosines, positive.
-    :param window: Number of documents, the best of each shard by key tokens and BM25, that have the share.
+    :param window: Number of documents, the best of each shard by key tokens, that have the share.
     :param nearest: Number of documents, the nearest by the vector index, that are found beside those. What they score
         does not depend on it.
     :param field: Field of the dense vectors.
@@ -72,18 +75,21 @@ def search_request(
         )
         raise ValueError(msg)
     clauses = _clauses(tokens, field, field_type)
+    lexical: list[dict[str, Any]] = []
     if bm25_weight and text:
         match: dict[str, Any] = {"query": text, "boost": bm25_weight}
         # only beside cosines its score is not what the key tokens leave of the sum
-        clauses.append({"match": {content_field: {**match, "_name": BM25_CLAUSE} if dense else match}})
-    found = [*clauses, _nearest(dense, engine, filters)] if dense is not None and dense.nearest else clauses
+        lexical = [{"match": {content_field: {**match, "_name": BM25_CLAUSE} if dense else match}}]
+    # without key tokens, documents are found by BM25
+    found, added = (clauses, lexical) if dense is not None and clauses else ([*clauses, *lexical], [])
+    nearest = [_nearest(dense, engine, filters)] if dense is not None and dense.nearest else []
     # with a filter beside it, `should` would be optional
-    bool_query: dict[str, Any] = {"should": found, "minimum_should_match": 1}
+    bool_query: dict[str, Any] = {"should": [*found, *nearest], "minimum_should_match": 1}
     if filters:
         bool_query["filter"] = filters
     request = {"query": {"bool": bool_query}, "size": top_k, "track_total_hits": False}
     if dense is not None:
-        request["rescore"] = _rescoring(dense, engine, top_k, clauses)
+        request["rescore"] = _rescoring(dense, engine, top_k, found, added)
     return request
 
 
@@ -100,17 +106,22 @@ def _clauses(tokens: Mapping[str, float], field: str, field_type: FieldType) -> 
     return [{"sparse_vector": vector}] if tokens else []
 
 
-def _rescoring(dense: DenseShare, engine: Engine, top_k: int, clauses: list[dict[str, Any]]) -> dict[str, Any]:
+def _rescoring(
+    dense: DenseShare, engine: Engine, top_k: int, found: list[dict[str, Any]], added: list[dict[str, Any]]
+) -> dict[str, Any]:
     """
     Return what scores the best documents again.
 
     Documents found by the vector index have a part in their first score that others lack, so with them all parts are
     taken anew.
+
+    :param found: Queries by which documents are found.
+    :param added: Queries whose scores are added.
     """
-    cosine = _cosine_clauses(dense, engine)
-    query: dict[str, Any] = {"rescore_query": {"bool": {"should": cosine}}, "score_mode": "total"}
+    parts = [*added, *_cosine_clauses(dense, engine)]
+    query: dict[str, Any] = {"rescore_query": {"bool": {"should": parts}}, "score_mode": "total"}
     if dense.nearest:
-        query = {**query, "rescore_query": {"bool": {"should": [*clauses, *cosine]}}, "query_weight": 0}
+        query = {**query, "rescore_query": {"bool": {"should": [*found, *parts]}}, "query_weight": 0}
     return {"window_size": max(dense.window, top_k) + dense.nearest, "query": query}
 
 

@@ -156,20 +156,19 @@ def key_tokens_with_bm25(key_token_system: System, lexical: System) -> System:
 
 
 def hybrid(key_token_system: System, lexical: System, dense_system: System) -> System:
-    """Add the cosine to the scores of the best 50 documents by key tokens and BM25, as one request does."""
-    first = key_tokens_with_bm25(key_token_system, lexical)
+    """Add BM25 and the cosine to the scores of the best 50 documents by key tokens, as one request does."""
 
     def scores(i: int) -> NDArray[np.floating]:
-        found = first.scores(i)
+        found = key_token_system.scores(i)
         best = np.argpartition(-found, min(RESCORED, len(found)) - 1)[:RESCORED]
         best = best[found[best] > 0]
         # 1 + cos is not negative, so that the best stay ahead of all others
         summed = found.astype(np.float64)
-        summed[best] += DENSE_WEIGHT * (1 + dense_system.scores(i)[best])
+        summed[best] += BM25_WEIGHT * lexical.scores(i)[best] + DENSE_WEIGHT * (1 + dense_system.scores(i)[best])
         return summed
 
-    nbytes = first.nbytes + dense_system.nbytes
-    return System(scores, nbytes, key_token_system.tokens_per_document, first.postings_per_document)
+    nbytes = key_token_system.nbytes + lexical.nbytes + dense_system.nbytes
+    return System(scores, nbytes, key_token_system.tokens_per_document, key_token_system.postings_per_document)
 
 
 def min_max(*systems: System) -> System:

@@ -41,10 +41,6 @@ class Hit(NamedTuple):
         return self.key_tokens + self.bm25
 
 
-def _rank(hit: Hit) -> tuple[float, str]:
-    return -hit.score, hit.id
-
-
 class InvertedIndex:
     """
     Documents with their key tokens, and their text where BM25 is wanted, found by a query's weighted tokens.
@@ -183,6 +179,7 @@ class InvertedIndex:
         bm25_weight: float = 0.0,
         among: Sequence[str] | None = None,
         also: Sequence[str] = (),
+        by_bm25: bool = True,
     ) -> list[Hit]:
         """
         Find the documents with the highest scores.
@@ -193,6 +190,8 @@ class InvertedIndex:
         :param bm25_weight: Factor of BM25 scores in the sum.
         :param among: The ids of the documents to search; None searches all.
         :param also: The ids of documents to return beside them, whatever they score.
+        :param by_bm25: Whether documents are found by their BM25 scores, too; otherwise by the key tokens alone, and
+            BM25 is added to the scores of those.
         :returns: Hits, highest score first, equal scores by id. Other documents that share nothing with the query are
             not found.
         :raises ValueError: The index has no BM25, but there is a `bm25_weight`.
@@ -206,17 +205,19 @@ class InvertedIndex:
                 msg = "This index has no BM25: make it with `with_bm25=True`."
                 raise ValueError(msg)
             lexical = self._bm25.score(text) * np.float32(bm25_weight)
-            scores = scores + lexical
+            if by_bm25:
+                scores = scores + lexical
 
         def hit(i: int) -> Hit:
             # the sum is taken again in float64, term by term, so that it equals the explained contributions
             shared = contributions(tokens, self.tokens_of(self._ids[i]))
             return Hit(self._ids[i], sum(contribution for *_, contribution in shared), float(lexical[i]))
 
-        best = sorted(map(hit, self._candidates(scores, top_k, among).tolist()), key=_rank)[:top_k]
+        candidates = map(hit, self._candidates(scores, top_k, among).tolist())
+        best = sorted(candidates, key=lambda hit: (-(hit.score if by_bm25 else hit.key_tokens), hit.id))[:top_k]
         found = {each.id for each in best}
         others = [hit(self._position[each]) for each in also if each in self._position and each not in found]
-        return sorted([*best, *others], key=_rank) if others else best
+        return sorted([*best, *others], key=lambda hit: (-hit.score, hit.id))
 
     def _candidates(self, scores: NDArray[np.float32], top_k: int, among: Sequence[str] | None) -> NDArray[np.int64]:
         """Return the documents that may be among the best, allowing for what float32 sums are off by."""

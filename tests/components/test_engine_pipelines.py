@@ -140,12 +140,18 @@ def answer(url: str, data: dict | None = None) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("filled", ["opensearch-knn", "elasticsearch-9"], indirect=True)
-def test_hayhooks_serves_the_hybrid_pipeline(filled, embedder, tmp_path):
+def test_hayhooks_serves_every_query_pipeline(filled, embedder, tmp_path):
     name, own = filled
-    definition = pipeline_yaml(
-        f"hybrid.{name}", {"text_embedder": {"model": embedder}, "retriever": {"top_k": 3}}, **own
-    )
-    (tmp_path / "hybrid.yml").write_text(definition, encoding="utf-8")
+    overrides = {"text_embedder": {"model": embedder}, "retriever": {"top_k": 3}}
+    served = [f"query.{name}", f"hybrid.{name}", "query.in_memory", "hybrid.in_memory"]
+    for each in served:
+        parameters = own if each.endswith(name) else {"model": own["model"]}
+        definition = pipeline_yaml(each, overrides, **parameters)
+        (tmp_path / f"{each.replace('.', '_')}.yml").write_text(definition, encoding="utf-8")
+    if name == "opensearch":
+        served.append("rrf.opensearch")
+        joined = {"text_embedder": {"model": embedder}, "joiner": {"top_k": 3}}
+        (tmp_path / "rrf_opensearch.yml").write_text(pipeline_yaml("rrf.opensearch", joined, **own), encoding="utf-8")
     port = free_port()
     hayhooks = Path(sys.executable).parent / "hayhooks"
     log = tmp_path / "log"
@@ -162,13 +168,16 @@ def test_hayhooks_serves_the_hybrid_pipeline(filled, embedder, tmp_path):
                 break
             time.sleep(0.5)
         assert server.poll() is None, log.read_text()
-        result = answer(f"http://127.0.0.1:{port}/hybrid/run", {"query": "shock waves"})["result"]
+        for each in served:
+            url = f"http://127.0.0.1:{port}/{each.replace('.', '_')}/run"
+            result = answer(url, {"query": "shock waves"})["result"]
+            documents = result["documents"] if "documents" in result else result["explainer"]["documents"]
+            # the store in memory of the server's process is empty
+            assert len(documents) == (0 if each.endswith("in_memory") else 3), each
+            assert all("shock" in {match["token"] for match in hit["meta"]["matched_tokens"]} for hit in documents)
     finally:
         server.terminate()
         server.wait(20)
-    documents = result["documents"] if "documents" in result else result["explainer"]["documents"]
-    assert len(documents) == 3
-    assert all("shock" in {match["token"] for match in hit["meta"]["matched_tokens"]} for hit in documents)
 
 
 @pytest.mark.slow

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from nodes.stores import DENSE_STORES, ENGINE_STORES, connection_to, engine_of
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
-from keytok_haystack.engines import KeyTokenField, MappingError, index_definition, key_token_field, search_request
+from keytok_haystack.engines import (
+    DenseShare,
+    KeyTokenField,
+    MappingError,
+    index_definition,
+    key_token_field,
+    search_request,
+)
 from keytok_haystack.engines.mapping import merged_meta
 from keytok_haystack.sparse_vectors.rank_features import escape_feature
 
@@ -279,6 +286,33 @@ def test_a_request_for_a_sparse_vector_with_a_text_and_a_filter():
         "size": 3,
         "track_total_hits": False,
     }
+
+
+def test_a_request_for_all_three_parts_is_one():
+    """Key tokens find the documents; BM25 and cosines are added to the best of them; 0 leaves a part out."""
+    dense = DenseShare([0.6, 0.8], weight=1.5, window=50)
+    request = search_request(TOKENS, "keys", "rank_features", 7, text="shock", bm25_weight=0.1, dense=dense)
+    plain = search_request(TOKENS, "keys", "rank_features", 7)
+    assert {key: request[key] for key in plain} == plain
+    rescore = request["rescore"]
+    assert rescore["window_size"] == 50
+    match, cosine, without = rescore["query"].pop("rescore_query")["bool"]["should"]
+    assert rescore["query"] == {"score_mode": "total"}
+    assert match == {"match": {"content": {"query": "shock", "boost": 0.1, "_name": "bm25"}}}
+    assert cosine["script_score"]["boost"] == 2 * without["constant_score"]["boost"] == 3.0
+    assert search_request(TOKENS, "keys", "rank_features", 60, dense=dense)["rescore"]["window_size"] == 60
+
+
+def test_the_nearest_are_candidates_whose_first_score_does_not_count():
+    dense = DenseShare([0.6, 0.8], weight=1.5, window=50, nearest=10)
+    filters = {"bool": {"must": {"term": {"year": 1960}}}}
+    for engine in ("opensearch", "elasticsearch"):
+        request = search_request(TOKENS, "keys", "rank_features", 7, dense=dense, engine=engine, filters=filters)
+        *tokens, nearest = request["query"]["bool"]["should"]
+        assert str(filters) in str(nearest["knn"])
+        rescore = request["rescore"]
+        assert (rescore["window_size"], rescore["query"]["query_weight"]) == (60, 0)
+        assert rescore["query"]["rescore_query"]["bool"]["should"][: len(tokens)] == tokens
 
 
 @pytest.mark.parametrize("top_k", [1, 20, 21, 1000])

@@ -219,15 +219,15 @@ def test_bm25_has_a_twentieth_of_a_share():
     assert one_request.nbytes == 2
 
 
-def test_a_hybrid_adds_cosines_to_the_best_50():
+def test_a_hybrid_adds_cosines_and_bm25_to_the_best_50():
     random = np.random.default_rng(1)
     ours, lexical, cosines = random.random(200) * 2, random.random(200) * 9, random.uniform(-1, 1, size=200)
     ours[:30], lexical[:40] = 0, 0  # the first thirty share nothing with the query
     for n in (200, 45, 20):
         system = hybrid(*(scored(part[:n].tolist()) for part in (ours, lexical, cosines)))
-        first = ours[:n] + 0.05 * lexical[:n]
+        first = ours[:n]
         best = [i for i in np.argsort(-first)[:50] if first[i] > 0]
-        expected = sorted(best, key=lambda i: -(first[i] + 1.5 * cosines[i]))
+        expected = sorted(best, key=lambda i: -(first[i] + 0.05 * lexical[i] + 1.5 * cosines[i]))
         others = [i for i in np.argsort(-first) if i not in best and first[i] > 0]
         scores = system.scores(0)
         assert np.argsort(-scores, kind="stable")[: np.count_nonzero(scores)].tolist() == [*expected, *others]

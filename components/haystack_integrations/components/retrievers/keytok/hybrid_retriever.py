@@ -76,7 +76,7 @@ class KeyTokenHybridRetriever:
         :param bm25_weight:
             Factor of the BM25 score; 0 leaves BM25 out.
         :param rescored:
-            Number of documents, the best by key tokens and BM25, to which the cosine is added.
+            Number of documents, the best by key tokens, to whose scores the cosine and BM25 are added.
         :param nearest:
             Number of documents, the nearest by the vector index of the store, that are found beside those.
         :param field:

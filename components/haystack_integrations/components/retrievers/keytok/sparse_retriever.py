@@ -30,7 +30,7 @@ class SparseRetriever:
     `query_sparse_embedding`, the vector of any Haystack sparse embedder.
 
     A hybrid search is one request, too: `dense_weight` adds the cosine of the dense vectors, and `bm25_weight` BM25. An
-    engine finds the best documents by key tokens and BM25 and scores them again with their exact cosines, for which it
+    engine finds the best documents by key tokens and scores them again with their exact cosines and BM25, for which it
     needs no graph of vectors. `meta["score_parts"]` of each hit then tells what each part gave.
 
     Supported document stores: `InMemoryDocumentStore`; `OpenSearchDocumentStore` with a `rank_features` field;
@@ -94,8 +94,8 @@ class SparseRetriever:
             Factor of the BM25 score of `query`, by Lucene's formula and the index's analyzer, which is added, too; 0
             leaves BM25 out.
         :param rescored:
-            Number of documents, the best by key tokens and BM25, to which the cosine is added; at least `top_k`. Others
-            are not returned.
+            Number of documents, the best by key tokens, to whose scores the cosine is added, and BM25 with it; at least
+            `top_k`. Others are not returned. Without a `dense_weight`, documents are found by BM25, too.
         :param nearest:
             Number of documents, the nearest by the vector index of the store, that are found beside those, whatever
             words they share with the query. Their scores do not depend on it.

@@ -85,15 +85,9 @@ class EngineAdapter(StoreAdapter):
             has no dense vectors, or the engine cannot compute their cosines, though these are asked for.
         """
         self._model, self._with_dense = model, with_dense
-        self._fields = self._checked_fields()
-
-    def _checked_fields(self) -> dict[str, KeyTokenField]:
-        """Return the field of key tokens of each index behind the name, checked."""
         # a separate client, since the store's would create a missing index, in which nothing can be found
         with self._server.connected() as client:
-            fields = self._check(client.indices.get_mapping(index=self._server.index))
-            if self._with_dense:
-                self._server.check_cosines(client)
+            self._fields = self._checked_fields(client)
             if self._server.leaves_vectors_out(client):
                 logger.warning(
                     "The index '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors): key "
@@ -102,26 +96,7 @@ class EngineAdapter(StoreAdapter):
                     "index that keeps them.",
                     index=self._server.index,
                 )
-        return fields
-
-    def _check(self, indices: Mapping[str, Any]) -> dict[str, KeyTokenField]:
-        model = self._model
-        if not indices:
-            raise missing_index(self._server.location)
-        fields = {
-            name: key_token_field(index["mappings"], self._name, name, self._server.field_types)
-            for name, index in indices.items()
-        }
-        if len({field.type for field in fields.values()}) > 1:
-            msg = f"The indices {', '.join(fields)} behind '{self._server.index}' map '{self._name}' differently."
-            raise MappingError(msg)
-        for index, field in fields.items():
-            if self._with_dense and _EMBEDDING not in dense_fields(indices[index]["mappings"]):
-                msg = (
-                    f"The index '{index}' has no dense vectors in the field '{_EMBEDDING}', but this retriever has a "
-                    "`dense_weight`: set it to 0, or create an index that has them (`keytok mapping --create`)."
-                )
-                raise MappingError(msg)
+        for index, field in self._fields.items():
             if model is not None and field.fingerprint is None:
                 logger.warning(
                     "The mapping of the index '{index}' does not record the model that the field '{field}' is written "
@@ -131,12 +106,34 @@ class EngineAdapter(StoreAdapter):
                     field=self._name,
                     fingerprint=model.fingerprint,
                 )
-            elif model is not None and field.fingerprint != model.fingerprint:
+
+    def _checked_fields(self, client: Any) -> dict[str, KeyTokenField]:
+        """Return the field of key tokens of each index behind the name, checked."""
+        indices = client.indices.get_mapping(index=self._server.index)
+        if not indices:
+            raise missing_index(self._server.location)
+        fields = {
+            name: key_token_field(index["mappings"], self._name, name, self._server.field_types)
+            for name, index in indices.items()
+        }
+        if len({field.type for field in fields.values()}) > 1:
+            msg = f"The indices {', '.join(fields)} behind '{self._server.index}' map '{self._name}' differently."
+            raise MappingError(msg)
+        if self._with_dense:
+            self._server.check_cosines(client)
+        for index, field in fields.items():
+            if self._with_dense and _EMBEDDING not in dense_fields(indices[index]["mappings"]):
+                msg = (
+                    f"The index '{index}' has no dense vectors in the field '{_EMBEDDING}', but this retriever has a "
+                    "`dense_weight`: set it to 0, or create an index that has them (`keytok mapping --create`)."
+                )
+                raise MappingError(msg)
+            if self._model is not None and field.fingerprint not in (None, self._model.fingerprint):
                 msg = (
                     f"The field '{self._name}' of the index '{index}' is written with the key-token model "
-                    f"{field.fingerprint}, but this retriever has the model {model.fingerprint}: their tokens and "
-                    "weights do not match. Give it the model that the documents are written with, or write them with "
-                    "this one to another `field`."
+                    f"{field.fingerprint}, but this retriever has the model {self._model.fingerprint}: their tokens "
+                    "and weights do not match. Give it the model that the documents are written with, or write them "
+                    "with this one to another `field`."
                 )
                 raise MappingError(msg)
         return fields
@@ -245,7 +242,9 @@ class EngineAdapter(StoreAdapter):
         hits = answer["hits"]["hits"]
         if hits and all(hit["_index"] in self._fields for hit in hits):
             return True
-        known, self._fields = self._fields, self._checked_fields()
+        known = self._fields
+        with self._server.connected() as client:
+            self._fields = self._checked_fields(client)
         return known == self._fields
 
     def _documents(self, response: Mapping[str, Any], query: SearchQuery) -> list[Document]:

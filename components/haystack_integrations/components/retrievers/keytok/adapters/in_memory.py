@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from haystack import Document, logging
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from numpy.typing import NDArray
 
 from haystack_integrations.components.embedders.keytok.conversion import stored_key_tokens
 from haystack_integrations.components.retrievers.keytok.adapters.store import (
@@ -76,10 +77,15 @@ class InMemoryAdapter(StoreAdapter):
                 bm25_weight=query.bm25_weight,
                 among=among,
                 also=self._nearest(query, filters) if with_dense else (),
+                by_bm25=not (with_dense and query.tokens),
             )
             storage = self._store.storage
             hits = [hit for hit in hits if hit.id in storage]
-            dense = [self._dense_score(query, storage[hit.id]) if with_dense else 0.0 for hit in hits]
+            dense = [0.0] * len(hits)
+            if with_dense:
+                unit = np.asarray(query.embedding, dtype=np.float64)
+                unit /= np.linalg.norm(unit)
+                dense = [query.dense_weight * _cosine(unit, storage[hit.id]) for hit in hits]
             scores = [hit.score + more for hit, more in zip(hits, dense, strict=True)]
             best = sorted(range(len(hits)), key=lambda i: (-scores[i], hits[i].id))[:top_k]
             documents = [self._hit(storage[hits[i].id], scores[i]) for i in best]
@@ -96,20 +102,6 @@ class InMemoryAdapter(StoreAdapter):
             return []
         embedding = list(query.embedding or ())
         return [each.id for each in self._store.embedding_retrieval(embedding, filters, self._settings.nearest)]
-
-    def _dense_score(self, query: SearchQuery, document: Document) -> float:
-        """Return the weighted cosine of a document, 0 for one without a vector."""
-        if document.embedding is None:
-            return 0.0
-        embedding, vector = (np.asarray(each, dtype=np.float64) for each in (query.embedding, document.embedding))
-        if vector.shape != embedding.shape:
-            msg = (
-                f"The embedding of document '{document.id}' has {len(vector)} dimensions, but the query's "
-                f"{len(embedding)}: use the embedder that the documents were embedded with."
-            )
-            raise ValueError(msg)
-        norms = float(np.linalg.norm(vector) * np.linalg.norm(embedding))
-        return query.dense_weight * float(vector @ embedding) / norms if norms else 0.0
 
     async def search_async(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """Search in a thread, as the store's own asynchronous methods do."""
@@ -231,3 +223,18 @@ class InMemoryAdapter(StoreAdapter):
             else:
                 unmoved.append(False)
         return unmoved
+
+
+def _cosine(unit: NDArray[np.float64], document: Document) -> float:
+    """Return the cosine of a vector of length 1 and a document's embedding, 0 if there is none."""
+    if document.embedding is None:
+        return 0.0
+    vector = np.asarray(document.embedding, dtype=np.float64)
+    if vector.shape != unit.shape:
+        msg = (
+            f"The embedding of document '{document.id}' has {len(vector)} dimensions, but the query's {len(unit)}: use "
+            "the embedder that the documents were embedded with."
+        )
+        raise ValueError(msg)
+    norm = float(np.linalg.norm(vector))
+    return float(vector @ unit) / norm if norm else 0.0

@@ -53,7 +53,7 @@ class SearchSettings:
 
     :param field: Field of the documents' key tokens, a key of `meta`.
     :param content_field: Field of an engine's index that BM25 searches.
-    :param window: Number of documents, the best by key tokens and BM25, to whose scores cosines are added.
+    :param window: Number of documents, the best by key tokens, to whose scores cosines, and BM25, are added.
     :param nearest: Number of documents, the nearest by dense vectors, that are found beside those.
     :param timeout: Seconds to wait for an engine's answer.
     """
