@@ -383,7 +383,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         low, high = ([row[key] for row in rows] for key in ("p50_ms", "p95_ms"))
         growth.fill_between(sizes, low, high, color=line.get_color(), alpha=0.15)
     growth.set(xscale="log", xlabel="documents", ylabel="ms per query (p50, shaded to p95)", ylim=(0, None))
-    growth.legend(frameon=False, loc="lower right", ncol=2, fontsize=8)
+    growth.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, fontsize=8)
     largest = report["sizes"][-1]["systems"]
     for name in DRAWN:
         point = (largest[name]["p50_ms"], report["ndcg"][name])
