@@ -24,7 +24,7 @@ class QuantizedMatrix:
     A matrix `M`, shape `(V, d)`, each row in 8 bits a number and one scale.
 
     Its products with vectors are exact sums of integers, from which each product of `M` itself is known up to a bound:
-    that of the two rounding errors, by Cauchy and Schwarz. So a fiftieth of the rows, say, can have the largest
+    that of the two rounding errors, by Cauchy and Schwarz. So a few hundredths of the rows can have the largest
     products, and the others need no other look. It reads a quarter of what floats take, and what it finds is the same
     for a vector alone and in any batch, on any number of threads.
 

@@ -50,7 +50,7 @@ def draw_chart(path: Path, report: EvaluationReport) -> None:
 def _draw_systems(axes: Any, report: EvaluationReport) -> None:
     quality = {name: values["nDCG@10"] for name, values in report.systems.items()}
     dense = quality["dense"]
-    colors = [OURS if "key_tokens" in name else OTHERS for name in quality]
+    colors = [OURS if "key tokens" in LABELS[name] else OTHERS for name in quality]
     bars = axes.barh([LABELS[name] for name in quality], list(quality.values()), color=colors, height=0.7)
     notes = [
         f"{values['nDCG@10']:.3f}{marks(values['p_values'])}   {values['bytes_per_document']:,.0f} B/doc"

@@ -58,11 +58,11 @@ class SearchSettings:
     :param timeout: Seconds to wait for an engine's answer.
     """
 
-    field: str = "key_tokens"
-    content_field: str = "content"
-    window: int = 50
-    nearest: int = 0
-    timeout: float = 30.0
+    field: str
+    content_field: str
+    window: int
+    nearest: int
+    timeout: float
 
 
 def with_parts(documents: Sequence[Document], parts: Mapping[str, Sequence[float]]) -> list[Document]:
