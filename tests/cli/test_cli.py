@@ -399,7 +399,7 @@ def test_evaluate_fits_as_fit_does(keytok, place):
 def test_evaluate_refines_what_it_fits(keytok, place):
     report = evaluated(keytok, "--refine")
     assert report["decoder"] == "fitted"
-    assert set(report["refined"]) == {name for name in SYSTEMS if "key_tokens" in name}
+    assert set(report["refined"]) == {name for name in SYSTEMS if "key_tokens" in name or name == "hybrid"}
     assert [entry["decoder"] for entry in report["decoders"]] == ["fitted"] * 2 + ["refined"] * 2
     assert report["seconds"]["refine"] > 0
     fitted = evaluated(keytok)
