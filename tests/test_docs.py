@@ -134,7 +134,7 @@ def test_the_tables_hold_the_committed_results():
     results = [
         json.loads((ROOT / "docs" / "research" / "results" / f"{name}.json").read_text()) for name in COLLECTIONS
     ]
-    for page, block, names in (("README.md", "summary", 7), ("docs/research/results.md", "systems", 11)):
+    for page, block, names in (("README.md", "summary", 7), ("docs/research/results.md", "systems", 12)):
         text = (ROOT / page).read_text(encoding="utf-8")
         table = text.split(f"<!-- table: {block} -->")[1].split("<!-- end -->")[0]
         rows = {cells[0]: cells[1:] for cells in cells_of(table)}

@@ -75,13 +75,13 @@ def test_the_sums_and_their_parts_are_the_same_in_every_store(
         parts = parts_of(hits)
         for hit in hits:
             cosine = float(cosines_of[hit.id] @ embedding) / float(np.linalg.norm(embedding))
-            assert parts[hit.id]["dense"] == pytest.approx(1.5 * cosine, abs=1e-5)
+            assert parts[hit.id]["dense"] == pytest.approx(1.5 * cosine, rel=1e-5, abs=1e-5)
             keyed = dot_product(by_id[hit.id].meta["key_tokens"], tokens)
-            assert parts[hit.id]["key_tokens"] == pytest.approx(keyed, abs=1e-5)
-            assert sum(parts[hit.id].values()) == pytest.approx(hit.score, abs=1e-5)
+            assert parts[hit.id]["key_tokens"] == pytest.approx(keyed, rel=1e-5, abs=1e-5)
+            assert sum(parts[hit.id].values()) == pytest.approx(hit.score, rel=1e-5, abs=1e-5)
             if hit.id in expected:
-                assert hit.score == pytest.approx(expected[hit.id].score, abs=1e-5)
-                assert parts[hit.id] == pytest.approx(parts_of([expected[hit.id]])[hit.id], abs=1e-5)
+                assert hit.score == pytest.approx(expected[hit.id].score, rel=1e-5, abs=1e-5)
+                assert parts[hit.id] == pytest.approx(parts_of([expected[hit.id]])[hit.id], rel=1e-5, abs=1e-5)
         if "Elasticsearch" in type(store).__name__ or "OpenSearch" in type(store).__name__:
             factor = 0.05 / (2.2 if "Elasticsearch" in type(store).__name__ else 1)
             for hit in own_bm25.run(query=text, top_k=20)["documents"]:

@@ -15,7 +15,7 @@ from haystack_integrations.components.embedders.keytok.loading import load_model
 from haystack_integrations.components.retrievers.keytok.adapters import SearchQuery, SearchSettings, adapter_for
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import LARGEST_WEIGHT, SMALLEST_WEIGHT
-from keytok_haystack.utils.checks import check_embeddings
+from keytok_haystack.utils.checks import check_embeddings, check_texts
 from keytok_haystack.weighting import RESCORED
 
 
@@ -363,6 +363,8 @@ class SparseRetriever:
         if self.bm25_weight and query is None:
             msg = "SparseRetriever has a `bm25_weight`, so it needs the text of the query: pass `query`."
             raise ValueError(msg)
+        if query is not None:
+            check_texts([query])
         embedding = None if query_embedding is None else check_embeddings([query_embedding])[0].tolist()
         if query_sparse_embedding is not None:
             key_tokens = named_tokens(query_sparse_embedding, model, query)
