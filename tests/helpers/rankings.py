@@ -14,8 +14,7 @@ def assert_same_hits(hits: list[Document], expected: list[Document]) -> None:
     """
     Assert that two runs of a hybrid pipeline found the same.
 
-    The joiner adds ranks up in the order in which its inputs arrive, so that the last bit of a score may differ, and
-    hits of equal scores may change places, also over the end of the ranking.
+    The last bit of a score may differ, and hits of equal scores may change places, also over the end of the ranking.
     """
     assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected])
     certain = {hit.id: hit.meta for hit in expected if hit.score > expected[-1].score + 1e-9}

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Search of an engine's index: all that the adapters of OpenSearch and Elasticsearch have in common."""
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -153,7 +154,7 @@ class EngineAdapter(StoreAdapter):
                     answer = client.search(
                         index=self._server.index, body=request, **_WHOLE, **self._named(asked), **self._options()
                     )
-                    if self._is_of_known_indices(answer):
+                    if self._is_of_known_indices(answer) or self._is_unchanged():
                         return self._documents(answer, asked)
             except ClauseLimitError as error:
                 asked = self._within_clause_limit(asked, query, filters, error)
@@ -170,7 +171,7 @@ class EngineAdapter(StoreAdapter):
                     answer = await client.search(
                         index=self._server.index, body=request, **_WHOLE, **self._named(asked), **self._options()
                     )
-                    if self._is_of_known_indices(answer):
+                    if self._is_of_known_indices(answer) or await asyncio.to_thread(self._is_unchanged):
                         return self._documents(answer, asked)
             except ClauseLimitError as error:
                 asked = self._within_clause_limit(asked, query, filters, error)
@@ -234,14 +235,16 @@ class EngineAdapter(StoreAdapter):
         return {"include_named_queries_score": True} if query.dense_weight and query.bm25_weight else {}
 
     def _is_of_known_indices(self, answer: Mapping[str, Any]) -> bool:
+        """Return whether there are hits, all from indices that have been checked."""
+        hits = answer["hits"]["hits"]
+        return bool(hits) and all(hit["_index"] in self._fields for hit in hits)
+
+    def _is_unchanged(self) -> bool:
         """
-        Check the indices anew if hits come from others, or there are none: an alias may have been moved since.
+        Check the indices anew, and return whether they are the same: an alias may have been moved since.
 
         :raises MappingError: The new ones cannot be searched with this model.
         """
-        hits = answer["hits"]["hits"]
-        if hits and all(hit["_index"] in self._fields for hit in hits):
-            return True
         known = self._fields
         with self._server.connected() as client:
             self._fields = self._checked_fields(client)
