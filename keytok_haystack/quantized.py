@@ -9,14 +9,13 @@ import numkong
 import numpy as np
 from numpy.typing import NDArray
 
-from keytok_haystack.sparse_vectors.rows import SparseRow
+from keytok_haystack.sparse_vectors.rows import SparseRow, lower_bound_of_kth
 from keytok_haystack.utils.blocks import row_blocks
 
 _LARGEST = 127  # of 8 bits, symmetric
 _ROUNDING = 1e-6  # of products in float32, relative to the norms
 _LARGEST_ERROR = 1 / 64  # of a vector, relative to its norm
 _VECTORS = 32  # multiplied at a time
-_GROUP = 16  # products of which only the largest is compared
 
 
 class QuantizedMatrix:
@@ -84,10 +83,7 @@ def _candidates(products: NDArray[np.float32], bounds: NDArray[np.float32], k: i
     """Return what may be among the `k` largest positive of numbers that are known up to a bound."""
     least = products - bounds
     largest = products + bounds
-    groups = least[: len(least) // _GROUP * _GROUP].reshape(_GROUP, -1).max(axis=0)
-    # k groups have numbers as large as the k-th of their maxima, which is sooner found than the k-th of all
-    at_least = groups if k <= len(groups) else least
-    threshold = np.partition(at_least, len(at_least) - k)[len(at_least) - k] if k <= len(at_least) else np.float32(0)
+    threshold = lower_bound_of_kth(least, k) if k <= len(least) else np.float32(0)
     return np.flatnonzero((largest >= threshold) & (largest > 0))
 
 

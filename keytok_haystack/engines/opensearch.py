@@ -23,13 +23,17 @@ class OpenSearchServer(Server):
     client_errors = (OpenSearchException,)
     field_types = ("rank_features",)  # OpenSearch's own `sparse_vector` is another thing
     bm25_factor = 1.0
+    first_that_tells = ((2, 13), (3, 2))
     _store: OpenSearchDocumentStore
 
     def check_cosines(self, client: OpenSearch) -> None:
         """Check the version: before 2.19, k-NN's script scored cosines in another way."""
-        version = str(client.info()["version"]["number"])
-        if tuple(int(part) for part in version.split(".")[:2]) < _FIRST_WITH_COSINES:
-            msg = f"Cosines of vectors need OpenSearch 2.19 or later, but this is {version}: set `dense_weight` to 0."
+        major, minor = self.version(client)
+        if (major, minor) < _FIRST_WITH_COSINES:
+            msg = (
+                f"Cosines of vectors need OpenSearch 2.19 or later, but this is {major}.{minor}: set `dense_weight` to "
+                "0."
+            )
             raise MappingError(msg)
 
     def connect(self, **options: Any) -> OpenSearch:

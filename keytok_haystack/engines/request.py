@@ -53,6 +53,7 @@ def search_request(
     dense: DenseShare | None = None,
     engine: Engine = "opensearch",
     filters: Mapping[str, Any] | None = None,
+    named: bool = False,
 ) -> dict[str, Any]:
     """
     Return the body of a search request whose scores are dot products of key tokens, plus shares of BM25 and cosines.
@@ -67,6 +68,8 @@ def search_request(
     :param dense: Share of dense vectors; None for none.
     :param engine: Engine that is asked, for the spelling of what is dense.
     :param filters: Query that documents must match, in the engine's language.
+    :param named: Whether each token has a query of its own that is named by the token's position, so that the engine
+        can tell its score for each hit (`include_named_queries_score`).
     :raises ValueError: A key has a dot: an engine would take it for a path and never find it.
     """
     if field_type == "rank_features" and (dotted := next((key for key in tokens if "." in key), None)) is not None:
@@ -74,7 +77,7 @@ def search_request(
             f"The query's key '{dotted}' has a dot, by which no engine would find it: escape it with `escape_feature`."
         )
         raise ValueError(msg)
-    clauses = _clauses(tokens, field, field_type)
+    clauses = _clauses(tokens, field, field_type, named=named)
     lexical: list[dict[str, Any]] = []
     if bm25_weight and text:
         match: dict[str, Any] = {"query": text, "boost": bm25_weight}
@@ -93,17 +96,23 @@ def search_request(
     return request
 
 
-def _clauses(tokens: Mapping[str, float], field: str, field_type: FieldType) -> list[dict[str, Any]]:
+def _clauses(tokens: Mapping[str, float], field: str, field_type: FieldType, *, named: bool) -> list[dict[str, Any]]:
     """Return queries whose scores add up to the dot product of tokens."""
+    names = [{"_name": str(position)} if named else {} for position in range(len(tokens))]
     if field_type == "rank_features":
         # the default function is `saturation`, which does not give a dot product
         return [
-            {"rank_feature": {"field": f"{field}.{key}", "linear": {}, "boost": weight}}
-            for key, weight in tokens.items()
+            {"rank_feature": {"field": f"{field}.{key}", "linear": {}, "boost": weight, **name}}
+            for (key, weight), name in zip(tokens.items(), names, strict=True)
         ]
     # `prune` is true by default and leaves out frequent and weak tokens, and with them most hits
-    vector = {"field": field, "query_vector": dict(tokens), "prune": False}
-    return [{"sparse_vector": vector}] if tokens else []
+    vector = {"field": field, "prune": False}
+    if not named:
+        return [{"sparse_vector": {**vector, "query_vector": dict(tokens)}}] if tokens else []
+    return [
+        {"sparse_vector": {**vector, "query_vector": {key: weight}, **name}}
+        for (key, weight), name in zip(tokens.items(), names, strict=True)
+    ]
 
 
 def _rescoring(

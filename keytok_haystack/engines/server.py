@@ -6,8 +6,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from http import HTTPStatus
 from pkgutil import resolve_name
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from haystack.document_stores.errors import DocumentStoreError
 from haystack.document_stores.types import DocumentStore
@@ -20,6 +21,7 @@ TIMEOUT = 60.0
 """Seconds until a request fails, if the document store names no timeout; OpenSearch's client would wait for ever."""
 CONNECTIONS = 4
 """Number of connections of a client that threads share; OpenSearch's client would have one."""
+_NEWEST = (999, 0)
 
 _SERVERS = {
     "haystack_integrations.document_stores.opensearch.document_store.OpenSearchDocumentStore": (
@@ -29,6 +31,18 @@ _SERVERS = {
         "keytok_haystack.engines.elasticsearch:ElasticsearchServer"
     ),
 }
+
+
+class Told(NamedTuple):
+    """
+    Which scores of named queries a server tells for each hit.
+
+    :param tokens: Those of queries that find documents, as each token's.
+    :param rescoring: Those of queries by which the best are scored again, as BM25 beside cosines.
+    """
+
+    tokens: bool
+    rescoring: bool
 
 
 class Server(ABC):
@@ -47,6 +61,8 @@ class Server(ABC):
     """Types of fields that can be searched for key tokens."""
     bm25_factor: ClassVar[float]
     """Divisor of the engine's BM25 scores that makes a share of BM25 mean the same for every store."""
+    first_that_tells: ClassVar[tuple[tuple[int, int], tuple[int, int]]]
+    """First versions that tell the scores of named queries, and those of rescoring."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -79,6 +95,22 @@ class Server(ABC):
 
         :raises MappingError: It does not.
         """
+
+    def version(self, client: Any) -> tuple[int, int]:
+        """Return the version of the server, major and minor; the newest if the credentials do not allow to ask."""
+        try:
+            number = str(client.info()["version"]["number"])
+        except self.client_errors as error:
+            if getattr(error, "status_code", None) != HTTPStatus.FORBIDDEN:
+                raise
+            return _NEWEST
+        major, minor = number.split(".")[:2]
+        return int(major), int(minor)
+
+    def told(self, client: Any) -> Told:
+        """Return which scores of named queries the server tells."""
+        version = self.version(client)
+        return Told(*(version >= first for first in self.first_that_tells))
 
     @contextmanager
     def connected(self, **options: Any) -> Iterator[Any]:

@@ -14,10 +14,9 @@ from scipy.sparse import csr_array
 from keytok_haystack.inverted_index.bm25 import Bm25
 from keytok_haystack.inverted_index.postings import Postings
 from keytok_haystack.sparse_vectors.rank_features import check_weights, truncate_weights
-from keytok_haystack.sparse_vectors.rows import dicts_to_rows
+from keytok_haystack.sparse_vectors.rows import dicts_to_rows, lower_bound_of_kth
 from keytok_haystack.utils.checks import check_texts
 
-_BLOCK = 128
 _Row = tuple[NDArray[np.int32], NDArray[np.float64]]
 """A document's tokens as columns, ascending, and their weights as they were given."""
 
@@ -229,22 +228,13 @@ class InvertedIndex:
             eligible[[self._position[document_id] for document_id in among if document_id in self._position]] = True
         if among is not None or len(self) < len(self._ids):
             scores = np.where(eligible, scores, 0)
-        threshold = max(_lower_bound_of_kth(scores, top_k), float(np.finfo(np.float32).tiny))
+        bound = lower_bound_of_kth(scores, top_k) if top_k <= len(scores) else np.float32(0)
+        threshold = max(bound * np.float32(1 - 1e-5), np.finfo(np.float32).tiny)
         candidates = np.flatnonzero(scores >= threshold)
         if top_k < len(candidates):
             kth = -np.partition(-scores[candidates], top_k - 1)[top_k - 1]
             candidates = candidates[scores[candidates] >= kth * np.float32(1 - 1e-5)]
         return candidates
-
-
-def _lower_bound_of_kth(scores: NDArray[np.float32], k: int) -> float:
-    """
-    Return a value that at least `k` scores reach, and not many more; 0 if there are too few scores to tell.
-
-    The k-th largest of the maxima of blocks is one, and takes a tenth of the time of partitioning all scores.
-    """
-    blocks = scores[: len(scores) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1)
-    return float(np.partition(blocks, len(blocks) - k)[len(blocks) - k]) * (1 - 1e-5) if k <= len(blocks) else 0.0
 
 
 def contributions(query: Mapping[str, float], document: Mapping[str, float]) -> list[tuple[str, float, float, float]]:

@@ -55,6 +55,16 @@ def truncate_weights(weights: ArrayLike) -> NDArray[np.float32]:
     return (bits >> _DROPPED_BITS << _DROPPED_BITS).view(np.float32)
 
 
+def nearest_stored(weights: ArrayLike) -> NDArray[np.float32]:
+    """
+    Return the stored values (`truncate_weights`) that are nearest to weights which rounding has changed a little.
+
+    :param weights: Positive normal floats, any shape.
+    """
+    bits = np.asarray(weights, dtype=np.float32).view(np.uint32)
+    return truncate_weights((bits + np.uint32(1 << (_DROPPED_BITS - 1))).view(np.float32))
+
+
 def shortest_decimals(weights: ArrayLike) -> NDArray[np.float64]:
     """
     Replace every weight by the shortest decimal that Lucene truncates to the same stored value.

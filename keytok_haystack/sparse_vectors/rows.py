@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 SparseRow = tuple[NDArray[np.int32], NDArray[np.float32]]
 """The columns of a row, ascending, and its entries there."""
+_GROUP = 16  # entries of which only the largest is compared
 
 
 def top_k(rows: NDArray[np.float32] | csr_array, k: int) -> csr_array:
@@ -29,20 +30,34 @@ def top_k(rows: NDArray[np.float32] | csr_array, k: int) -> csr_array:
     return _top_k_of_sparse(rows, k) if isinstance(rows, csr_array) else _top_k_of_dense(rows, k)
 
 
+def lower_bound_of_kth(values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """
+    Return a value that at least `k` entries of each row reach, and not many more.
+
+    `k` groups of entries have one as large as the k-th of the groups' maxima, which is sooner found than the k-th of
+    all entries.
+
+    :param values: Shape `(..., n)`.
+    :param k: Number of entries, from 1 to `n`.
+    :returns: Shape `(...)`.
+    """
+    grouped = values[..., : values.shape[-1] // _GROUP * _GROUP]
+    maxima = grouped.reshape(*values.shape[:-1], _GROUP, grouped.shape[-1] // _GROUP).max(axis=-2)
+    at_least = maxima if k <= maxima.shape[-1] else values
+    bound: NDArray[np.float32] = np.partition(at_least, -k, axis=-1)[..., -k]
+    return bound
+
+
 def _top_k_of_dense(logits: NDArray[np.float32], k: int) -> csr_array:
     size = logits.shape[1]
-    kept = logits > 0
+    least = np.full(len(logits), np.finfo(np.float32).smallest_subnormal)
     if k < size:
-        threshold = np.partition(logits, size - k, axis=1)[:, size - k]
-        kept &= logits >= threshold[:, None]
-        surplus = np.count_nonzero(kept, axis=1) - k
-        for row in np.flatnonzero(surplus > 0):
-            tied = np.flatnonzero(logits[row] == threshold[row])
-            kept[row, tied[-surplus[row] :]] = False
-    flat = np.flatnonzero(kept)
+        np.maximum(least, lower_bound_of_kth(logits, k), out=least)
+    candidates = logits >= least[:, None]
+    flat = np.flatnonzero(candidates)
     columns = (flat % size).astype(np.int32)
-    indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(kept, axis=1))]).astype(np.int32)
-    return csr_array((logits.reshape(-1)[flat], columns, indptr), shape=logits.shape)
+    indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(candidates, axis=1))]).astype(np.int32)
+    return _top_k_of_sparse(csr_array((logits.reshape(-1)[flat], columns, indptr), shape=logits.shape), k)
 
 
 def _top_k_of_sparse(rows: csr_array, k: int) -> csr_array:

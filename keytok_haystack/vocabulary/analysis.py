@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a text to its words, and from a word to its normal form."""
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from itertools import pairwise
@@ -15,8 +16,16 @@ from keytok_haystack.vocabulary.languages import NO_LANGUAGE, check_language, st
 MAX_LENGTH = 64
 # soft hyphens, joiners and variation selectors are not seen, and a dot on the i of a capital is not written
 _INVISIBLE = regex.compile(r"[\u00ad\u200d\u20e3\ufe00-\ufe0f]|(?<=i)\u0307")
-_PART = r"[\p{L}\p{N}_]\w*(?:(?<=\d)[.,](?=\d)\w+)*"  # a number's points and commas belong to it
-_CHUNKS = regex.compile(rf"(?<!\w)\p{{L}}(?:(?:\.\p{{L}})+|\+\+|\#)(?![\w+\#])|{_PART}(?:-{_PART})*")
+
+
+def _chunk_pattern(letter: str, first: str) -> str:
+    """Return the pattern of a chunk, from those of a letter and of what a word can begin with."""
+    part = rf"{first}\w*+(?:(?<=\d)[.,](?=\d)\w++)*+"  # a number's points and commas belong to it
+    return rf"(?<!\w){letter}(?:(?:\.{letter})+|\+\+|\#)(?![\w+\#])|{part}(?:-{part})*+"
+
+
+_CHUNKS = regex.compile(_chunk_pattern(r"\p{L}", r"[\p{L}\p{N}_]"))
+_ASCII_CHUNKS = re.compile(_chunk_pattern("[a-z]", r"\w"), re.ASCII)  # the same, in half the time
 _JOINTS = regex.compile(r"[-_]+")
 _DIGIT = regex.compile(r"\d")
 _LETTERS = regex.compile(r"[\p{L}\p{M}\u200c]+")
@@ -107,7 +116,8 @@ def folded(text: str) -> str:
 
 def chunks(text: str) -> list[str]:
     """Return the chunks of a text, case-folded: its words, where hyphens and underscores have not been split yet."""
-    found: list[str] = _CHUNKS.findall(folded(text))
+    readable = folded(text)
+    found: list[str] = (_ASCII_CHUNKS if readable.isascii() else _CHUNKS).findall(readable)
     return found
 
 

@@ -7,8 +7,9 @@ import json
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -146,11 +147,11 @@ class WordVocabulary(Vocabulary):
 
     def _count(self, texts: list[str]) -> TokenRows:
         unseen: dict[str, int] = {}
+        columns_of = _Columns(self._columns, unseen)
         columns = array("i")
         indptr = [0]
         for text in texts:
-            for chunk in chunks(text):
-                columns.extend(self._columns(chunk, unseen))
+            columns.extend(chain.from_iterable(map(columns_of.__getitem__, chunks(text))))
             indptr.append(len(columns))
         width = len(self) + len(unseen)
         ones = np.ones(len(columns), dtype=np.float32)
@@ -172,6 +173,24 @@ class WordVocabulary(Vocabulary):
             if len(self._columns_of_chunk) >= _CACHED_CHUNKS:
                 self._columns_of_chunk.clear()
             self._columns_of_chunk[chunk] = found
+        return found
+
+
+class _Columns(dict[str, tuple[int, ...]]):
+    """
+    Columns of the chunks of some texts, found out when a chunk is first asked for.
+
+    :param find: Returns the columns of a chunk.
+    :param unseen: Columns of the words that have none otherwise, which `find` adds to.
+    """
+
+    def __init__(self, find: Callable[[str, dict[str, int]], tuple[int, ...]], unseen: dict[str, int]) -> None:
+        super().__init__()
+        self._find = find
+        self._unseen = unseen
+
+    def __missing__(self, chunk: str) -> tuple[int, ...]:
+        found = self[chunk] = self._find(chunk, self._unseen)
         return found
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from haystack import Document
 from helpers.rankings import stored
+from helpers.retrieval import assert_matched, own_meta
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nodes.stores import ENGINE_STORES, STORES
@@ -76,17 +77,20 @@ def cranfield_store(make_store, documents, cranfield_model):
 
 @pytest.fixture(scope="module")
 def top_100(cranfield_store, documents, queries):
-    """`top_100(kind)`: what that store finds for every query; the hits are checked to be what was written."""
+    """`top_100(kind)`: what that store finds for every query; the hits and their explanations are checked."""
     by_id = {document.id: document for document in documents}
     found = {}
 
     def of(kind: str) -> list[list[tuple[str, float]]]:
         if kind not in found:
             retriever = SparseRetriever(cranfield_store(kind), top_k=TOP_K)
-            found[kind] = []
-            for hits in retriever.run_batch(queries)["documents"]:
-                assert all(hit.meta == by_id[hit.id].meta and hit.content == by_id[hit.id].content for hit in hits)
-                found[kind].append([(hit.id, hit.score) for hit in hits])
+            answers = retriever.run_batch(queries)["documents"]
+            for query, hits in zip(queries, answers, strict=True):
+                for hit in hits:
+                    tokens = by_id[hit.id].meta["key_tokens"]
+                    assert (hit.content, own_meta(hit)) == (by_id[hit.id].content, {})
+                    assert_matched(hit, query, tokens)
+            found[kind] = [[(hit.id, hit.score) for hit in hits] for hits in answers]
         return found[kind]
 
     return of
@@ -313,11 +317,12 @@ def test_any_token_is_found_again_with_its_document_and_its_weight(empty_store, 
     everything = {escape_feature(token): weight for token, weight in vector.items()}
     written.append(Document(id="all", content="x", meta={"key_tokens": everything}))
     empty_store.write_documents(deepcopy(written))
-    retriever = SparseRetriever(empty_store, top_k=len(written))
+    retriever = SparseRetriever(empty_store, top_k=len(written), return_key_tokens=True)
     found = retriever.run_batch([document.meta["key_tokens"] for document in written[:-1]])["documents"]
     weights = stored(list(vector.values()))
     for i, (hits, (token, weight)) in enumerate(zip(found, vector.items(), strict=True)):
         assert {hit.id for hit in hits} == {str(i), "all"}, token
         for hit in hits:
             assert hit.score == pytest.approx(weights[i] * weight, rel=1e-6)
-            assert hit.meta == (written[-1] if hit.id == "all" else written[i]).meta
+            assert own_meta(hit) == (written[-1] if hit.id == "all" else written[i]).meta
+            assert [match["token"] for match in hit.meta["matched_tokens"]] == [token]

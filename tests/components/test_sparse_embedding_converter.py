@@ -106,7 +106,7 @@ def test_elasticsearchs_own_sparse_vector_field_is_searched_too(kind, keeps_sour
     store.write_documents(
         [Document(id=f"{i:02}", content="x", sparse_embedding=vector) for i, vector in enumerate(vectors)]
     )
-    retriever = SparseRetriever(store, field="splade", top_k=100)
+    retriever = SparseRetriever(store, field="splade", top_k=100, return_key_tokens=True)
     own = ElasticsearchSparseEmbeddingRetriever(document_store=store, top_k=100)
     for asked in sparse_vectors(5, seed=7):
         query = SparseEmbedding(asked.indices, random.uniform(0.5, 1, len(asked.indices)).tolist())

@@ -17,7 +17,17 @@ from haystack.document_stores.types import DuplicatePolicy
 from haystack.errors import FilterError
 from helpers.filters import any_filters
 from helpers.rankings import stored
-from helpers.retrieval import assert_ranking, dot_products, fresh, lucene_bm25, own_bm25_retriever, pairs, search
+from helpers.retrieval import (
+    assert_matched,
+    assert_ranking,
+    dot_products,
+    fresh,
+    lucene_bm25,
+    own_bm25_retriever,
+    own_meta,
+    pairs,
+    search,
+)
 from helpers.words import WORDS as ALL_WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,10 +142,19 @@ def test_tiny_and_huge_weights_are_scored(store):
 
 def test_hits_are_the_documents_that_were_written(sample, written):
     by_id = {document.id: document for document in written}
-    hits = SparseRetriever(sample, top_k=100).run(key_tokens=dict.fromkeys(WORDS, 1.0))["documents"]
-    assert len(hits) == 38
-    for hit in hits:
-        assert replace(hit, score=None) == by_id[hit.id]
+    query = dict.fromkeys(WORDS, 1.0)
+    whole, lean = (
+        SparseRetriever(sample, top_k=100, return_key_tokens=answer).run(key_tokens=query)["documents"]
+        for answer in (True, False)
+    )
+    assert len(whole) == len(lean) == 38
+    for hit, short in zip(whole, lean, strict=True):
+        written_document = by_id[hit.id]
+        assert replace(hit, score=None, meta=own_meta(hit)) == written_document
+        assert own_meta(short) == {key: v for key, v in written_document.meta.items() if key != "key_tokens"}
+        assert replace(short, meta=hit.meta) == hit
+        assert_matched(hit, query, written_document.meta["key_tokens"])
+        assert short.meta["matched_tokens"] == hit.meta["matched_tokens"]
 
 
 def test_a_hit_without_key_tokens_of_its_own_is_found_by_bm25(sample, written, small_model_folder):
@@ -449,7 +468,7 @@ def test_hits_have_an_embedding_where_the_stores_own_hits_have_it(kind, return_e
     (hit,) = SparseRetriever(store).run(key_tokens={"wing": 1.0})["documents"]
     assert (hit.embedding is None) == (own.embedding is None)
     assert hit.embedding is None or hit.embedding == pytest.approx([0.6, 0.0, 0.8])
-    assert (hit.content, hit.meta) == ("wing", document.meta)
+    assert (hit.content, own_meta(hit)) == ("wing", {"n": 1})
     if options:
         assert (hit.embedding is not None) == return_embedding
 
@@ -460,12 +479,13 @@ def test_key_tokens_come_back_also_where_elasticsearch_9_leaves_vectors_out_of_t
     store = make_store("elasticsearch-9", definition=definition)
     tokens = {"wing": 0.3, "3%2E5": 0.1234567, "%25": 7.0, "##ing": 1e-30}
     store.write_documents([Document(id="a", content="x", meta={"year": 1, "key_tokens": dict(tokens)})])
-    retriever = SparseRetriever(store)
-    (hit,) = retriever.run(key_tokens={"wing": 1.0})["documents"]
-    ((batch_hit,),) = retriever.run_batch([{"wing": 1.0}])["documents"]
-    assert hit == batch_hit
+    (hit,) = SparseRetriever(store, return_key_tokens=True).run(key_tokens={"wing": 1.0})["documents"]
     assert hit.meta.pop("key_tokens") == pytest.approx({key: stored(value) for key, value in tokens.items()}, rel=1e-2)
-    assert hit.meta == {"year": 1}
+    assert own_meta(hit) == {"year": 1}
+    query = dict.fromkeys(tokens, 0.7)
+    (lean,) = SparseRetriever(store).run(key_tokens=query)["documents"]
+    assert_matched(lean, query, tokens)
+    assert own_meta(lean) == {"year": 1}
     assert "key_tokens" not in store.filter_documents()[0].meta  # or the index would not show anything
 
 
@@ -483,7 +503,8 @@ def test_overwriting_replaces_tokens_and_deleting_removes_the_document(store):
     assert search(retriever, {"wing": 1.0}) == [("b", 0.5), ("a", 0.25)]
     assert search(retriever, {"lift": 1.0}) == []
     (hit,) = retriever.run(key_tokens={"flow": 1.0})["documents"]
-    assert (hit.score, hit.meta) == (2.0, {"key_tokens": {"wing": 0.25, "flow": 2.0}})
+    assert hit.score == 2.0
+    assert_matched(hit, {"flow": 1.0}, {"wing": 0.25, "flow": 2.0})
     store.delete_documents(["a"])
     assert search(retriever, {"wing": 1.0, "flow": 1.0}) == [("b", 0.5)]
     store.write_documents([Document(id="b", content="x")], DuplicatePolicy.OVERWRITE)
@@ -507,7 +528,8 @@ def test_two_fields_side_by_side(make_store, kind):
     assert search(old, {"wing": 1.0, "lift": 1.0}) == [("a", 1.0), ("b", 0.5)]
     assert search(new, {"wing": 1.0}) == [("b", 4.0), ("a", 0.25)]
     assert search(new, {"lift": 1.0}) == [("a", 1.0), ("c", 0.5)]
-    assert [hit.meta for hit in new.run(key_tokens={"lift": 1.0})["documents"]] == [metas[0], metas[2]]
+    others = [{"key_tokens": metas[0]["key_tokens"]}, {}]
+    assert [own_meta(hit) for hit in new.run(key_tokens={"lift": 1.0})["documents"]] == others
 
 
 def test_serialization(sample, monkeypatch, small_model_folder):

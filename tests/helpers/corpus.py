@@ -15,6 +15,7 @@ from haystack import Document, Pipeline
 from haystack.components.writers import DocumentWriter
 from haystack.document_stores.types import DocumentStore, DuplicatePolicy
 from helpers.rankings import stored
+from helpers.retrieval import assert_matched
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
@@ -51,13 +52,14 @@ class Corpus:
         return float(np.dot(stored(list(tokens.values())), [self.query[key] for key in tokens]))
 
     def check(self, hits: list[Document]) -> set[str]:
-        """Assert that hits of the query have their scores and their key tokens, best first; return their ids."""
+        """Assert that hits of the query have their scores and their matched tokens, best first; return their ids."""
         ids = [hit.id for hit in hits]
         scores = [hit.score for hit in hits]
         assert len(set(ids)) == len(ids)
         assert scores == pytest.approx([self._scores[key] for key in ids], rel=1e-6)
         assert scores == sorted(scores, reverse=True)
-        assert [hit.meta["key_tokens"] for hit in hits] == [self._tokens[key] for key in ids]
+        for hit in hits:
+            assert_matched(hit, self.query, self._tokens[hit.id])
         return set(ids)
 
     async def found(self, retriever: SparseRetriever, how: str) -> set[str]:

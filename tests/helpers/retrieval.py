@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from pkgutil import resolve_name
+from typing import Any
 
 import pytest
 from haystack import Document
@@ -15,6 +16,7 @@ from helpers.rankings import stored
 from helpers.words import WORDS
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
+from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 
 
 def dot_product(tokens: dict[str, float], query: dict[str, float]) -> float:
@@ -32,6 +34,24 @@ def pairs(documents: list[Document]) -> list[tuple[str, float]]:
 
 def search(retriever: SparseRetriever, key_tokens: dict[str, float], **arguments) -> list[tuple[str, float]]:
     return pairs(retriever.run(key_tokens=key_tokens, **arguments)["documents"])
+
+
+def own_meta(hit: Document) -> dict[str, Any]:
+    """The `meta` that a document was written with, without what a search tells about it."""
+    return {key: value for key, value in hit.meta.items() if key not in ("matched_tokens", "score_parts")}
+
+
+def assert_matched(hit: Document, query: dict[str, float], tokens: dict[str, float]) -> None:
+    """A hit tells the very tokens that it shares with the query, the strongest contribution first."""
+    shared = {
+        unescape_feature(key): (weight, stored(tokens[key]), weight * stored(tokens[key]))
+        for key, weight in query.items()
+        if key in tokens
+    }
+    told = hit.meta["matched_tokens"]
+    parts = ("query_weight", "document_weight", "contribution")
+    assert {match["token"]: tuple(match[part] for part in parts) for match in told} == shared
+    assert [match["contribution"] for match in told] == sorted((part for *_, part in shared.values()), reverse=True)
 
 
 def assert_ranking(hits: list[tuple[str, float]], expected: dict[str, float], rel: float = 1e-6) -> None:

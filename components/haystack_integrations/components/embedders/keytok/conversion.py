@@ -6,12 +6,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 from haystack import Document, logging
 from haystack.dataclasses import SparseEmbedding
 
 from keytok_haystack import EmbeddingError, KeyTokenModel, TokenRows, Vocabulary
-from keytok_haystack.sparse_vectors.rank_features import escape_feature
+from keytok_haystack.inverted_index import contributions
+from keytok_haystack.sparse_vectors.rank_features import escape_feature, unescape_feature
 from keytok_haystack.utils.checks import check_embeddings, check_texts
 
 _logger = logging.getLogger(__name__)
@@ -83,6 +85,24 @@ def stored_key_tokens(document: Document, field: str) -> Mapping[str, float]:
         )
         raise TypeError(msg)
     return tokens
+
+
+def matched_tokens(query: Mapping[str, float], document: Mapping[str, float]) -> list[dict[str, Any]]:
+    """
+    Describe the tokens that a query and a document share, the strongest contribution first.
+
+    :param query: Key tokens of the query, `{key: weight}`.
+    :param document: Those of the document; others than the query's may be missing.
+    """
+    return [
+        {
+            "token": unescape_feature(key),
+            "query_weight": query_weight,
+            "document_weight": document_weight,
+            "contribution": contribution,
+        }
+        for key, query_weight, document_weight, contribution in contributions(query, document)
+    ]
 
 
 def sparse_embeddings(weights: TokenRows, vocabulary: Vocabulary) -> list[SparseEmbedding]:

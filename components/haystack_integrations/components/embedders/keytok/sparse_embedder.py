@@ -132,9 +132,9 @@ class KeyTokenSparseEmbedder:
         self._model = None
 
     def _loaded_model(self) -> KeyTokenModel:
-        if self._model is None:
-            self._model = load_model(self.model)
-        return self._model
+        model = self._model or load_model(self.model)  # which a `close` in another thread does not take away
+        self._model = model
+        return model
 
     @component.output_types(documents=list[Document], key_tokens=dict[str, float], sparse_embedding=SparseEmbedding)
     def run(

@@ -6,9 +6,12 @@ from typing import Any
 
 from haystack import Document, component, default_to_dict
 
-from haystack_integrations.components.embedders.keytok.conversion import check_documents, stored_key_tokens
-from keytok_haystack.inverted_index import contributions
-from keytok_haystack.sparse_vectors.rank_features import unescape_feature
+from haystack_integrations.components.embedders.keytok.conversion import (
+    check_documents,
+    matched_tokens,
+    stored_key_tokens,
+)
+from keytok_haystack.sparse_vectors.rank_features import escape_feature
 
 
 @component
@@ -18,8 +21,8 @@ class KeyTokenExplainer:
 
     Each document gets `meta["matched_tokens"]`, strongest first, and loses its bulky `meta["key_tokens"]`. Its place is
     the end of a pipeline: it explains any document that was written with key tokens, also one that another retriever
-    has found. The contributions of all matched tokens sum to the score that `SparseRetriever` gave, or to the part
-    `key_tokens` of `meta["score_parts"]`.
+    has found. `SparseRetriever` tells all matched tokens of its hits, of which the strongest are kept. The
+    contributions of all of them sum to the score that it gave, or to the part `key_tokens` of `meta["score_parts"]`.
 
     ### Usage example
     ```python
@@ -41,7 +44,8 @@ class KeyTokenExplainer:
         :param top_k:
             Maximum number of matched tokens to list; `None` lists all.
         :param strip:
-            Whether to remove the document's key tokens from its `meta`, of which they take about 1 KB.
+            Whether to remove the document's key tokens from its `meta`, of which they take about 1 KB; hits of
+            `SparseRetriever` come without.
         :param field:
             The key of `meta` that holds a document's key tokens.
 
@@ -72,7 +76,7 @@ class KeyTokenExplainer:
         :param documents:
             Documents that any retriever has found.
         :param key_tokens:
-            Key tokens of the query, `{token: weight}`.
+            Key tokens of the query, `{token: weight}`: those that `SparseRetriever` has found its hits with.
         :returns:
             A dictionary with the following keys:
             - `documents`: Copies of the documents, in the same order. `meta["matched_tokens"]` is a list of dicts with
@@ -87,15 +91,20 @@ class KeyTokenExplainer:
 
     def _explain(self, document: Document, key_tokens: dict[str, float]) -> Document:
         stripped = {key: value for key, value in document.meta.items() if not (self.strip and key == self.field)}
-        matched = [
-            {
-                "token": unescape_feature(key),
-                "query_weight": query_weight,
-                "document_weight": document_weight,
-                "contribution": contribution,
-            }
-            for key, query_weight, document_weight, contribution in contributions(
-                key_tokens, stored_key_tokens(document, self.field)
-            )[: self.top_k]
-        ]
-        return replace(document, meta={**stripped, "matched_tokens": matched})
+        if tokens := stored_key_tokens(document, self.field):
+            matched = matched_tokens(key_tokens, tokens)
+        else:
+            matched = _told_by_retriever(document, key_tokens)
+        return replace(document, meta={**stripped, "matched_tokens": matched[: self.top_k]})
+
+
+def _told_by_retriever(document: Document, key_tokens: dict[str, float]) -> list[dict[str, Any]]:
+    """Return the matched tokens that a hit comes with; others than of this query may have been stored with it."""
+    told = document.meta.get("matched_tokens")
+    return [
+        each
+        for each in (told if isinstance(told, list) else [])
+        if isinstance(each, dict)
+        and each.get("query_weight") is not None
+        and each["query_weight"] == key_tokens.get(escape_feature(str(each.get("token"))))
+    ]

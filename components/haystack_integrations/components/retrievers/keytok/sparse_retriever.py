@@ -33,6 +33,9 @@ class SparseRetriever:
     engine finds the best documents by key tokens and scores them again with their exact cosines and BM25, for which it
     needs no graph of vectors. `meta["score_parts"]` of each hit then tells what each part gave.
 
+    Each hit comes with the tokens that it shares with the query (`meta["matched_tokens"]`), as the engine scores them,
+    instead of all its key tokens, which are many times as long.
+
     Supported document stores: `InMemoryDocumentStore`; `OpenSearchDocumentStore` with a `rank_features` field;
     `ElasticsearchDocumentStore` with a `rank_features` or `sparse_vector` field. `keytok mapping --create` creates an
     index that has the field.
@@ -70,6 +73,7 @@ class SparseRetriever:
         field: str = "key_tokens",
         content_field: str = "content",
         timeout: float = 30.0,
+        return_key_tokens: bool = False,
     ) -> None:
         """
         Creates a SparseRetriever component.
@@ -105,6 +109,9 @@ class SparseRetriever:
             Field of the index of OpenSearch or Elasticsearch that BM25 searches.
         :param timeout:
             Maximum number of seconds to wait for the answer of OpenSearch or Elasticsearch.
+        :param return_key_tokens:
+            Whether hits bring all their key tokens, in `meta[field]`. `meta["matched_tokens"]` has those that the query
+            asked for. Documents that are written back need all of them.
 
         :raises ValueError:
             If `top_k`, `rescored` or `timeout` is not greater than 0, or a weight or `nearest` is negative or not
@@ -123,7 +130,9 @@ class SparseRetriever:
             if not 0 <= value < math.inf:
                 msg = f"{name} must be a finite number and not negative, but got {value}."
                 raise ValueError(msg)
-        self._adapter = adapter_for(document_store, SearchSettings(field, content_field, rescored, nearest, timeout))
+        self._adapter = adapter_for(
+            document_store, SearchSettings(field, content_field, rescored, nearest, timeout, return_key_tokens)
+        )
         self.document_store = document_store
         self.filters = filters
         self.top_k = top_k
@@ -138,8 +147,8 @@ class SparseRetriever:
         self.field = field
         self.content_field = content_field
         self.timeout = timeout
-        self._model: KeyTokenModel | None = None
-        self._is_warm = False
+        self.return_key_tokens = return_key_tokens
+        self._warm: tuple[KeyTokenModel | None] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -162,6 +171,7 @@ class SparseRetriever:
             field=self.field,
             content_field=self.content_field,
             timeout=self.timeout,
+            return_key_tokens=self.return_key_tokens,
         )
 
     def warm_up(self) -> None:
@@ -174,11 +184,7 @@ class SparseRetriever:
         :raises DocumentStoreError:
             If the engine cannot be reached, refuses the credentials or has no such index.
         """
-        if not self._is_warm:
-            if self.model is not None:
-                self._model = load_model(self.model)
-            self._adapter.warm_up(self._model, with_dense=self.dense_weight > 0)
-            self._is_warm = True
+        self._warmed_up()
 
     async def warm_up_async(self) -> None:
         """
@@ -191,16 +197,14 @@ class SparseRetriever:
         Frees the model and the index, or closes the document store's connection; a later run restores them.
         """
         self._adapter.close()
-        self._model = None
-        self._is_warm = False
+        self._warm = None
 
     async def close_async(self) -> None:
         """
         Frees the model and the index, or closes the document store's asynchronous connection.
         """
         await self._adapter.close_async()
-        self._model = None
-        self._is_warm = False
+        self._warm = None
 
     @component.output_types(documents=list[Document], key_tokens=dict[str, float])
     def run(
@@ -235,8 +239,10 @@ class SparseRetriever:
         :returns:
             A dictionary with the following keys:
             - `documents`: The documents with the highest scores, best first, without documents that share nothing with
-                the query. With several parts, `meta["score_parts"]` maps `key_tokens`, `bm25` and `dense` to the
-                `score` that each gave, and to the `rank` by it among these documents.
+                the query. `meta["matched_tokens"]` lists the tokens that each shares with the query, strongest first:
+                dicts with the keys `token`, `query_weight`, `document_weight` and `contribution`. With several parts,
+                `meta["score_parts"]` maps `key_tokens`, `bm25` and `dense` to the `score` that each gave, and to the
+                `rank` by it among these documents.
             - `key_tokens`: Key tokens of the query, for `KeyTokenExplainer`.
 
         :raises ValueError:
@@ -296,7 +302,7 @@ class SparseRetriever:
         query_embeddings: list[list[float]] | None = None,
     ) -> dict[str, list[list[Document]]]:
         """
-        Retrieves documents for many queries, in few requests to an engine, as for evaluation.
+        Retrieves documents for many queries, one after the other, as for evaluation.
 
         :param key_tokens:
             Key tokens of each query.
@@ -327,7 +333,7 @@ class SparseRetriever:
             for tokens, embedding, text in zip(key_tokens, embeddings, texts, strict=True)
         ]
         filters, top_k = self._resolve(filters, top_k)
-        return {"documents": self._adapter.search_many(searches, filters, top_k)}
+        return {"documents": [self._adapter.search(search, filters, top_k) for search in searches]}
 
     def _resolve(self, filters: dict[str, Any] | None, top_k: int | None) -> tuple[dict[str, Any] | None, int]:
         top_k = self.top_k if top_k is None else top_k
@@ -338,10 +344,12 @@ class SparseRetriever:
 
     def _warmed_up(self) -> KeyTokenModel | None:
         """Warm up and return the model, which a `close` in another thread does not take away from a run."""
-        while True:
-            self.warm_up()
-            if (model := self._model) is not None or self.model is None:
-                return model
+        warm = self._warm
+        if warm is None:
+            model = None if self.model is None else load_model(self.model)
+            self._adapter.warm_up(model, with_dense=self.dense_weight > 0)
+            warm = self._warm = (model,)
+        return warm[0]
 
     def _search_query(
         self,

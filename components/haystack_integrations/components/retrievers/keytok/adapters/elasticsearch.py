@@ -30,9 +30,11 @@ class ElasticsearchAdapter(EngineAdapter):
     def _engine_filters(self, filters: dict[str, Any]) -> dict[str, Any]:
         return _normalize_filters(filters)
 
-    def _returned(self, field: KeyTokenField) -> dict[str, Any]:
-        # Elasticsearch 9 leaves vectors out of `_source` unless the index says otherwise; `fields` has them always
+    def _returned(self, field: KeyTokenField, *, with_tokens: bool) -> dict[str, Any]:
         name = self._name
+        if not with_tokens:
+            return {"_source": {"excludes": [name]}}
+        # Elasticsearch 9 leaves vectors out of `_source` unless the index says otherwise; `fields` has them always
         return {"_source": {"excludes": [name]}, "fields": [name]} if field.type == "sparse_vector" else {}
 
     def _document(self, hit: dict[str, Any]) -> Document:

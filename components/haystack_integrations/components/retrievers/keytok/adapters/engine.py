@@ -5,14 +5,14 @@
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from heapq import nlargest
 from typing import Any
 
 from haystack import Document, logging
 
-from haystack_integrations.components.embedders.keytok.conversion import stored_key_tokens
+from haystack_integrations.components.embedders.keytok.conversion import matched_tokens, stored_key_tokens
 from haystack_integrations.components.retrievers.keytok.adapters.store import (
     SearchQuery,
     SearchSettings,
@@ -21,15 +21,15 @@ from haystack_integrations.components.retrievers.keytok.adapters.store import (
 )
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines import DenseShare, KeyTokenField, MappingError, key_token_field, search_request
-from keytok_haystack.engines.failures import ClauseLimitError, failure, missing_index
+from keytok_haystack.engines.failures import ClauseLimitError, missing_index
 from keytok_haystack.engines.mapping import dense_fields
 from keytok_haystack.engines.request import BM25_CLAUSE
-from keytok_haystack.engines.server import server_of
-from keytok_haystack.inverted_index import contributions, standard_tokens
+from keytok_haystack.engines.server import Told, server_of
+from keytok_haystack.inverted_index import standard_tokens
+from keytok_haystack.sparse_vectors.rank_features import nearest_stored
 
 logger = logging.getLogger(__name__)
 
-_QUERIES_PER_REQUEST = 100
 _EMBEDDING = "embedding"
 _WHOLE = {"allow_partial_search_results": False}  # by default engines silently leave out shards that do not answer
 
@@ -51,6 +51,7 @@ class EngineAdapter(StoreAdapter):
         self._model: KeyTokenModel | None = None
         self._with_dense = False
         self._fields: dict[str, KeyTokenField] = {}
+        self._tells = Told(tokens=True, rescoring=True)
         self._has_warned = False
 
     @abstractmethod
@@ -70,7 +71,7 @@ class EngineAdapter(StoreAdapter):
         """Turn Haystack's filters into a query, as the store's own retrievers do."""
 
     @abstractmethod
-    def _returned(self, field: KeyTokenField) -> dict[str, Any]:
+    def _returned(self, field: KeyTokenField, *, with_tokens: bool) -> dict[str, Any]:
         """Return the part of a request that selects the fields of hits: as the store's retrievers, and key tokens."""
 
     @abstractmethod
@@ -89,6 +90,7 @@ class EngineAdapter(StoreAdapter):
         # a separate client, since the store's would create a missing index, in which nothing can be found
         with self._server.connected() as client:
             self._fields = self._checked_fields(client)
+            self._tells = self._server.told(client)
             if self._server.leaves_vectors_out(client):
                 logger.warning(
                     "The index '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors): key "
@@ -141,7 +143,7 @@ class EngineAdapter(StoreAdapter):
 
     def search(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """
-        Return the best documents with their scores, best first.
+        Return the best documents with their scores and matched tokens, best first.
 
         :raises DocumentStoreError: The engine cannot be reached or cannot answer.
         """
@@ -151,9 +153,7 @@ class EngineAdapter(StoreAdapter):
         while (request := self._request(asked, filters, top_k)) is not None:
             try:
                 with self._server.clear_errors():
-                    answer = client.search(
-                        index=self._server.index, body=request, **_WHOLE, **self._named(asked), **self._options()
-                    )
+                    answer = client.search(**request)
                     if self._is_of_known_indices(answer) or self._is_unchanged():
                         return self._documents(answer, asked)
             except ClauseLimitError as error:
@@ -161,50 +161,22 @@ class EngineAdapter(StoreAdapter):
         return []
 
     async def search_async(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
-        """Return the best documents with their scores, best first."""
+        """Return the best documents with their scores and matched tokens, best first."""
         with self._server.clear_errors():
             client = await self._async_client()
         asked = query
         while (request := self._request(asked, filters, top_k)) is not None:
             try:
                 with self._server.clear_errors():
-                    answer = await client.search(
-                        index=self._server.index, body=request, **_WHOLE, **self._named(asked), **self._options()
-                    )
+                    answer = await client.search(**request)
                     if self._is_of_known_indices(answer) or await asyncio.to_thread(self._is_unchanged):
                         return self._documents(answer, asked)
             except ClauseLimitError as error:
                 asked = self._within_clause_limit(asked, query, filters, error)
         return []
 
-    def search_many(
-        self, queries: Sequence[SearchQuery], filters: dict[str, Any] | None, top_k: int
-    ) -> list[list[Document]]:
-        """Search with many queries, up to 100 in one request to the engine."""
-        if any(map(self._named, queries)):  # which requests of many queries do not know
-            return [self.search(query, filters, top_k) for query in queries]
-        with self._server.clear_errors():
-            client = self._client()
-        found: list[list[Document]] = []
-        for start in range(0, len(queries), _QUERIES_PER_REQUEST):
-            batch = queries[start : start + _QUERIES_PER_REQUEST]
-            requests = [self._request(query, filters, top_k) for query in batch]
-            lines = [line for request in requests if request is not None for line in (_WHOLE, request)]
-            answers: list[dict[str, Any]] = []
-            if lines:
-                with self._server.clear_errors():
-                    answer = client.msearch(index=self._server.index, body=lines, **self._options())
-                    answers = answer["responses"]
-            remaining = iter(answers)
-            for query, request in zip(batch, requests, strict=True):
-                try:
-                    found.append([] if request is None else self._documents(next(remaining), query))
-                except ClauseLimitError:
-                    found.append(self.search(query, filters, top_k))
-        return found
-
     def _request(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> dict[str, Any] | None:
-        """Return the request for a query, or None if nothing can be found."""
+        """Return the arguments of the client's search for a query, or None if nothing can be found."""
         field = next(iter(self._fields.values()), None)
         if field is None:
             msg = "The adapter is not warmed up."
@@ -227,12 +199,12 @@ class EngineAdapter(StoreAdapter):
             dense=dense,
             engine=self._server.engine,
             filters=engine_filters,
+            named=self._tells.tokens,
         )
-        return {**request, **self._returned(field)}
-
-    def _named(self, query: SearchQuery) -> dict[str, Any]:
-        """Return the option to tell the score of named queries, which is known otherwise if there are but two parts."""
-        return {"include_named_queries_score": True} if query.dense_weight and query.bm25_weight else {}
+        brings_tokens = self._settings.return_key_tokens or not self._tells.tokens
+        options = {"include_named_queries_score": True} if self._tells.tokens else {}
+        body = {**request, **self._returned(field, with_tokens=brings_tokens)}
+        return {"index": self._server.index, "body": body, **_WHOLE, **options, **self._options()}
 
     def _is_of_known_indices(self, answer: Mapping[str, Any]) -> bool:
         """Return whether there are hits, all from indices that have been checked."""
@@ -251,26 +223,35 @@ class EngineAdapter(StoreAdapter):
         return known == self._fields
 
     def _documents(self, response: Mapping[str, Any], query: SearchQuery) -> list[Document]:
-        """Return the hits, and tell what each part gave to their scores if there are several."""
-        if "error" in response:  # of one of many searches
-            raise failure(response["status"], response, self._server.location)
+        """Return the hits with their matched tokens, and with what each part gave to the score if there are several."""
         hits = response["hits"]["hits"]
         if query.dense_weight:  # of which the engine has added the weighted cosine plus 1
             hits = [{**hit, "_score": hit["_score"] - query.dense_weight} for hit in hits]
-        documents = [self._document(hit) for hit in hits]
+        documents, key_tokens = [], []
+        for hit in hits:
+            document = self._document(hit)
+            matched = matched_tokens(query.tokens, self._tokens_of_query(hit, document, query))
+            key_tokens.append(sum(match["contribution"] for match in matched))
+            kept = {k: v for k, v in document.meta.items() if k != self._name or self._settings.return_key_tokens}
+            documents.append(replace(document, meta={**kept, "matched_tokens": matched}))
         if not (query.bm25_weight or query.dense_weight):
             return documents
-        scores = [hit["_score"] for hit in hits]
-        shared = [contributions(query.tokens, stored_key_tokens(document, self._name)) for document in documents]
-        parts = {"key_tokens": [sum(contribution for *_, contribution in each) for each in shared]}
-        if query.bm25_weight and query.dense_weight:
+        parts = {"key_tokens": key_tokens}
+        if query.bm25_weight and query.dense_weight and self._tells.rescoring:
             parts["bm25"] = [hit.get("matched_queries", {}).get(BM25_CLAUSE, 0.0) for hit in hits]
-        rest = [score - sum(known) for score, *known in zip(scores, *parts.values(), strict=True)]
-        if query.dense_weight:
-            parts["dense"] = rest
-        elif query.bm25_weight:
-            parts["bm25"] = rest
+        rest = [hit["_score"] - sum(known) for hit, *known in zip(hits, *parts.values(), strict=True)]
+        both = query.bm25_weight and query.dense_weight and not self._tells.rescoring
+        parts["bm25_and_dense" if both else "dense" if query.dense_weight else "bm25"] = rest
         return with_parts(documents, parts)
+
+    def _tokens_of_query(self, hit: Mapping[str, Any], document: Document, query: SearchQuery) -> Mapping[str, float]:
+        """Return the query's tokens that a hit has, with its weights: read off the score of each, if it is told."""
+        if not self._tells.tokens:
+            return stored_key_tokens(document, self._name)
+        keys = list(query.tokens)
+        scores = {keys[int(name)]: score for name, score in hit.get("matched_queries", {}).items() if name.isdigit()}
+        weights = nearest_stored([score / query.tokens[key] for key, score in scores.items()])
+        return dict(zip(scores, weights.tolist(), strict=True))
 
     def _within_clause_limit(
         self, asked: SearchQuery, query: SearchQuery, filters: dict[str, Any] | None, error: ClauseLimitError

@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from operator import itemgetter
@@ -14,7 +14,7 @@ from haystack import Document, logging
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from numpy.typing import NDArray
 
-from haystack_integrations.components.embedders.keytok.conversion import stored_key_tokens
+from haystack_integrations.components.embedders.keytok.conversion import matched_tokens, stored_key_tokens
 from haystack_integrations.components.retrievers.keytok.adapters.store import (
     SearchQuery,
     SearchSettings,
@@ -88,7 +88,7 @@ class InMemoryAdapter(StoreAdapter):
                 dense = [query.dense_weight * _cosine(unit, storage[hit.id]) for hit in hits]
             scores = [hit.score + more for hit, more in zip(hits, dense, strict=True)]
             best = sorted(range(len(hits)), key=lambda i: (-scores[i], hits[i].id))[:top_k]
-            documents = [self._hit(storage[hits[i].id], scores[i]) for i in best]
+            documents = [self._hit(storage[hits[i].id], scores[i], query) for i in best]
         parts = {
             "key_tokens": [hits[i].key_tokens for i in best],
             **({"bm25": [hits[i].bm25 for i in best]} if query.bm25_weight else {}),
@@ -107,12 +107,6 @@ class InMemoryAdapter(StoreAdapter):
         """Search in a thread, as the store's own asynchronous methods do."""
         return await asyncio.to_thread(self.search, query, filters, top_k)
 
-    def search_many(
-        self, queries: Sequence[SearchQuery], filters: dict[str, Any] | None, top_k: int
-    ) -> list[list[Document]]:
-        """Return the best documents for each of many queries, one after the other."""
-        return [self.search(query, filters, top_k) for query in queries]
-
     def close(self) -> None:
         """Free the index; a later search builds it again."""
         with self._lock:
@@ -122,15 +116,15 @@ class InMemoryAdapter(StoreAdapter):
         """Free the index, which synchronous and asynchronous searches share."""
         self.close()
 
-    def _hit(self, document: Document, score: float) -> Document:
+    def _hit(self, document: Document, score: float, query: SearchQuery) -> Document:
         embedding = document.embedding if self._store.return_embedding else None
         # a deep copy, as the store's own retrievers make it, so that changing a hit does not change the store
-        meta = {key: deepcopy(value) for key, value in document.meta.items() if key != self._field}
-        tokens = document.meta.get(self._field)
-        if self._field in document.meta:
-            tokens = document.meta[self._field] or {}
-            # key tokens are flat, and much quicker to copy
-            meta[self._field] = dict(tokens) if isinstance(tokens, Mapping) else deepcopy(tokens)
+        meta = {
+            key: deepcopy(value)
+            for key, value in document.meta.items()
+            if key != self._field or self._settings.return_key_tokens
+        }
+        meta["matched_tokens"] = matched_tokens(query.tokens, self._tokens(document))
         return replace(document, score=score, meta=meta, embedding=embedding)
 
     def _current_index(self, *, with_bm25: bool) -> InvertedIndex:

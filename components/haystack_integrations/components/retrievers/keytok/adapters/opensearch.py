@@ -30,8 +30,9 @@ class OpenSearchAdapter(EngineAdapter):
     def _engine_filters(self, filters: dict[str, Any]) -> dict[str, Any]:
         return normalize_filters(filters, nested_fields=self._store._resolved_nested_fields)
 
-    def _returned(self, field: KeyTokenField) -> dict[str, Any]:  # noqa: ARG002
-        return {} if self._store._return_embedding else {"_source": {"excludes": ["embedding"]}}
+    def _returned(self, field: KeyTokenField, *, with_tokens: bool) -> dict[str, Any]:  # noqa: ARG002
+        excluded = [*([] if self._store._return_embedding else ["embedding"]), *([] if with_tokens else [self._name])]
+        return {"_source": {"excludes": excluded}} if excluded else {}
 
     def _document(self, hit: dict[str, Any]) -> Document:
         return self._store._deserialize_document(hit)

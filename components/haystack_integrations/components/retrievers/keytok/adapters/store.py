@@ -56,6 +56,7 @@ class SearchSettings:
     :param window: Number of documents, the best by key tokens, to whose scores cosines, and BM25, are added.
     :param nearest: Number of documents, the nearest by dense vectors, that are found beside those.
     :param timeout: Seconds to wait for an engine's answer.
+    :param return_key_tokens: Whether hits bring all their key tokens.
     """
 
     field: str
@@ -63,6 +64,7 @@ class SearchSettings:
     window: int
     nearest: int
     timeout: float
+    return_key_tokens: bool
 
 
 def with_parts(documents: Sequence[Document], parts: Mapping[str, Sequence[float]]) -> list[Document]:
@@ -105,17 +107,11 @@ class StoreAdapter(ABC):
 
     @abstractmethod
     def search(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
-        """Return the best documents with their scores, best first."""
+        """Return the best documents with their scores and matched tokens, best first."""
 
     @abstractmethod
     async def search_async(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
-        """Return the best documents with their scores, best first."""
-
-    @abstractmethod
-    def search_many(
-        self, queries: Sequence[SearchQuery], filters: dict[str, Any] | None, top_k: int
-    ) -> list[list[Document]]:
-        """Return the best documents for each of many queries."""
+        """Return the best documents with their scores and matched tokens, best first."""
 
     @abstractmethod
     def close(self) -> None:
