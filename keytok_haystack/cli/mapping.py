@@ -24,6 +24,13 @@ def mapping_command(
             help="Whether dense vectors have a graph (HNSW). A search by key tokens that adds their cosines needs none."
         ),
     ] = True,
+    lean: Annotated[
+        bool,
+        typer.Option(
+            "--lean",
+            help="Keep the documents of a new index without their key tokens, which takes a quarter of their space.",
+        ),
+    ] = False,
     create: Annotated[
         bool, typer.Option("--create", help="Create the index, or add the field to an index that exists.")
     ] = False,
@@ -40,7 +47,7 @@ def mapping_command(
         msg = "--index goes with --create."
         raise ValueError(msg)
     if not url:
-        _print(index_definition(engine, dimension, loaded, field=field, graph=graph))
+        _print(index_definition(engine, dimension, loaded, field=field, graph=graph, lean=lean))
         return
     from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
     from keytok_haystack.live_index import create_index  # noqa: PLC0415  # needs an extra
@@ -48,9 +55,10 @@ def mapping_command(
     if not index:
         with connected(document_store(engine, url, "*")) as connection:
             version = connection.version
-        _print(index_definition(engine, dimension, loaded, field=field, graph=graph, version=version))
+        _print(index_definition(engine, dimension, loaded, field=field, graph=graph, lean=lean, version=version))
         return
-    created = create_index(document_store(engine, url, index), loaded, field=field, dense=dense, graph=graph)
+    store = document_store(engine, url, index)
+    created = create_index(store, loaded, field=field, dense=dense, graph=graph, lean=lean)
     message = {
         "created": f"Created the index '{index}' with the field '{field}' for the model {loaded.fingerprint}.",
         "extended": f"Added the field '{field}' for the model {loaded.fingerprint} to the index '{index}'.",

@@ -34,11 +34,11 @@ class ElasticsearchServer(Server):
             **{"request_timeout": TIMEOUT, **self._store._kwargs, **options},
         )
 
-    def leaves_vectors_out(self, client: Elasticsearch) -> bool:
+    def leaves_vectors_out(self, client: Elasticsearch, *, unasked: bool = False) -> bool:
         """Return whether vectors are left out of the `_source` of documents, as by default from version 9.2 on."""
         described = client.indices.get_settings(index=self.index, include_defaults=True, flat_settings=True)
-        values = [
-            {**settings.get("defaults", {}), **settings["settings"]}.get(_EXCLUDE_VECTORS)
+        return any(
+            not (unasked and _EXCLUDE_VECTORS in settings["settings"])
+            and {**settings.get("defaults", {}), **settings["settings"]}.get(_EXCLUDE_VECTORS) == "true"
             for settings in described.values()
-        ]
-        return "true" in values
+        )

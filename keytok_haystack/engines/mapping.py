@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from keytok_haystack.model import KeyTokenModel
@@ -15,6 +16,7 @@ _META = "keytok"
 _OTHER_FIELDS = ("id", "content", "dataframe", "blob", "meta", "score", "embedding", "sparse_embedding")
 _DENSE_TYPES = ("knn_vector", "dense_vector")
 _NEWEST_ELASTICSEARCH = (9, 5)
+_FIRST_THAT_CHOOSES_VECTORS = (9, 2)
 
 
 class MappingError(ValueError):
@@ -28,10 +30,12 @@ class KeyTokenField:
 
     :param type: Type of the field, which decides how it is searched.
     :param fingerprint: Fingerprint of the model that its documents are written with, if the mapping records it.
+    :param in_source: Whether documents that are read have their key tokens, unless the engine leaves out all vectors.
     """
 
     type: FieldType
     fingerprint: str | None
+    in_source: bool = True
 
 
 def index_definition(
@@ -41,6 +45,7 @@ def index_definition(
     *,
     field: str = "key_tokens",
     graph: bool = True,
+    lean: bool = False,
     version: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """
@@ -61,6 +66,11 @@ def index_definition(
         the cosines of documents that are found otherwise (`SparseRetriever(dense_weight=...)`), and writing is faster.
         OpenSearch gets the smallest possible graph instead, since without any it keeps a second copy of each vector, as
         text in `_source`.
+    :param lean: Whether the documents that the engine keeps beside its index (`_source`) come without key tokens, which
+        takes a quarter of their space. Hits of `SparseRetriever` are explained all the same, those of other retrievers
+        are not. Elasticsearch 9.2 and later leaves out the dense vectors, too, and loses nothing by itself; any other
+        engine loses a document's key tokens when a part of it is updated or it is indexed anew from `_source`, and
+        `backfill` restores them. On all, documents that are read and written back lose what was left out.
     :param version: Version of the Elasticsearch server, such as `(8, 19)`; by default 9.5. Versions before 8.15 have no
         `sparse_vector` query, so key tokens are `rank_features` there; from 9.2 on, a setting is needed that keeps
         vectors in `_source`, without which hits could not be explained.
@@ -84,19 +94,21 @@ def index_definition(
             if not graph:
                 method["parameters"] = {"m": 2, "ef_construction": 2}
             dense = {"type": "knn_vector", "dimension": embedding_dimension, "method": method}
-        return {"settings": settings, "mappings": _mappings("rank_features", dense, field, model)}
+        return {"settings": settings, "mappings": _mappings("rank_features", dense, field, model, in_source=not lean)}
     version = version or _NEWEST_ELASTICSEARCH
     if version < (8,) and embedding_dimension is not None:
         msg = "Elasticsearch 7 cannot search dense vectors: leave the embedding dimension out (--no-dense)."
         raise ValueError(msg)
-    settings = {"index.mapping.exclude_source_vectors": False} if version >= (9, 2) else {}
+    chooses_vectors = version >= _FIRST_THAT_CHOOSES_VECTORS
+    settings = {"index.mapping.exclude_source_vectors": lean} if chooses_vectors else {}
     field_type: FieldType = "sparse_vector" if version >= (8, 15) else "rank_features"
     dense = None
     if embedding_dimension is not None:
         dense = {"type": "dense_vector", "dims": embedding_dimension, "index": graph}
         if graph:
             dense["similarity"] = "cosine"
-    return {"settings": settings, "mappings": _mappings(field_type, dense, field, model)}
+    in_source = chooses_vectors or not lean
+    return {"settings": settings, "mappings": _mappings(field_type, dense, field, model, in_source=in_source)}
 
 
 def check_field_name(field: str) -> None:
@@ -121,7 +133,7 @@ def _check_dimension(embedding_dimension: int, model: KeyTokenModel | None) -> N
 
 
 def _mappings(
-    field_type: FieldType, dense: dict[str, Any] | None, field: str, model: KeyTokenModel | None
+    field_type: FieldType, dense: dict[str, Any] | None, field: str, model: KeyTokenModel | None, *, in_source: bool
 ) -> dict[str, Any]:
     properties: dict[str, Any] = {"content": {"type": "text"}}
     if dense is not None:
@@ -131,6 +143,8 @@ def _mappings(
         "properties": properties,
         "dynamic_templates": [{"strings": {"match_mapping_type": "string", "mapping": {"type": "keyword"}}}],
     }
+    if not in_source:
+        mappings["_source"] = {"excludes": [field]}
     if model is not None:
         mappings["_meta"] = {_META: {field: {"fingerprint": model.fingerprint, "embedder": model.embedder}}}
     return mappings
@@ -166,7 +180,14 @@ def key_token_field(
         msg = f"The field '{field}' of the index '{index}' has positive_score_impact false, which reverses the weights."
         raise MappingError(msg)
     fingerprint = mappings.get("_meta", {}).get(_META, {}).get(field, {}).get("fingerprint")
-    return KeyTokenField(field_type, fingerprint)
+    return KeyTokenField(field_type, fingerprint, not _is_left_out(mappings, field))
+
+
+def _is_left_out(mappings: Mapping[str, Any], field: str) -> bool:
+    """Return whether `_source` leaves a field out."""
+    source = mappings.get("_source", {})
+    included, excluded = source.get("includes") or ["*"], source.get("excludes") or []
+    return not any(fnmatchcase(field, each) for each in included) or any(fnmatchcase(field, each) for each in excluded)
 
 
 def has_field(mappings: Mapping[str, Any], field: str) -> bool:

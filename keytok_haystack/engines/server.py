@@ -85,8 +85,13 @@ class Server(ABC):
         :param options: Further options of the client.
         """
 
-    def leaves_vectors_out(self, client: Any) -> bool:  # noqa: ARG002
-        """Return whether the index leaves vectors out of the `_source` of documents."""
+    def leaves_vectors_out(self, client: Any, *, unasked: bool = False) -> bool:  # noqa: ARG002
+        """
+        Return whether the index leaves vectors out of the `_source` of documents.
+
+        :param client: Client of the engine.
+        :param unasked: Whether only that counts which no setting of the index asks for.
+        """
         return False
 
     def check_cosines(self, client: Any) -> None:  # noqa: B027

@@ -65,12 +65,13 @@ def backfill(
 
     The field is added to the live mapping. Each document's other fields survive byte for byte; its field of key tokens
     is replaced as a whole. A document that others change meanwhile is read and written again. Running it twice changes
-    nothing, and after an interruption of any kind it can be run again.
+    nothing, and after an interruption of any kind it can be run again. An index whose `_source` leaves the field out
+    (`index_definition(lean=True)`) does not show what its documents have, so all of them are written.
 
     :param store: An `OpenSearchDocumentStore` or `ElasticsearchDocumentStore` over an index that exists.
     :param model: Key-token model for embeddings of the kind that is stored, or the path of its folder.
     :param fields: Fields of the index.
-    :param resume: Whether to skip documents that have any key tokens, without projecting their embeddings, which is
+    :param resume: Whether to skip documents that show any key tokens, without projecting their embeddings, which is
         the quick way to go on after an interruption.
     :param patience: Seconds to wait for an engine that goes away or is busy.
     :param progress_bar: Whether to show a progress bar.
@@ -83,9 +84,16 @@ def backfill(
     started = time.perf_counter()
     model = loaded_model(model)
     with connected(store, patience) as connection:
-        change_mappings(connection, _checked_changes(connection, model, fields))
+        changes, is_lean = _checked_changes(connection, model, fields)
+        change_mappings(connection, changes)
         projection = Projection(model, fields, resume=resume)
-        counts = rewrite(connection, projection, description="Finding key tokens", progress_bar=progress_bar)
+        counts = rewrite(
+            connection,
+            projection,
+            description="Finding key tokens",
+            progress_bar=progress_bar,
+            shows_change=not is_lean,
+        )
     return counts.report(time.perf_counter() - started)
 
 
@@ -122,10 +130,16 @@ def dry_run(store: DocumentStore, model: KeyTokenModel | str | Path, fields: Fie
     )
 
 
-def _checked_changes(connection: Connection, model: KeyTokenModel, fields: Fields) -> dict[str, dict[str, Any]]:
-    """Return the changes of mappings that a backfill needs, or raise a `MappingError` if the index is unfit for it."""
+def _checked_changes(
+    connection: Connection, model: KeyTokenModel, fields: Fields
+) -> tuple[dict[str, dict[str, Any]], bool]:
+    """
+    Return the changes of mappings that a backfill needs, and whether documents are kept without key tokens.
+
+    :raises MappingError: The index is unfit for a backfill.
+    """
     live = mappings_of(connection)
-    check_whole_sources(live)
+    is_lean = check_whole_sources(live, besides=fields.key_tokens)
     dimension = embedding_dimension(live, fields.embedding, connection.index)
     if dimension is not None and dimension != model.dimension:
         msg = (
@@ -134,4 +148,4 @@ def _checked_changes(connection: Connection, model: KeyTokenModel, fields: Field
         )
         raise MappingError(msg)
     definition = index_definition(connection.engine, None, model, field=fields.key_tokens, version=connection.version)
-    return planned_changes(live, definition, fields.key_tokens, model.fingerprint)
+    return planned_changes(live, definition, fields.key_tokens, model.fingerprint), is_lean

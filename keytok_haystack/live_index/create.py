@@ -22,8 +22,8 @@ class CreatedIndex:
 
     :param change: Change that was needed: "created" is the whole index, "extended" the field, "marked" the model in
         the mapping of the field, "kept" none.
-    :param leaves_vectors_out: Whether the index leaves vectors out of `_source`, as Elasticsearch 9.2 does unless a
-        setting of a new index says otherwise: hits of other retrievers then come without key tokens.
+    :param leaves_vectors_out: Whether the index leaves vectors out of `_source` unasked, as Elasticsearch 9.2 does
+        unless a setting of a new index says otherwise: hits of other retrievers then come without key tokens.
     """
 
     change: Literal["created", "extended", "marked", "kept"]
@@ -37,6 +37,7 @@ def create_index(
     field: str = "key_tokens",
     dense: bool = True,
     graph: bool = True,
+    lean: bool = False,
 ) -> CreatedIndex:
     """
     Create the index of a document store, or add a field of key tokens to it, or to all indices behind an alias.
@@ -49,6 +50,7 @@ def create_index(
     :param field: Field of the key tokens.
     :param dense: Whether a new index has dense vectors, too.
     :param graph: Whether a new index has a graph of them (HNSW).
+    :param lean: Whether a new index keeps documents without their key tokens (`index_definition`).
     :raises TypeError: The store is of another kind.
     :raises ValueError: The name of the field is taken, or the index is to have dense vectors on Elasticsearch 7.
     :raises MappingError: The index has the field, of another type or for another model; nothing is changed then.
@@ -58,7 +60,7 @@ def create_index(
     dimension = model.dimension if dense else None
     with connected(store) as connection:
         definition = index_definition(
-            connection.engine, dimension, model, field=field, graph=graph, version=connection.version
+            connection.engine, dimension, model, field=field, graph=graph, lean=lean, version=connection.version
         )
         indices = connection.client.indices
         change: Literal["created", "extended", "marked", "kept"]
@@ -70,4 +72,4 @@ def create_index(
             change_mappings(connection, changes)
             has_new_field = any("properties" in changed for changed in changes.values())
             change = "extended" if has_new_field else "marked" if changes else "kept"
-        return CreatedIndex(change, connection.server.leaves_vectors_out(connection.client))
+        return CreatedIndex(change, connection.server.leaves_vectors_out(connection.client, unasked=True))

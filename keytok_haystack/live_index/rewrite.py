@@ -23,7 +23,9 @@ _FRUITLESS_SCANS = 10
 _LONGEST_WAIT = 15.0  # seconds
 
 
-def rewrite(connection: Connection, change: Changer, *, description: str, progress_bar: bool) -> RewriteCounts:
+def rewrite(
+    connection: Connection, change: Changer, *, description: str, progress_bar: bool, shows_change: bool = True
+) -> RewriteCounts:
     """
     Change the documents of an index that keeps them whole (`check_whole_sources`), while others read and write them.
 
@@ -33,9 +35,12 @@ def rewrite(connection: Connection, change: Changer, *, description: str, progre
 
     :param connection: Connection to the index.
     :param change: Function that returns the change of each document of a page. It is called from several threads, again
-        for documents that others have changed since they were read, and must skip documents that are up to date.
+        for documents that others have changed since they were read, and must skip documents that are up to date, if
+        documents show it.
     :param description: Label of the progress bar.
     :param progress_bar: Whether to show a progress bar.
+    :param shows_change: Whether documents that are read show the change. If not, a scan that begins again writes all of
+        them again, and a few that are lost are enough to give up.
     :returns: Counts of the documents.
     :raises DocumentStoreError: The engine stays away, or the index cannot be written.
     """
@@ -46,7 +51,7 @@ def rewrite(connection: Connection, change: Changer, *, description: str, progre
 
     def is_hopeless(_: RetryCallState) -> bool:
         nonlocal written_before, fruitless
-        fruitless = 0 if counts.written > written_before else fruitless + 1
+        fruitless = 0 if counts.written > written_before and shows_change else fruitless + 1
         written_before = counts.written
         return fruitless == _FRUITLESS_SCANS
 
@@ -61,21 +66,27 @@ def rewrite(connection: Connection, change: Changer, *, description: str, progre
     )
     with tqdm(desc=description, unit=" documents", disable=not progress_bar) as progress:
         try:
-            attempts(_rewrite_once, connection, identity, change, counts, progress)
+            attempts(_rewrite_once, connection, identity, change, counts, progress, shows_change=shows_change)
         except BaseException:
             if counts.written:
                 written = f"{counts.written:,}"
                 logger.warning("{written} documents were written, and stay so: run it again to go on.", written=written)
             raise
-    # documents of earlier scans were then found up to date, and are not to be counted twice
+    # documents of earlier scans were then found up to date, or written again, and are not to be counted twice
     counts.skipped[Skipped.UP_TO_DATE] -= min(written_before, counts.skipped[Skipped.UP_TO_DATE])
     return counts
 
 
 def _rewrite_once(
-    connection: Connection, identity: dict[str, str], change: Changer, counts: RewriteCounts, progress: Any
+    connection: Connection,
+    identity: dict[str, str],
+    change: Changer,
+    counts: RewriteCounts,
+    progress: Any,
+    *,
+    shows_change: bool,
 ) -> None:
-    counts.restart()
+    counts.restart(with_written=not shows_change)
     in_flight: deque[Future[RewriteCounts]] = deque()
 
     def finish_one() -> None:

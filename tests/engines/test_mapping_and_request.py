@@ -97,6 +97,16 @@ def test_the_definition_for_each_engine_and_version(engine, version, dimension, 
     assert json.loads(json.dumps(definition)) == expected
 
 
+@pytest.mark.parametrize(("engine", "version", "dimension"), DEFINITIONS)
+def test_a_lean_definition_differs_in_what_documents_are_kept_with(engine, version, dimension, small_model):
+    expected = index_definition(engine, dimension, small_model, version=version)
+    if "index.mapping.exclude_source_vectors" in expected["settings"]:
+        expected["settings"]["index.mapping.exclude_source_vectors"] = True
+    else:
+        expected["mappings"]["_source"] = {"excludes": ["key_tokens"]}
+    assert index_definition(engine, dimension, small_model, version=version, lean=True) == expected
+
+
 def test_a_definition_for_another_sparse_embedder_names_no_model():
     assert index_definition("opensearch", None, None, field="splade") == {
         "settings": {},

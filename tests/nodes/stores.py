@@ -44,12 +44,12 @@ class StoreFactory:
         return self._engine_url(kind)
 
     def definition(
-        self, kind: str, *, dimension: int | None, model: KeyTokenModel | None, field: str, graph: bool = True
+        self, kind: str, *, dimension: int | None, model: KeyTokenModel | None, field: str, **options: Any
     ) -> dict[str, Any]:
         """What `index_definition` says for the version of that engine, but quick to refresh."""
         with connection_to(engine_of(kind), self.url(kind), "any") as connection:
             version = connection.version
-        definition = index_definition(engine_of(kind), dimension, model, field=field, graph=graph, version=version)
+        definition = index_definition(engine_of(kind), dimension, model, field=field, version=version, **options)
         definition["settings"] |= {"index.refresh_interval": "50ms", "index.number_of_replicas": 0}
         return definition
 

@@ -89,9 +89,9 @@ class EngineAdapter(StoreAdapter):
         self._model, self._with_dense = model, with_dense
         # a separate client, since the store's would create a missing index, in which nothing can be found
         with self._server.connected() as client:
-            self._fields = self._checked_fields(client)
             self._tells = self._server.told(client)
-            if self._server.leaves_vectors_out(client):
+            self._fields = self._checked_fields(client)
+            if self._server.leaves_vectors_out(client, unasked=True):
                 logger.warning(
                     "The index '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors): key "
                     "tokens do not come back with the hits of other retrievers, which cannot be explained then, and "
@@ -129,6 +129,13 @@ class EngineAdapter(StoreAdapter):
                 msg = (
                     f"The index '{index}' has no dense vectors in the field '{_EMBEDDING}', but this retriever has a "
                     "`dense_weight`: set it to 0, or create an index that has them (`keytok mapping --create`)."
+                )
+                raise MappingError(msg)
+            if self._brings_tokens and not field.in_source:
+                msg = (
+                    f"The index '{index}' leaves '{self._name}' out of the documents that it returns (`_source` in its "
+                    "mapping), so hits cannot bring their key tokens: set `return_key_tokens` to False, with "
+                    "OpenSearch 2.13 or Elasticsearch 8.8 or later."
                 )
                 raise MappingError(msg)
             if self._model is not None and field.fingerprint not in (None, self._model.fingerprint):
@@ -201,10 +208,14 @@ class EngineAdapter(StoreAdapter):
             filters=engine_filters,
             named=self._tells.tokens,
         )
-        brings_tokens = self._settings.return_key_tokens or not self._tells.tokens
         options = {"include_named_queries_score": True} if self._tells.tokens else {}
-        body = {**request, **self._returned(field, with_tokens=brings_tokens)}
+        body = {**request, **self._returned(field, with_tokens=self._brings_tokens)}
         return {"index": self._server.index, "body": body, **_WHOLE, **options, **self._options()}
+
+    @property
+    def _brings_tokens(self) -> bool:
+        """Whether hits bring all their key tokens, also because the engine does not tell the score of each."""
+        return self._settings.return_key_tokens or not self._tells.tokens
 
     def _is_of_known_indices(self, answer: Mapping[str, Any]) -> bool:
         """Return whether there are hits, all from indices that have been checked."""
