@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How logits and literal tokens become the weights of documents and queries."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from operator import index
 from typing import Self
@@ -21,8 +22,11 @@ DENSE_WEIGHT = 1.5
 """Default factor of cosines that are added to key-token scores."""
 BM25_WEIGHT = 0.05
 """Default factor of BM25 scores that are added to them."""
-RESCORED = 50
-"""Default number of documents to whose scores cosines and BM25 are added."""
+RESCORED = 100
+"""Default number of documents that are found by the strongest tokens of a query and scored by all parts."""
+FIRST_PHASE = 0.6
+"""Default share of a query's weight that its strongest tokens have, by which documents are found."""
+_FEWEST = 8  # tokens by which documents are found
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,24 @@ def drop_poor_gain(query: SparseRow, statistics: DocumentStatistics, gain_share:
     accounted = np.cumsum(expected[order])
     kept = np.sort(order[: np.searchsorted(accounted, gain_share * accounted[-1]) + 1])
     return columns[kept], weights[kept]
+
+
+def strongest_tokens(tokens: Mapping[str, float], share: float) -> dict[str, float]:
+    """
+    Return the tokens of a query by which documents are found, before the best of them are scored by all tokens.
+
+    They are the fewest, the strongest first, whose weights sum to a share of all, and at least eight: fewer would save
+    nothing.
+
+    :param tokens: Key tokens of the query, `{key: weight}` with positive weights.
+    :param share: Share of the sum of all weights; 1 returns all tokens.
+    """
+    if share >= 1 or len(tokens) <= _FEWEST:
+        return dict(tokens)
+    ordered = sorted(tokens, key=lambda key: -tokens[key])
+    sums = np.cumsum([tokens[key] for key in ordered])
+    count = int(np.searchsorted(sums, share * sums[-1])) + 1
+    return {key: tokens[key] for key in ordered[: max(count, _FEWEST)]}
 
 
 def root_frequencies(counts: csr_array) -> csr_array:

@@ -21,6 +21,7 @@ from keytok_haystack.weighting import (
     idf_of,
     inverse_document_frequency,
     root_frequencies,
+    strongest_tokens,
 )
 
 ALIGNED = [[0.5, 0, 2, 0, 0], [0, 0, 0, 0, 0], [0, 3, 4, 0, 0], [0, 0, 0, 0, 0]]
@@ -282,3 +283,19 @@ def test_the_idf_of_texts_counts_words_that_are_not_known_as_one_in_one_text():
     np.testing.assert_allclose(idf, expected, rtol=1e-6)
     assert idf.dtype == np.float32
     np.testing.assert_array_equal(feature_idf(np.array([1, 0, 3]), 3), idf)
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), st.floats(1e-6, 1.0), max_size=40),
+    st.floats(0.01, 1.5),
+)
+def test_the_strongest_tokens_have_their_share_and_no_fewer_would(tokens, share):
+    strongest = strongest_tokens(tokens, share)
+    assert strongest.items() <= tokens.items()
+    others = [weight for key, weight in tokens.items() if key not in strongest]
+    assert not others or min(strongest.values()) >= max(others)
+    assert len(strongest) >= min(8, len(tokens))
+    total = sum(tokens.values())
+    assert sum(strongest.values()) >= min(share, 1.0) * total * (1 - 1e-9)
+    if len(strongest) > 8 and share < 1:
+        assert sum(strongest.values()) - min(strongest.values()) <= share * total * (1 + 1e-9)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keytok_haystack.engines.mapping import Engine, FieldType
+from keytok_haystack.weighting import strongest_tokens
 
 BM25_CLAUSE = "bm25"
 """Name of the clause whose score is the share of BM25, among the named queries of a hit."""
@@ -19,8 +20,8 @@ class DenseShare:
     """
     Share of the cosine of dense vectors in the scores of the best documents.
 
-    The documents are those that key tokens rank best; BM25 is added to the scores of these alone, too, since searching
-    by it takes more time than all else, and finds no better ones.
+    BM25 is added to the scores of these alone, too, since searching by it takes more time than all else, and finds no
+    better ones.
 
     Each engine spells a cosine by a score that is not negative. Here it is always `1 + cos`, so that the scores of all
     documents of the window are larger by `weight` than the sum that they stand for; a document without a vector has a
@@ -28,7 +29,6 @@ class DenseShare:
 
     :param embedding: Dense vector of the query, shape `(d,)`.
     :param weight: Factor of the cosines, positive.
-    :param window: Number of documents, the best of each shard by key tokens, that have the share.
     :param nearest: Number of documents, the nearest by the vector index, that are found beside those. What they score
         does not depend on it.
     :param field: Field of the dense vectors.
@@ -36,7 +36,6 @@ class DenseShare:
 
     embedding: Sequence[float]
     weight: float
-    window: int
     nearest: int = 0
     field: str = "embedding"
 
@@ -47,6 +46,8 @@ def search_request(
     field_type: FieldType,
     top_k: int,
     *,
+    first_phase: float = 1.0,
+    window: int = 0,
     text: str = "",
     bm25_weight: float = 0.0,
     content_field: str = "content",
@@ -58,10 +59,15 @@ def search_request(
     """
     Return the body of a search request whose scores are dot products of key tokens, plus shares of BM25 and cosines.
 
+    Documents are found by the strongest tokens, and the best of them are scored again by all parts (`rescore`).
+
     :param tokens: Key tokens of the query, `{key: weight}`.
     :param field: Field of the key tokens.
     :param field_type: Type of that field.
     :param top_k: Maximum number of documents to return.
+    :param first_phase: Share of the query's weight whose tokens find documents (`strongest_tokens`).
+    :param window: Number of documents, the best of each shard by these tokens, that are scored again; at least twice
+        `top_k`.
     :param text: Text of the query, which is matched with the content if `bm25_weight` is positive.
     :param bm25_weight: Factor of the BM25 scores that are added.
     :param content_field: Field of the documents' text.
@@ -77,14 +83,16 @@ def search_request(
             f"The query's key '{dotted}' has a dot, by which no engine would find it: escape it with `escape_feature`."
         )
         raise ValueError(msg)
-    clauses = _clauses(tokens, field, field_type, named=named)
-    lexical: list[dict[str, Any]] = []
+    strongest = strongest_tokens(tokens, first_phase)
+    names = {key: str(position) for position, key in enumerate(tokens)} if named else {}
+    found = _clauses(strongest, field, field_type, names)
+    added = _clauses({key: tokens[key] for key in tokens if key not in strongest}, field, field_type, names)
     if bm25_weight and text:
         match: dict[str, Any] = {"query": text, "boost": bm25_weight}
         # only beside cosines its score is not what the key tokens leave of the sum
-        lexical = [{"match": {content_field: {**match, "_name": BM25_CLAUSE} if dense else match}}]
-    # without key tokens, documents are found by BM25
-    found, added = (clauses, lexical) if dense is not None and clauses else ([*clauses, *lexical], [])
+        lexical = {"match": {content_field: {**match, "_name": BM25_CLAUSE} if dense else match}}
+        # without key tokens, documents are found by BM25
+        (added if dense is not None and found else found).append(lexical)
     nearest = [_nearest(dense, engine, filters)] if dense is not None and dense.nearest else []
     # with a filter beside it, `should` would be optional
     bool_query: dict[str, Any] = {"should": [*found, *nearest], "minimum_should_match": 1}
@@ -92,46 +100,47 @@ def search_request(
         bool_query["filter"] = filters
     request = {"query": {"bool": bool_query}, "size": top_k, "track_total_hits": False}
     if dense is not None:
-        request["rescore"] = _rescoring(dense, engine, top_k, found, added)
+        added += _cosine_clauses(dense, engine)
+    if added:
+        size = max(window, 2 * top_k) + (dense.nearest if dense is not None else 0)
+        request["rescore"] = {"window_size": size, "query": _rescoring(found, added, anew=bool(nearest))}
     return request
 
 
-def _clauses(tokens: Mapping[str, float], field: str, field_type: FieldType, *, named: bool) -> list[dict[str, Any]]:
-    """Return queries whose scores add up to the dot product of tokens."""
-    names = [{"_name": str(position)} if named else {} for position in range(len(tokens))]
+def _clauses(
+    tokens: Mapping[str, float], field: str, field_type: FieldType, names: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return queries whose scores add up to the dot product of tokens, one for each token if they have names."""
     if field_type == "rank_features":
         # the default function is `saturation`, which does not give a dot product
         return [
-            {"rank_feature": {"field": f"{field}.{key}", "linear": {}, "boost": weight, **name}}
-            for (key, weight), name in zip(tokens.items(), names, strict=True)
+            {"rank_feature": {"field": f"{field}.{key}", "linear": {}, "boost": weight, **_name(key, names)}}
+            for key, weight in tokens.items()
         ]
+    vectors = [{key: weight} for key, weight in tokens.items()] if names else [dict(tokens)] if tokens else []
     # `prune` is true by default and leaves out frequent and weak tokens, and with them most hits
-    vector = {"field": field, "prune": False}
-    if not named:
-        return [{"sparse_vector": {**vector, "query_vector": dict(tokens)}}] if tokens else []
     return [
-        {"sparse_vector": {**vector, "query_vector": {key: weight}, **name}}
-        for (key, weight), name in zip(tokens.items(), names, strict=True)
+        {"sparse_vector": {"field": field, "query_vector": vector, "prune": False, **_name(next(iter(vector)), names)}}
+        for vector in vectors
     ]
 
 
-def _rescoring(
-    dense: DenseShare, engine: Engine, top_k: int, found: list[dict[str, Any]], added: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _name(key: str, names: Mapping[str, str]) -> dict[str, str]:
+    return {"_name": names[key]} if names else {}
+
+
+def _rescoring(found: list[dict[str, Any]], added: list[dict[str, Any]], *, anew: bool) -> dict[str, Any]:
     """
     Return what scores the best documents again.
 
-    Documents found by the vector index have a part in their first score that others lack, so with them all parts are
-    taken anew.
-
     :param found: Queries by which documents are found.
     :param added: Queries whose scores are added.
+    :param anew: Whether all parts are taken anew: documents that the vector index has found have a part in their first
+        score that others lack.
     """
-    parts = [*added, *_cosine_clauses(dense, engine)]
-    query: dict[str, Any] = {"rescore_query": {"bool": {"should": parts}}, "score_mode": "total"}
-    if dense.nearest:
-        query = {**query, "rescore_query": {"bool": {"should": [*found, *parts]}}, "query_weight": 0}
-    return {"window_size": max(dense.window, top_k) + dense.nearest, "query": query}
+    if anew:
+        return {"rescore_query": {"bool": {"should": [*found, *added]}}, "score_mode": "total", "query_weight": 0}
+    return {"rescore_query": {"bool": {"should": added}}, "score_mode": "total"}
 
 
 def _cosine_clauses(dense: DenseShare, engine: Engine) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ from keytok_haystack.sparse_vectors.rank_features import check_weights, truncate
 from keytok_haystack.sparse_vectors.rows import dicts_to_rows, lower_bound_of_kth
 from keytok_haystack.utils.checks import check_texts
 
+_DIGITS = 12
+
 _Row = tuple[NDArray[np.int32], NDArray[np.float64]]
 """A document's tokens as columns, ascending, and their weights as they were given."""
 
@@ -176,6 +178,7 @@ class InvertedIndex:
         *,
         text: str = "",
         bm25_weight: float = 0.0,
+        found_by: Mapping[str, float] | None = None,
         among: Sequence[str] | None = None,
         also: Sequence[str] = (),
         by_bm25: bool = True,
@@ -187,6 +190,8 @@ class InvertedIndex:
         :param top_k: Maximum number of documents to return; 0 for none.
         :param text: The query's text, for BM25.
         :param bm25_weight: Factor of BM25 scores in the sum.
+        :param found_by: Those of the query's tokens by which documents are found, before these are scored by all; None
+            for all.
         :param among: The ids of the documents to search; None searches all.
         :param also: The ids of documents to return beside them, whatever they score.
         :param by_bm25: Whether documents are found by their BM25 scores, too; otherwise by the key tokens alone, and
@@ -195,28 +200,43 @@ class InvertedIndex:
             not found.
         :raises ValueError: The index has no BM25, but there is a `bm25_weight`.
         """
-        known = [(self._columns[key], weight) for key, weight in tokens.items() if key in self._columns]
-        columns = np.array([column for column, _ in known], dtype=np.int64)
-        scores = self._postings.score(columns, np.array([weight for _, weight in known]))
         lexical = np.zeros(len(self._ids), dtype=np.float32)
         if bm25_weight:
             if self._bm25 is None:
                 msg = "This index has no BM25: make it with `with_bm25=True`."
                 raise ValueError(msg)
             lexical = self._bm25.score(text) * np.float32(bm25_weight)
-            if by_bm25:
-                scores = scores + lexical
+        strongest = tokens if found_by is None else found_by
+        columns, weights = self._known(strongest)
+        scores = self._postings.score(columns, weights)
+        candidates = self._candidates(scores + lexical if by_bm25 else scores, top_k, among)
+        found = self._sums(candidates, strongest) + lexical[candidates] * by_bm25
+        best = candidates[self._ranking(candidates, found)[:top_k]]
+        others = [self._position[each] for each in also if each in self._position]
+        returned = np.unique(np.concatenate([best, np.array(others, dtype=np.int64)]))
+        key_tokens = self._sums(returned, tokens)
+        order = self._ranking(returned, key_tokens + lexical[returned])
+        return [Hit(self._ids[returned[i]], float(key_tokens[i]), float(lexical[returned[i]])) for i in order]
 
-        def hit(i: int) -> Hit:
-            # the sum is taken again in float64, term by term, so that it equals the explained contributions
-            shared = contributions(tokens, self.tokens_of(self._ids[i]))
-            return Hit(self._ids[i], sum(contribution for *_, contribution in shared), float(lexical[i]))
+    def _known(self, tokens: Mapping[str, float]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the columns of those tokens that documents have, and their weights."""
+        known = [(self._columns[key], weight) for key, weight in tokens.items() if key in self._columns]
+        columns, weights = ([each[i] for each in known] for i in range(2))
+        return np.array(columns, dtype=np.int64), np.array(weights, dtype=np.float64)
 
-        candidates = map(hit, self._candidates(scores, top_k, among).tolist())
-        best = sorted(candidates, key=lambda hit: (-(hit.score if by_bm25 else hit.key_tokens), hit.id))[:top_k]
-        found = {each.id for each in best}
-        others = [hit(self._position[each]) for each in also if each in self._position and each not in found]
-        return sorted([*best, *others], key=lambda hit: (-hit.score, hit.id))
+    def _sums(self, positions: NDArray[np.int64], tokens: Mapping[str, float]) -> NDArray[np.float64]:
+        """Return the dot products of documents and a query in float64, as the contributions sum up."""
+        weight_of = np.zeros(len(self._keys))
+        columns, weights = self._known(tokens)
+        weight_of[columns] = weights
+        rows = [self._rows[i] for i in positions.tolist()]
+        sums = [weight_of[row] @ truncate_weights(given).astype(np.float64) for row, given in rows]
+        return np.array(sums, dtype=np.float64)
+
+    def _ranking(self, positions: NDArray[np.int64], scores: NDArray[np.float64]) -> list[int]:
+        """Return the order by scores, of equal ones by id; the last digits of a sum depend on its order."""
+        rounded = scores.round(_DIGITS).tolist()
+        return sorted(range(len(rounded)), key=lambda i: (-rounded[i], self._ids[positions[i]]))
 
     def _candidates(self, scores: NDArray[np.float32], top_k: int, among: Sequence[str] | None) -> NDArray[np.int64]:
         """Return the documents that may be among the best, allowing for what float32 sums are off by."""

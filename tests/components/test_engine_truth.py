@@ -83,7 +83,7 @@ def top_100(cranfield_store, documents, queries):
 
     def of(kind: str) -> list[list[tuple[str, float]]]:
         if kind not in found:
-            retriever = SparseRetriever(cranfield_store(kind), top_k=TOP_K)
+            retriever = SparseRetriever(cranfield_store(kind), top_k=TOP_K, first_phase=1.0)
             answers = retriever.run_batch(queries)["documents"]
             for query, hits in zip(queries, answers, strict=True):
                 for hit in hits:
@@ -129,11 +129,38 @@ def test_a_search_for_few_documents_finds_the_best_of_a_search_for_many(
     kind, top_k, cranfield_store, top_100, documents, queries, truth
 ):
     position = {document.id: i for i, document in enumerate(documents)}
-    found = SparseRetriever(cranfield_store(kind), top_k=top_k).run_batch(queries)["documents"]
+    found = SparseRetriever(cranfield_store(kind), top_k=top_k, first_phase=1.0).run_batch(queries)["documents"]
     for hits, many, scores in zip(found, top_100(kind), truth, strict=True):
         assert len(hits) == min(top_k, len(many))
         np.testing.assert_allclose([hit.score for hit in hits], scores[[position[hit.id] for hit in hits]], rtol=1e-6)
         np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in many[:top_k]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_the_strongest_tokens_find_and_all_tokens_rank(kind, cranfield_store, documents, queries, truth):
+    """Two products of matrices: the best 100 by a part of the query's tokens, and the best ten of these by all."""
+    columns = {key: i for i, key in enumerate(sorted({key for d in documents for key in d.meta["key_tokens"]}))}
+    weights = matrix([document.meta["key_tokens"] for document in documents], columns)
+    weights.data = stored(weights.data)
+    retriever = SparseRetriever(cranfield_store(kind))
+    shorter = 0
+    for query, scores in [*zip(queries, truth, strict=True)][::5]:
+        ordered = sorted(query.items(), key=lambda item: -item[1])
+        half = 0.6 * sum(query.values())
+        count = next(i for i in range(1, len(ordered) + 1) if sum(w for _, w in ordered[:i]) >= half * (1 - 1e-9))
+        strongest = dict(ordered[: max(count, 8)])
+        shorter += len(strongest) < len(query)
+        first = (matrix([strongest], columns) @ weights.T).toarray()[0]
+        window = np.argsort(-first)[:100]
+        hits = retriever.run(key_tokens=query)["documents"]
+        expected = np.sort(scores[window])[::-1][:10]
+        if first[window[-1]] > first[np.argsort(-first)[100]] * (1 + 1e-5):  # or documents tie for the last place
+            np.testing.assert_allclose([hit.score for hit in hits], expected, rtol=1e-6)
+        for hit in hits:
+            assert sum(match["contribution"] for match in hit.meta["matched_tokens"]) == pytest.approx(
+                hit.score, rel=1e-6
+            )
+    assert shorter > 30
 
 
 @pytest.mark.parametrize("kind", ENGINE_STORES)

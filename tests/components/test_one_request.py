@@ -3,8 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Key tokens, dense vectors and BM25 in one request: the same sums, part by part, in every store."""
 
+import asyncio
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
@@ -345,3 +347,23 @@ def test_documents_are_found_by_bm25_where_a_query_has_no_key_tokens(small):
     by_words = retriever.run(**(QUERY | {"key_tokens": {}, "query": "rest"}))["documents"]
     assert {hit.id for hit in by_words} == {"d17", "d18", "d19"}
     assert all(hit.meta["score_parts"]["bm25"]["score"] > 0 for hit in by_words)
+
+
+@pytest.mark.parametrize("kind", ["opensearch-knn", "elasticsearch-9"])
+def test_run_async_in_several_event_loops(kind, make_store):
+    store = make_store(kind)
+    store.write_documents([Document(id=key, content="x", meta={"key_tokens": {"wing": 1.0}}) for key in "abc"])
+    retriever = SparseRetriever(store)
+
+    async def find(*, ends: bool) -> set[str]:
+        found = await asyncio.gather(*(retriever.run_async(key_tokens={"wing": 1.0}) for _ in range(3)))
+        if ends:
+            await retriever.close_async()
+        return {hit.id for answer in found for hit in answer["documents"]}
+
+    for ends in (False, False, True, True):  # one loop after the other
+        assert asyncio.run(find(ends=ends)) == {*"abc"}
+    with ThreadPoolExecutor(4) as pool:  # and several at once
+        running = [pool.submit(lambda ends: asyncio.run(find(ends=ends)), i % 2 == 0) for i in range(12)]
+        assert all(each.result() == {*"abc"} for each in running)
+    retriever.close()

@@ -36,18 +36,6 @@ TYPE = "haystack_integrations.components.retrievers.keytok.sparse_retriever.Spar
 STORE_TYPE = "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore"
 
 
-@pytest.fixture(scope="module")
-def small_store(small_model_folder, small_texts, small_embeddings) -> InMemoryDocumentStore:
-    documents = [
-        Document(id=f"{i:02}", content=text, embedding=embedding.tolist())
-        for i, (text, embedding) in enumerate(zip(small_texts, small_embeddings, strict=True))
-    ]
-    store = InMemoryDocumentStore()
-    embedder = KeyTokenSparseEmbedder(small_model_folder, return_sparse_embedding=True)
-    store.write_documents(embedder.run(documents=documents)["documents"])
-    return store
-
-
 def test_init_default(store):
     retriever = SparseRetriever(store)
     assert retriever.document_store is store
@@ -67,7 +55,7 @@ def test_init_with_parameters(store):
 @pytest.mark.parametrize(
     "parameters",
     [
-        *({name: value} for name in ("top_k", "rescored", "timeout") for value in (0, -1)),
+        *({name: value} for name in ("top_k", "first_phase", "rescored", "timeout") for value in (0, -1)),
         *(
             {name: value}
             for name in ("bm25_weight", "dense_weight", "nearest")
@@ -116,7 +104,8 @@ def test_to_dict():
             "model": None,
             "dense_weight": 0.0,
             "bm25_weight": 0.0,
-            "rescored": 50,
+            "first_phase": 0.6,
+            "rescored": 100,
             "nearest": 0,
             "field": "key_tokens",
             "content_field": "content",
@@ -136,6 +125,7 @@ def test_to_dict_with_custom_parameters():
         model=Path("m"),
         dense_weight=2.0,
         bm25_weight=0.1,
+        first_phase=0.5,
         rescored=20,
         nearest=7,
         field="t",
@@ -152,6 +142,7 @@ def test_to_dict_with_custom_parameters():
         "model": "m",
         "dense_weight": 2.0,
         "bm25_weight": 0.1,
+        "first_phase": 0.5,
         "rescored": 20,
         "nearest": 7,
         "field": "t",
@@ -280,7 +271,7 @@ def test_cranfield_ranking_and_scores_are_those_of_dense_products_of_truncated_w
             if key in columns:
                 query_matrix[row, columns[key]] = weight
     ids = np.array([document.id for document in documents])
-    retriever = SparseRetriever(store, top_k=100)
+    retriever = SparseRetriever(store, top_k=100, first_phase=1.0)
     for query, scores in zip(queries, query_matrix @ document_matrix.T, strict=True):
         best = np.lexsort((ids, -scores.round(12)))[:100]
         hits = retriever.run(key_tokens=query)["documents"]

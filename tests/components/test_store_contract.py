@@ -570,3 +570,20 @@ def test_no_engine_s_client_is_imported_before_it_is_used():
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+async def test_weak_tokens_find_documents_if_the_strong_ones_find_too_few(make_store, kind):
+    store = make_store(kind)
+    strong, weak = [f"strong{i}" for i in range(8)], [f"weak{i}" for i in range(4)]
+    documents = [Document(id=f"s{i}", content="x", meta={"key_tokens": {strong[i]: 0.1}}) for i in range(3)]
+    documents += [Document(id=f"w{i}", content="x", meta={"key_tokens": dict.fromkeys(weak, 8.0)}) for i in range(5)]
+    store.write_documents(documents)
+    query = {**dict.fromkeys(weak, 0.1), **dict.fromkeys(strong, 1.0)}
+    retriever = SparseRetriever(store)
+    for top_k, expected in ((3, {"s0", "s1", "s2"}), (4, {"w0", "w1", "w2", "w3", "w4"}), (8, None), (50, None)):
+        found = retriever.run(key_tokens=query, top_k=top_k)["documents"]
+        assert found == (await retriever.run_async(key_tokens=query, top_k=top_k))["documents"]
+        assert {hit.id for hit in found} <= (expected or {document.id for document in documents})
+        assert len(found) == min(top_k, 8)
+    exact = SparseRetriever(store, first_phase=1.0).run(key_tokens=query, top_k=3)["documents"]
+    assert all(hit.id.startswith("w") for hit in exact)

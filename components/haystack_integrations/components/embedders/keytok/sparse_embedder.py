@@ -9,6 +9,7 @@ from haystack import Document, component, default_to_dict
 from haystack.dataclasses import SparseEmbedding
 from tqdm import tqdm
 
+from haystack_integrations.components.embedders.keytok.alternatives import is_branch_not_taken
 from haystack_integrations.components.embedders.keytok.conversion import (
     check_documents,
     document_embeddings,
@@ -161,6 +162,8 @@ class KeyTokenSparseEmbedder:
             - `sparse_embedding`: The same; its indices are features of the model, or hashes of words that it does not
                 know.
 
+            In a pipeline whose router has sent both elsewhere, it is empty.
+
         :raises ValueError:
             If not exactly one of `documents` and `embedding` is given, `text` is given with `documents`, an embedding
             is missing or unusable, or a text is not of whole characters.
@@ -170,6 +173,8 @@ class KeyTokenSparseEmbedder:
         if embedding is not None and documents is None:
             tokens, sparse_embedding = encode_query(self._loaded_model(), embedding, text, self.query_top_k)
             return {"key_tokens": tokens, "sparse_embedding": sparse_embedding}
+        if documents is None and embedding is None and is_branch_not_taken(self, "documents", "embedding"):
+            return {}
         if documents is None or embedding is not None:
             msg = "KeyTokenSparseEmbedder needs exactly one of `documents` and `embedding`."
             raise ValueError(msg)

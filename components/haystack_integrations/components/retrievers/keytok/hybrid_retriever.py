@@ -10,7 +10,7 @@ from haystack.document_stores.types import DocumentStore, FilterPolicy
 
 from haystack_integrations.components.retrievers.keytok.explainer import KeyTokenExplainer
 from haystack_integrations.components.retrievers.keytok.sparse_retriever import SparseRetriever
-from keytok_haystack.weighting import BM25_WEIGHT, DENSE_WEIGHT, RESCORED
+from keytok_haystack.weighting import BM25_WEIGHT, DENSE_WEIGHT, FIRST_PHASE, RESCORED
 
 
 @super_component
@@ -49,6 +49,7 @@ class KeyTokenHybridRetriever:
         filter_policy: str | FilterPolicy = FilterPolicy.REPLACE,
         dense_weight: float = DENSE_WEIGHT,
         bm25_weight: float = BM25_WEIGHT,
+        first_phase: float = FIRST_PHASE,
         rescored: int = RESCORED,
         nearest: int = 0,
         field: str = "key_tokens",
@@ -75,8 +76,10 @@ class KeyTokenHybridRetriever:
             Factor of the cosine similarity of the dense vectors, beside the key-token score; 0 leaves them out.
         :param bm25_weight:
             Factor of the BM25 score; 0 leaves BM25 out.
+        :param first_phase:
+            Share of the sum of the query's weights whose tokens, the strongest, find documents.
         :param rescored:
-            Number of documents, the best by key tokens, to whose scores the cosine and BM25 are added.
+            Number of documents, the best by these tokens, that are scored by all tokens, the cosine and BM25.
         :param nearest:
             Number of documents, the nearest by the vector index of the store, that are found beside those.
         :param field:
@@ -101,6 +104,7 @@ class KeyTokenHybridRetriever:
         )
         self.dense_weight = dense_weight
         self.bm25_weight = bm25_weight
+        self.first_phase = first_phase
         self.rescored = rescored
         self.nearest = nearest
         self.field = field
@@ -117,6 +121,7 @@ class KeyTokenHybridRetriever:
             model=model,
             dense_weight=dense_weight,
             bm25_weight=bm25_weight,
+            first_phase=first_phase,
             rescored=rescored,
             nearest=nearest,
             field=field,
@@ -173,6 +178,7 @@ class KeyTokenHybridRetriever:
             filter_policy=self.filter_policy.value,
             dense_weight=self.dense_weight,
             bm25_weight=self.bm25_weight,
+            first_phase=self.first_phase,
             rescored=self.rescored,
             nearest=self.nearest,
             field=self.field,

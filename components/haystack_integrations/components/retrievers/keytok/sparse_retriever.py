@@ -10,13 +10,16 @@ from haystack import Document, component, default_to_dict
 from haystack.dataclasses import SparseEmbedding
 from haystack.document_stores.types import DocumentStore, FilterPolicy, apply_filter_policy
 
+from haystack_integrations.components.embedders.keytok.alternatives import is_branch_not_taken
 from haystack_integrations.components.embedders.keytok.conversion import named_tokens
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from haystack_integrations.components.retrievers.keytok.adapters import SearchQuery, SearchSettings, adapter_for
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import LARGEST_WEIGHT, SMALLEST_WEIGHT
 from keytok_haystack.utils.checks import check_embeddings, check_texts
-from keytok_haystack.weighting import RESCORED
+from keytok_haystack.weighting import FIRST_PHASE, RESCORED
+
+_FORMS = ("key_tokens", "query_sparse_embedding", "query_embedding")
 
 
 @component
@@ -30,8 +33,9 @@ class SparseRetriever:
     `query_sparse_embedding`, the vector of any Haystack sparse embedder.
 
     A hybrid search is one request, too: `dense_weight` adds the cosine of the dense vectors, and `bm25_weight` BM25. An
-    engine finds the best documents by key tokens and scores them again with their exact cosines and BM25, for which it
-    needs no graph of vectors. `meta["score_parts"]` of each hit then tells what each part gave.
+    engine finds documents by the strongest key tokens and scores the best of them again, by all tokens and with their
+    exact cosines and BM25, for which it needs no graph of vectors. `meta["score_parts"]` of each hit then tells what
+    each part gave.
 
     Each hit comes with the tokens that it shares with the query (`meta["matched_tokens"]`), as the engine scores them,
     instead of all its key tokens, which are many times as long.
@@ -68,6 +72,7 @@ class SparseRetriever:
         model: str | Path | None = None,
         dense_weight: float = 0.0,
         bm25_weight: float = 0.0,
+        first_phase: float = FIRST_PHASE,
         rescored: int = RESCORED,
         nearest: int = 0,
         field: str = "key_tokens",
@@ -97,9 +102,13 @@ class SparseRetriever:
         :param bm25_weight:
             Factor of the BM25 score of `query`, by Lucene's formula and the index's analyzer, which is added, too; 0
             leaves BM25 out.
+        :param first_phase:
+            Share of the sum of the query's weights whose tokens, the strongest, find documents. 1 finds them by all
+            tokens: the exact ranking, in a search that takes longer.
         :param rescored:
-            Number of documents, the best by key tokens, to whose scores the cosine is added, and BM25 with it; at least
-            `top_k`. Others are not returned. Without a `dense_weight`, documents are found by BM25, too.
+            Number of documents, the best by these tokens, that are scored by all tokens, and to which the cosine is
+            added, and BM25 with it; at least twice `top_k`. Others are not returned. Without a `dense_weight`,
+            documents are found by BM25, too.
         :param nearest:
             Number of documents, the nearest by the vector index of the store, that are found beside those, whatever
             words they share with the query. Their scores do not depend on it.
@@ -114,15 +123,15 @@ class SparseRetriever:
             asked for. Documents that are written back need all of them.
 
         :raises ValueError:
-            If `top_k`, `rescored` or `timeout` is not greater than 0, or a weight or `nearest` is negative or not
-            finite.
+            If `top_k`, `first_phase`, `rescored` or `timeout` is not greater than 0, or a weight or `nearest` is
+            negative or not finite.
         :raises TypeError:
             If the document store is of a kind that is not supported.
         """
         if top_k <= 0:
             msg = f"top_k must be greater than 0, but got {top_k}."
             raise ValueError(msg)
-        for name, value in (("rescored", rescored), ("timeout", timeout)):
+        for name, value in (("first_phase", first_phase), ("rescored", rescored), ("timeout", timeout)):
             if not 0 < value < math.inf:
                 msg = f"{name} must be greater than 0 and finite, but got {value}."
                 raise ValueError(msg)
@@ -142,6 +151,7 @@ class SparseRetriever:
         self.model = None if model is None else str(model)
         self.dense_weight = dense_weight
         self.bm25_weight = bm25_weight
+        self.first_phase = first_phase
         self.rescored = rescored
         self.nearest = nearest
         self.field = field
@@ -166,6 +176,7 @@ class SparseRetriever:
             model=self.model,
             dense_weight=self.dense_weight,
             bm25_weight=self.bm25_weight,
+            first_phase=self.first_phase,
             rescored=self.rescored,
             nearest=self.nearest,
             field=self.field,
@@ -245,12 +256,16 @@ class SparseRetriever:
                 `rank` by it among these documents.
             - `key_tokens`: Key tokens of the query, for `KeyTokenExplainer`.
 
+            In a pipeline whose router has sent every form of the query elsewhere, it is empty.
+
         :raises ValueError:
             If not exactly one form of the query is given, the model, text or embedding that it needs is missing, a
             weight is not positive, or `top_k` is negative.
         :raises DocumentStoreError:
             If an engine cannot be reached or cannot answer.
         """
+        if self._is_branch_not_taken(key_tokens, query_sparse_embedding, query_embedding):
+            return {}
         search = self._search_query(self._warmed_up(), key_tokens, query_sparse_embedding, query_embedding, query)
         filters, top_k = self._resolve(filters, top_k)
         return {"documents": self._adapter.search(search, filters, top_k), "key_tokens": dict(search.tokens)}
@@ -285,6 +300,8 @@ class SparseRetriever:
             - `documents`: The documents with the highest scores, best first.
             - `key_tokens`: Key tokens of the query.
         """
+        if self._is_branch_not_taken(key_tokens, query_sparse_embedding, query_embedding):
+            return {}
         model = await asyncio.to_thread(self._warmed_up)
         search = await asyncio.to_thread(
             self._search_query, model, key_tokens, query_sparse_embedding, query_embedding, query
@@ -342,6 +359,10 @@ class SparseRetriever:
             raise ValueError(msg)
         return apply_filter_policy(self.filter_policy, self.filters, filters), top_k
 
+    def _is_branch_not_taken(self, *forms: object) -> bool:
+        """Return whether no form of the query is given, since a router of the pipeline has sent it elsewhere."""
+        return all(form is None for form in forms) and is_branch_not_taken(self, *_FORMS)
+
     def _warmed_up(self) -> KeyTokenModel | None:
         """Warm up and return the model, which a `close` in another thread does not take away from a run."""
         warm = self._warm
@@ -387,4 +408,4 @@ class SparseRetriever:
             if not SMALLEST_WEIGHT <= weight <= LARGEST_WEIGHT:
                 msg = f"Query weights must be positive and finite, as float32, but that of '{token}' is {weight}."
                 raise ValueError(msg)
-        return SearchQuery(tokens, query or "", self.bm25_weight, embedding, self.dense_weight)
+        return SearchQuery(tokens, self.first_phase, query or "", self.bm25_weight, embedding, self.dense_weight)

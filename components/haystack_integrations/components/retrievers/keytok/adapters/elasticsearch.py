@@ -21,8 +21,9 @@ class ElasticsearchAdapter(EngineAdapter):
         return self._store.client.options(request_timeout=self._settings.timeout)
 
     async def _async_client(self) -> Any:
-        await self._store._ensure_initialized_async()
-        return self._store.async_client.options(request_timeout=self._settings.timeout)
+        store = self._store_of_loop()
+        await store._ensure_initialized_async()
+        return store.async_client.options(request_timeout=self._settings.timeout)
 
     def _options(self) -> dict[str, Any]:
         return {}

@@ -6,9 +6,11 @@
 import asyncio
 from abc import abstractmethod
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from heapq import nlargest
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from haystack import Document, logging
 
@@ -27,6 +29,7 @@ from keytok_haystack.engines.request import BM25_CLAUSE
 from keytok_haystack.engines.server import Told, server_of
 from keytok_haystack.inverted_index import standard_tokens
 from keytok_haystack.sparse_vectors.rank_features import nearest_stored
+from keytok_haystack.weighting import strongest_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ class EngineAdapter(StoreAdapter):
         self._with_dense = False
         self._fields: dict[str, KeyTokenField] = {}
         self._tells = Told(tokens=True, rescoring=True)
+        self._stores: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._has_warned = False
 
     @abstractmethod
@@ -61,6 +65,15 @@ class EngineAdapter(StoreAdapter):
     @abstractmethod
     async def _async_client(self) -> Any:
         """Return the store's asynchronous client, connected, which waits no longer than the timeout."""
+
+    def _store_of_loop(self) -> Any:
+        """Return a store of the running event loop's own: an asynchronous client serves only the loop it began in."""
+        loop = asyncio.get_running_loop()
+        if (store := self._stores.get(loop)) is None:
+            store = copy(self._store)
+            store._async_client = None
+            self._stores[loop] = store
+        return store
 
     @abstractmethod
     def _options(self) -> dict[str, Any]:
@@ -156,13 +169,16 @@ class EngineAdapter(StoreAdapter):
         """
         with self._server.clear_errors():
             client = self._client()  # first, since OpenSearch's store then learns which fields are nested
-        asked = query
+        asked = query if self._tells.rescoring else replace(query, first_phase=1.0)  # all tokens can be told then
         while (request := self._request(asked, filters, top_k)) is not None:
             try:
                 with self._server.clear_errors():
                     answer = client.search(**request)
-                    if self._is_of_known_indices(answer) or self._is_unchanged():
+                    is_known = self._is_of_known_indices(answer) or self._is_unchanged()
+                if is_known:
+                    if not self._is_too_narrow(asked, answer, top_k):
                         return self._documents(answer, asked)
+                    asked = replace(asked, first_phase=1.0)
             except ClauseLimitError as error:
                 asked = self._within_clause_limit(asked, query, filters, error)
         return []
@@ -171,13 +187,16 @@ class EngineAdapter(StoreAdapter):
         """Return the best documents with their scores and matched tokens, best first."""
         with self._server.clear_errors():
             client = await self._async_client()
-        asked = query
+        asked = query if self._tells.rescoring else replace(query, first_phase=1.0)  # all tokens can be told then
         while (request := self._request(asked, filters, top_k)) is not None:
             try:
                 with self._server.clear_errors():
                     answer = await client.search(**request)
-                    if self._is_of_known_indices(answer) or await asyncio.to_thread(self._is_unchanged):
+                    is_known = self._is_of_known_indices(answer) or await asyncio.to_thread(self._is_unchanged)
+                if is_known:
+                    if not self._is_too_narrow(asked, answer, top_k):
                         return self._documents(answer, asked)
+                    asked = replace(asked, first_phase=1.0)
             except ClauseLimitError as error:
                 asked = self._within_clause_limit(asked, query, filters, error)
         return []
@@ -191,8 +210,7 @@ class EngineAdapter(StoreAdapter):
         engine_filters = self._engine_filters(filters) if filters else None
         dense = None
         if query.embedding is not None and query.dense_weight:
-            window, nearest = self._settings.window, self._settings.nearest
-            dense = DenseShare(query.embedding, query.dense_weight, window, nearest, _EMBEDDING)
+            dense = DenseShare(query.embedding, query.dense_weight, self._settings.nearest, _EMBEDDING)
         if top_k == 0 or not (query.tokens or (query.text and query.bm25_weight) or (dense and dense.nearest)):
             return None
         request = search_request(
@@ -200,6 +218,8 @@ class EngineAdapter(StoreAdapter):
             self._name,
             field.type,
             top_k,
+            first_phase=query.first_phase,
+            window=self._settings.rescored,
             text=query.text,
             bm25_weight=query.bm25_weight / self._server.bm25_factor,
             content_field=self._settings.content_field,
@@ -221,6 +241,11 @@ class EngineAdapter(StoreAdapter):
         """Return whether there are hits, all from indices that have been checked."""
         hits = answer["hits"]["hits"]
         return bool(hits) and all(hit["_index"] in self._fields for hit in hits)
+
+    def _is_too_narrow(self, query: SearchQuery, answer: Mapping[str, Any], top_k: int) -> bool:
+        """Return whether there are fewer hits than asked for, and others may have weaker tokens of the query."""
+        is_short = len(answer["hits"]["hits"]) < top_k
+        return is_short and len(strongest_tokens(query.tokens, query.first_phase)) < len(query.tokens)
 
     def _is_unchanged(self) -> bool:
         """
@@ -305,9 +330,10 @@ class EngineAdapter(StoreAdapter):
         self._store.close()
 
     async def close_async(self) -> None:
-        """Close the store's asynchronous connection."""
+        """Close the asynchronous connection of the running event loop."""
         self._has_warned = False
-        await self._store.close_async()
+        if (store := self._stores.pop(asyncio.get_running_loop(), None)) is not None:
+            await store.close_async()
 
 
 def _conditions(filters: Mapping[str, Any]) -> int:

@@ -22,6 +22,8 @@ from haystack_integrations.components.retrievers.keytok.adapters.store import (
     with_parts,
 )
 from keytok_haystack import InvertedIndex, KeyTokenModel
+from keytok_haystack.inverted_index import Hit
+from keytok_haystack.weighting import strongest_tokens
 
 _logger = logging.getLogger(__name__)
 
@@ -68,17 +70,27 @@ class InMemoryAdapter(StoreAdapter):
         # the store's own filtering, so that filters mean exactly what they mean to its other retrievers
         among = [document.id for document in self._store.filter_documents(filters)] if filters else None
         with_dense = query.embedding is not None and query.dense_weight > 0
+        window = max(self._settings.rescored, 2 * top_k)
+        nearest = self._nearest(query, filters) if with_dense else []
+        strongest = strongest_tokens(query.tokens, query.first_phase)
         with self._lock:
             index = self._current_index(with_bm25=query.bm25_weight > 0)
-            hits = index.find(
-                query.tokens,
-                max(self._settings.window, top_k) if with_dense else top_k,
-                text=query.text,
-                bm25_weight=query.bm25_weight,
-                among=among,
-                also=self._nearest(query, filters) if with_dense else (),
-                by_bm25=not (with_dense and query.tokens),
-            )
+
+            def found_by(tokens: Mapping[str, float]) -> list[Hit]:
+                return index.find(
+                    query.tokens,
+                    window,
+                    found_by=tokens,
+                    text=query.text,
+                    bm25_weight=query.bm25_weight,
+                    among=among,
+                    also=nearest,
+                    by_bm25=not (with_dense and query.tokens),
+                )
+
+            hits = found_by(strongest)
+            if len(hits) < top_k and len(strongest) < len(query.tokens):
+                hits = found_by(query.tokens)
             storage = self._store.storage
             hits = [hit for hit in hits if hit.id in storage]
             dense = [0.0] * len(hits)
@@ -87,7 +99,7 @@ class InMemoryAdapter(StoreAdapter):
                 unit /= np.linalg.norm(unit)
                 dense = [query.dense_weight * _cosine(unit, storage[hit.id]) for hit in hits]
             scores = [hit.score + more for hit, more in zip(hits, dense, strict=True)]
-            best = sorted(range(len(hits)), key=lambda i: (-scores[i], hits[i].id))[:top_k]
+            best = sorted(range(len(hits)), key=lambda i: (-round(scores[i], 12), hits[i].id))[:top_k]
             documents = [self._hit(storage[hits[i].id], scores[i], query) for i in best]
         parts = {
             "key_tokens": [hits[i].key_tokens for i in best],

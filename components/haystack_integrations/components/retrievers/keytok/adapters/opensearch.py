@@ -21,8 +21,9 @@ class OpenSearchAdapter(EngineAdapter):
         return self._store._client
 
     async def _async_client(self) -> Any:
-        await self._store._ensure_initialized_async()
-        return self._store._async_client
+        store = self._store_of_loop()
+        await store._ensure_initialized_async()
+        return store._async_client
 
     def _options(self) -> dict[str, Any]:
         return {"request_timeout": self._settings.timeout}

@@ -33,6 +33,8 @@ class SearchQuery:
     Query of a search: parts whose scores are added.
 
     :param tokens: Key tokens of the query, `{key: weight}` with positive weights.
+    :param first_phase: Share of the query's weight whose tokens find documents (`strongest_tokens`). If fewer are found
+        than asked for, all tokens find them.
     :param text: Text of the query, for BM25.
     :param bm25_weight: Factor of the BM25 scores.
     :param embedding: Dense vector of the query, shape `(d,)`, for cosines.
@@ -40,6 +42,7 @@ class SearchQuery:
     """
 
     tokens: Mapping[str, float]
+    first_phase: float = 1.0
     text: str = ""
     bm25_weight: float = 0.0
     embedding: Sequence[float] | None = None
@@ -53,7 +56,8 @@ class SearchSettings:
 
     :param field: Field of the documents' key tokens, a key of `meta`.
     :param content_field: Field of an engine's index that BM25 searches.
-    :param window: Number of documents, the best by key tokens, to whose scores cosines, and BM25, are added.
+    :param rescored: Number of documents, the best by the strongest tokens, that are scored by all parts; at least twice
+        the number that is asked for.
     :param nearest: Number of documents, the nearest by dense vectors, that are found beside those.
     :param timeout: Seconds to wait for an engine's answer.
     :param return_key_tokens: Whether hits bring all their key tokens.
@@ -61,7 +65,7 @@ class SearchSettings:
 
     field: str
     content_field: str
-    window: int
+    rescored: int
     nearest: int
     timeout: float
     return_key_tokens: bool
