@@ -22,7 +22,7 @@ DENSE_WEIGHT = 1.5
 """Default factor of cosines that are added to key-token scores."""
 BM25_WEIGHT = 0.05
 """Default factor of BM25 scores that are added to them."""
-RESCORED = 100
+RESCORED = 50
 """Default number of documents that are found by the strongest tokens of a query and scored by all parts."""
 FIRST_PHASE = 0.6
 """Default share of a query's weight that its strongest tokens have, by which documents are found."""

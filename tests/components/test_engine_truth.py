@@ -138,7 +138,7 @@ def test_a_search_for_few_documents_finds_the_best_of_a_search_for_many(
 
 @pytest.mark.parametrize("kind", STORES)
 def test_the_strongest_tokens_find_and_all_tokens_rank(kind, cranfield_store, documents, queries, truth):
-    """Two products of matrices: the best 100 by a part of the query's tokens, and the best ten of these by all."""
+    """Two products of matrices: the best 50 by a part of the query's tokens, and the best ten of these by all."""
     columns = {key: i for i, key in enumerate(sorted({key for d in documents for key in d.meta["key_tokens"]}))}
     weights = matrix([document.meta["key_tokens"] for document in documents], columns)
     weights.data = stored(weights.data)
@@ -151,10 +151,10 @@ def test_the_strongest_tokens_find_and_all_tokens_rank(kind, cranfield_store, do
         strongest = dict(ordered[: max(count, 8)])
         shorter += len(strongest) < len(query)
         first = (matrix([strongest], columns) @ weights.T).toarray()[0]
-        window = np.argsort(-first)[:100]
+        window = np.argsort(-first)[:50]
         hits = retriever.run(key_tokens=query)["documents"]
         expected = np.sort(scores[window])[::-1][:10]
-        if first[window[-1]] > first[np.argsort(-first)[100]] * (1 + 1e-5):  # or documents tie for the last place
+        if first[window[-1]] > first[np.argsort(-first)[50]] * (1 + 1e-5):  # or documents tie for the last place
             np.testing.assert_allclose([hit.score for hit in hits], expected, rtol=1e-6)
         for hit in hits:
             assert sum(match["contribution"] for match in hit.meta["matched_tokens"]) == pytest.approx(

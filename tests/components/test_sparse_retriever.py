@@ -105,7 +105,7 @@ def test_to_dict():
             "dense_weight": 0.0,
             "bm25_weight": 0.0,
             "first_phase": 0.6,
-            "rescored": 100,
+            "rescored": 50,
             "nearest": 0,
             "field": "key_tokens",
             "content_field": "content",

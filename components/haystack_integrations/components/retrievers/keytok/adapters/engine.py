@@ -19,7 +19,7 @@ from haystack_integrations.components.retrievers.keytok.adapters.store import (
     SearchQuery,
     SearchSettings,
     StoreAdapter,
-    with_parts,
+    tell_parts,
 )
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines import DenseShare, KeyTokenField, MappingError, key_token_field, search_request
@@ -263,31 +263,44 @@ class EngineAdapter(StoreAdapter):
         hits = response["hits"]["hits"]
         if query.dense_weight:  # of which the engine has added the weighted cosine plus 1
             hits = [{**hit, "_score": hit["_score"] - query.dense_weight} for hit in hits]
-        documents, key_tokens = [], []
-        for hit in hits:
-            document = self._document(hit)
-            matched = matched_tokens(query.tokens, self._tokens_of_query(hit, document, query))
-            key_tokens.append(sum(match["contribution"] for match in matched))
-            kept = {k: v for k, v in document.meta.items() if k != self._name or self._settings.return_key_tokens}
-            documents.append(replace(document, meta={**kept, "matched_tokens": matched}))
+        documents = [self._document(hit) for hit in hits]
+        for document, tokens in zip(documents, self._tokens_of_query(hits, documents, query), strict=True):
+            document.meta["matched_tokens"] = matched_tokens(query.tokens, tokens)
+            if not self._settings.return_key_tokens:
+                document.meta.pop(self._name, None)
         if not (query.bm25_weight or query.dense_weight):
             return documents
-        parts = {"key_tokens": key_tokens}
+        parts = {
+            "key_tokens": [
+                sum(match["contribution"] for match in document.meta["matched_tokens"]) for document in documents
+            ]
+        }
         if query.bm25_weight and query.dense_weight and self._tells.rescoring:
             parts["bm25"] = [hit.get("matched_queries", {}).get(BM25_CLAUSE, 0.0) for hit in hits]
         rest = [hit["_score"] - sum(known) for hit, *known in zip(hits, *parts.values(), strict=True)]
         both = query.bm25_weight and query.dense_weight and not self._tells.rescoring
         parts["bm25_and_dense" if both else "dense" if query.dense_weight else "bm25"] = rest
-        return with_parts(documents, parts)
+        tell_parts(documents, parts)
+        return documents
 
-    def _tokens_of_query(self, hit: Mapping[str, Any], document: Document, query: SearchQuery) -> Mapping[str, float]:
-        """Return the query's tokens that a hit has, with its weights: read off the score of each, if it is told."""
+    def _tokens_of_query(
+        self, hits: list[dict[str, Any]], documents: list[Document], query: SearchQuery
+    ) -> list[Mapping[str, float]]:
+        """Return the query's tokens that each hit has, with its weights: read off the score of each, if it is told."""
         if not self._tells.tokens:
-            return stored_key_tokens(document, self._name)
+            return [stored_key_tokens(document, self._name) for document in documents]
         keys = list(query.tokens)
-        scores = {keys[int(name)]: score for name, score in hit.get("matched_queries", {}).items() if name.isdigit()}
-        weights = nearest_stored([score / query.tokens[key] for key, score in scores.items()])
-        return dict(zip(scores, weights.tolist(), strict=True))
+        told = [
+            (i, keys[int(name)], score)
+            for i, hit in enumerate(hits)
+            for name, score in hit.get("matched_queries", {}).items()
+            if name != BM25_CLAUSE
+        ]
+        weights = nearest_stored([score / query.tokens[key] for _, key, score in told]).tolist()
+        tokens: list[dict[str, float]] = [{} for _ in hits]
+        for (i, key, _), weight in zip(told, weights, strict=True):
+            tokens[i][key] = weight
+        return [*tokens]
 
     def _within_clause_limit(
         self, asked: SearchQuery, query: SearchQuery, filters: dict[str, Any] | None, error: ClauseLimitError

@@ -19,7 +19,7 @@ from haystack_integrations.components.retrievers.keytok.adapters.store import (
     SearchQuery,
     SearchSettings,
     StoreAdapter,
-    with_parts,
+    tell_parts,
 )
 from keytok_haystack import InvertedIndex, KeyTokenModel
 from keytok_haystack.inverted_index import Hit
@@ -106,7 +106,9 @@ class InMemoryAdapter(StoreAdapter):
             **({"bm25": [hits[i].bm25 for i in best]} if query.bm25_weight else {}),
             **({"dense": [dense[i] for i in best]} if with_dense else {}),
         }
-        return with_parts(documents, parts) if len(parts) > 1 else documents
+        if len(parts) > 1:
+            tell_parts(documents, parts)
+        return documents
 
     def _nearest(self, query: SearchQuery, filters: dict[str, Any] | None) -> list[str]:
         """Return the ids of the nearest documents, by the store's own search."""

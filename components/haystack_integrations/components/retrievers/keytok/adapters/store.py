@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
@@ -71,7 +71,7 @@ class SearchSettings:
     return_key_tokens: bool
 
 
-def with_parts(documents: Sequence[Document], parts: Mapping[str, Sequence[float]]) -> list[Document]:
+def tell_parts(documents: Sequence[Document], parts: Mapping[str, Sequence[float]]) -> None:
     """
     Tell in `meta["score_parts"]` of hits what each part gave to the score, and the rank among the hits by it.
 
@@ -82,10 +82,8 @@ def with_parts(documents: Sequence[Document], parts: Mapping[str, Sequence[float
     for name, scores in parts.items():
         for rank, i in enumerate(sorted(range(len(scores)), key=lambda i: -scores[i]), start=1):
             described[i][name] = {"score": scores[i], "rank": rank}
-    return [
-        replace(document, meta={**document.meta, "score_parts": {name: each[name] for name in parts}})
-        for document, each in zip(documents, described, strict=True)
-    ]
+    for document, each in zip(documents, described, strict=True):
+        document.meta["score_parts"] = {name: each[name] for name in parts}
 
 
 class StoreAdapter(ABC):
