@@ -100,10 +100,13 @@ class Variant:
     key_tokens: bool = False
     graph: bool = True
 
-    def create(self, client: Any, index: str, corpus: Corpus, engine: Engine = "opensearch") -> None:
+    def create(
+        self, client: Any, index: str, corpus: Corpus, engine: Engine = "opensearch", *, lean: bool | None = None
+    ) -> None:
         dimension = corpus.embeddings.shape[1] if self.dense else None
         # Elasticsearch leaves all vectors out of `_source` by default
-        definition = index_definition(engine, dimension, corpus.model, graph=self.graph, lean=engine == "elasticsearch")
+        lean = engine == "elasticsearch" if lean is None else lean
+        definition = index_definition(engine, dimension, corpus.model, graph=self.graph, lean=lean)
         properties = definition["mappings"]["properties"]
         if engine == "elasticsearch" and self.dense and self.graph:
             properties["embedding"]["index_options"] = {"type": "bbq_hnsw"}
@@ -166,9 +169,11 @@ def write(
     corpus: Corpus,
     engine: Engine = "opensearch",
     latency: Callable[[], float] | None = None,
+    *,
+    lean: bool | None = None,
 ) -> dict[str, Any]:
     """Write an index, and return the duration, the size, and how fast queries are before the segments are merged."""
-    variant.create(client, name, corpus, engine)
+    variant.create(client, name, corpus, engine, lean=lean)
     started = time.perf_counter()
     starts = range(0, len(corpus.texts), BATCH)
 

@@ -35,12 +35,20 @@ from keytok_haystack.embedding_space import Preparation, Spectrum
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.measures import mean_ndcg
 from keytok_haystack.evaluation.systems import default_bm25
-from keytok_haystack.sparse_vectors.rows import row_maxima, row_norms, scale_columns, scale_rows, top_k
+from keytok_haystack.sparse_vectors.rows import (
+    join_rows,
+    row_maxima,
+    row_norms,
+    scale_columns,
+    scale_rows,
+    split_rows,
+    top_k,
+)
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.sampling import random_rows
 from keytok_haystack.vocabulary import Analysis
 from keytok_haystack.vocabulary.analysis import folded
-from keytok_haystack.weighting import Weighting, inverse_document_frequency, root_frequencies
+from keytok_haystack.weighting import Weighting, inverse_document_frequency, root_frequencies, strongest_tokens
 
 ENGLISH = Analysis("english")
 LETTER = regex.compile(r"\p{L}")
@@ -76,6 +84,7 @@ class Setting:
     gain_power: float = 0.5
     dense_weight: float = 0.0
     bm25_weight: float = 0.0
+    first_phase: float = 1.0
     rescored: int = 50
 
     @property
@@ -117,6 +126,13 @@ def settings() -> Iterator[tuple[str, str, Setting]]:
         yield "hybrid", f"BM25 {bm25_weight}", replace(hybrid, bm25_weight=bm25_weight)
     for rescored in (20, 100, 200):
         yield "hybrid", f"the best {rescored} scored again", replace(hybrid, rescored=rescored)
+    for first_phase in (1.0, 0.4, 0.5, 0.6, 0.7, 0.8):
+        for rescored in (30, 50, 100) if first_phase < 1 else (50,):
+            name = f"found by {first_phase}, the best {rescored}" if first_phase < 1 else "found by all tokens"
+            changes = {"first_phase": first_phase, "rescored": rescored}
+            yield "phases", name, replace(default, **changes)
+            if first_phase in (0.6, 1.0):
+                yield "phases", f"hybrid, {name}", replace(hybrid, **changes)
 
 
 @dataclass
@@ -230,6 +246,16 @@ class Fit:
         return scale_rows(chosen, 1 / np.where(largest > 0, largest, 1))
 
 
+def strongest_of(queries: csr_array, share: float) -> csr_array:
+    """Return the tokens that find documents (`strongest_tokens`)."""
+    rows = [
+        strongest_tokens(dict(zip(columns.tolist(), weights.tolist(), strict=True)), share)
+        for columns, weights in split_rows(queries)
+    ]
+    chosen = [(np.array(sorted(row), dtype=np.int32), np.array([row[i] for i in sorted(row)])) for row in rows]
+    return join_rows(chosen, queries.shape[1])
+
+
 @dataclass
 class Bench:
     """A collection with the embeddings of one embedder."""
@@ -256,14 +282,21 @@ class Bench:
     def dense(self) -> float:
         return mean_ndcg(self.collection, self.cosines)
 
-    def combined(self, scores: NDArray[np.floating], setting: Setting) -> NDArray[np.floating]:
-        """Add BM25 and cosines to the scores of the best documents by key tokens, shape `(queries, n)`."""
-        if not (setting.bm25_weight or setting.dense_weight):
+    def combined(
+        self, scores: NDArray[np.floating], first: NDArray[np.floating], setting: Setting
+    ) -> NDArray[np.floating]:
+        """
+        Return the scores of the best documents by all parts, shape `(queries, n)`.
+
+        :param scores: Their scores by all key tokens.
+        :param first: Their scores by the tokens that find them.
+        """
+        if not (setting.bm25_weight or setting.dense_weight or setting.first_phase < 1):
             return scores
         rescored = np.zeros_like(scores)
         for i, row in enumerate(scores):
-            best = np.argpartition(-row, setting.rescored)[: setting.rescored]
-            best = best[row[best] > 0]
+            best = np.argpartition(-first[i], setting.rescored)[: setting.rescored]
+            best = best[first[i, best] > 0]
             rescored[i, best] = row[best] + setting.bm25_weight * self.bm25[i, best]
             rescored[i, best] += setting.dense_weight * (1 + self.cosines[i, best])
         return rescored
@@ -284,10 +317,12 @@ class Bench:
                         fit = Fit(texts, self.documents, self.queries, rows, setting)
                     documents = fit.encode_documents(setting)
                     queries = fit.encode_queries(setting, documents)
-                    scores = self.combined((queries @ documents.T).toarray(), setting)
+                    strongest = strongest_of(queries, setting.first_phase)
+                    scores = (queries @ documents.T).toarray()
+                    scores = self.combined(scores, (strongest @ documents.T).toarray(), setting)
                     ratio = mean_ndcg(self.collection, scores) / self.dense
                     frequency = np.bincount(documents.indices, minlength=documents.shape[1])
-                    postings = frequency[queries.indices].sum() / queries.shape[0] / n
+                    postings = frequency[strongest.indices].sum() / queries.shape[0] / n
                     values.setdefault((experiment, name), []).append((ratio, postings))
                     progress.update()
             for key, found in values.items():

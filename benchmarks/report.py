@@ -15,6 +15,7 @@ presets from the library, a component's parameters from its docstring, and a com
 import argparse
 import inspect
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -295,26 +296,44 @@ def experiments(name: str, lines: list[dict[str, Any]]) -> list[str]:
 
 
 def engine_speed(report: Report) -> list[str]:
-    """Return the table of latencies on an engine, each with its ratio to HNSW that returns as much."""
+    """Return the table of latencies on OpenSearch, each with its ratio to HNSW that returns as much."""
+    return latencies(report["sizes"], report["ndcg"]["opensearch"], "HNSW")
+
+
+def elasticsearch_speed(report: Report) -> list[str]:
+    """Return the table of latencies on Elasticsearch."""
+    return latencies(report["elasticsearch"], report["ndcg"]["elasticsearch"], "HNSW")
+
+
+def latencies(sizes: list[Report], ndcg: dict[str, float], of: str) -> list[str]:
+    """Return a table of latencies."""
     rows = []
-    for name in report["sizes"][0]["systems"]:
+    for name in sizes[0]["systems"]:
         cells = []
-        for size in report["sizes"]:
-            baseline = "HNSW, ten documents" if "ten documents" in name else "HNSW"
-            system, of = size["systems"][name], size["systems"][baseline]
-            cells += [f"{system['p50_ms']:.1f} ({system['p50_ms'] / of['p50_ms']:.2f})", f"{system['p95_ms']:.1f}"]
-        rows.append([name, *cells, decimal(report["ndcg"][name]) if name in report["ndcg"] else ""])
-    sizes = [f"{size['documents']:,}" for size in report["sizes"]]
-    heads = [head for size in sizes for head in (f"{size}: p50 (of HNSW)", "p95")]
+        for size in sizes:
+            baseline = f"{of}, ten documents" if "ten documents" in name else of
+            system, other = size["systems"][name], size["systems"][baseline]
+            cells += [f"{system['p50_ms']:.1f} ({system['p50_ms'] / other['p50_ms']:.2f})", f"{system['p95_ms']:.1f}"]
+        rows.append([name, *cells, decimal(ndcg[name]) if name in ndcg else ""])
+    heads = [head for size in sizes for head in (f"{size['documents']:,}: p50 (of HNSW)", "p95")]
     return markdown_table(("ms per query", *heads, "nDCG@10"), rows)
 
 
 def engine_indexes(report: Report) -> list[str]:
-    """Return the table of what it takes to write indices, and of their sizes, at the largest size."""
-    largest = report["sizes"][-1]
-    n, hnsw = largest["documents"], largest["indexing"]["hnsw"]
+    """Return the table of what it takes to write indices on OpenSearch, and of their sizes."""
+    return [line for size in report["sizes"][1:] for line in [*indexes(size), ""]][:-1]
+
+
+def elasticsearch_indexes(report: Report) -> list[str]:
+    """Return the table of what it takes to write indices on Elasticsearch, and of their sizes."""
+    return indexes(report["elasticsearch"][-1])
+
+
+def indexes(size: Report) -> list[str]:
+    """Return the table of what it takes to write indices, and of their sizes."""
+    n, hnsw = size["documents"], size["indexing"]["hnsw"]
     rows = []
-    for name, row in largest["indexing"].items():
+    for name, row in size["indexing"].items():
         total, of = (each["seconds_to_write"] + each["seconds_to_merge"] for each in (row, hnsw))
         rows.append(
             [
@@ -323,9 +342,45 @@ def engine_indexes(report: Report) -> list[str]:
                 f"{row['seconds_to_merge']:.0f} s",
                 f"{total / of:.2f}",
                 f"{row['bytes'] / n:,.0f}",
+                f"{row['bytes_of_postings'] / n:,.0f}",
+                f"{(row['bytes_of_vectors'] + row['bytes_of_graph']) / n:,.0f}",
             ]
         )
-    return markdown_table((f"{n:,} documents", "written in", "merged in", "both, of HNSW", "bytes per document"), rows)
+    heads = ("written in", "merged in", "both, of HNSW", "bytes per document", "of postings", "of vectors and graph")
+    return markdown_table((f"{n:,} documents", *heads), rows)
+
+
+def scale(report: Report) -> list[str]:
+    """Return the table of what ten and a hundred million documents would take, by the growth that was measured."""
+    rows = []
+    for documents in (1_000_000, 10_000_000, 100_000_000):
+        for shard in (1_000_000, 5_000_000):
+            if documents < shard:
+                continue
+            row = [f"{documents // 1_000_000} million", f"{documents // shard}"]
+            rows.append([*row, *scaled(report["sizes"], documents, shard)])
+    heads = ("memory, HNSW", "memory, key tokens", "disk, HNSW", "disk, key tokens", "ms, HNSW", "ms, key tokens")
+    return markdown_table(("documents", "shards", *heads), rows)
+
+
+def scaled(sizes: list[Report], documents: int, shard: int) -> list[str]:
+    """
+    Return memory, disk and time of a number of documents in shards of one size.
+
+    Postings that are read grow with a shard, so key tokens take a constant and a time for each document; the search of
+    a graph grows with the logarithm of its size. Both are drawn through the two largest sizes that were measured.
+    """
+    few, many = sizes[-2], sizes[-1]
+    n, m = few["documents"], many["documents"]
+    indexing = many["indexing"]
+    hnsw, key_tokens = (indexing[name] for name in ("hnsw", "key_tokens"))
+    in_memory = (hnsw["bytes_of_vectors"] + hnsw["bytes_of_graph"], key_tokens["bytes_of_postings"])
+    on_disk = (hnsw["bytes"], key_tokens["bytes"])
+    times = [[size["systems"][name]["p50_ms"] for size in (few, many)] for name in ("HNSW", "key tokens")]
+    by_graph = times[0][1] + (times[0][1] - times[0][0]) / math.log(m / n) * math.log(shard / m)
+    by_postings = times[1][1] + (times[1][1] - times[1][0]) / (m - n) * (shard - m)
+    gigabytes = [f"{value / m * documents / 1e9:,.0f} GB" for value in (*in_memory, *on_disk)]
+    return [*gigabytes, f"{by_graph:.1f}", f"{by_postings:.0f}"]
 
 
 def engine_writing(report: Report) -> list[str]:
@@ -338,8 +393,22 @@ def engine_writing(report: Report) -> list[str]:
     return markdown_table(("writing an index with text, vectors and key tokens", *sizes), rows)
 
 
+def hits(report: Report) -> list[str]:
+    """Return the table of what hits cost with all their key tokens, or with those that the query has."""
+    indices = report["ms"]
+    rows = [
+        [kind, *(f"{measured[kind][size]:.1f}" for measured in indices.values() for size in ("10", "100"))]
+        for kind in next(iter(indices.values()))
+    ]
+    heads = [f"{index}: {size}" for index in indices for size in (10, 100)]
+    return markdown_table(("ms for so many hits", *heads), rows)
+
+
 def table(name: str, root: Path) -> str:
     """Return the text of a table, by its name on a page."""
+    if name == "hits":
+        file = root / "benchmarks/results/hits.scifact.json"
+        return "\n".join(hits(json.loads(file.read_text(encoding="utf-8")))) + "\n"
     if name in ENGINES:
         file = root / "benchmarks/results/engines.scifact.json"
         return "\n".join(ENGINES[name](json.loads(file.read_text(encoding="utf-8")))) + "\n"
@@ -364,7 +433,14 @@ def table(name: str, root: Path) -> str:
     return "\n".join(TABLES[name.removeprefix(prefix)](reports)) + "\n"
 
 
-ENGINES = {"engine-speed": engine_speed, "engine-indexes": engine_indexes, "engine-writing": engine_writing}
+ENGINES = {
+    "engine-speed": engine_speed,
+    "engine-indexes": engine_indexes,
+    "elasticsearch-speed": elasticsearch_speed,
+    "elasticsearch-indexes": elasticsearch_indexes,
+    "engine-writing": engine_writing,
+    "scale": scale,
+}
 INDEXES = {
     "text": "text alone",
     "hnsw": "text and dense vectors (HNSW)",
