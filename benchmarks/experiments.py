@@ -130,7 +130,8 @@ def settings() -> Iterator[tuple[str, str, Setting]]:
         for rescored in (30, 50, 100) if first_phase < 1 else (50,):
             name = f"found by {first_phase}, the best {rescored}" if first_phase < 1 else "found by all tokens"
             changes = {"first_phase": first_phase, "rescored": rescored}
-            yield "phases", name, replace(default, **changes)
+            if first_phase < 1:
+                yield "phases", name, replace(default, **changes)
             if first_phase in (0.6, 1.0):
                 yield "phases", f"hybrid, {name}", replace(hybrid, **changes)
 

@@ -280,8 +280,8 @@ def experiments(name: str, lines: list[dict[str, Any]]) -> list[str]:
         ]
         cells = [" / ".join(f"{of[place][part]:.3f}" for part in PARTS) for place in measured]
         label = f"**{line['setting']}**" if line["setting"] == "default" else line["setting"]
-        if name == "hybrid" and line["experiment"] == "default":
-            label = "key tokens alone"
+        if line["experiment"] == "default" and name in DEFAULTS:
+            label = DEFAULTS[name]
         rows.append([label, *means, *cells, f"{of['minilm', 'cranfield']['postings']:.2f}"])
     names = {"minilm": "MiniLM", "mpnet": "mpnet"}
     return markdown_table(
@@ -441,6 +441,8 @@ ENGINES = {
     "engine-writing": engine_writing,
     "scale": scale,
 }
+DEFAULTS = {"hybrid": "key tokens alone", "phases": "found by all tokens"}
+"""What the default is in tables of experiments that change it elsewhere."""
 INDEXES = {
     "text": "text alone",
     "hnsw": "text and dense vectors (HNSW)",

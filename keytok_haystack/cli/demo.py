@@ -234,5 +234,5 @@ def _hits_table(documents: Sequence["Document"]) -> Table:
 
 def _parts(document: "Document") -> list[str]:
     """Return the parts of a hit's score."""
-    labels = {"key_tokens": "key tokens", "bm25": "BM25", "dense": "dense"}
+    labels = {"key_tokens": "key tokens", "bm25": "BM25", "dense": "dense", "bm25_and_dense": "BM25 and dense"}
     return [f"{part['score']:+.2f} {labels[name]}" for name, part in document.meta["score_parts"].items()]
