@@ -67,10 +67,11 @@ def index_definition(
         OpenSearch gets the smallest possible graph instead, since without any it keeps a second copy of each vector, as
         text in `_source`.
     :param lean: Whether the documents that the engine keeps beside its index (`_source`) come without key tokens, which
-        takes a quarter of their space. Hits of `SparseRetriever` are explained all the same, those of other retrievers
-        are not. Elasticsearch 9.2 and later leaves out the dense vectors, too, and loses nothing by itself; any other
-        engine loses a document's key tokens when a part of it is updated or it is indexed anew from `_source`, and
-        `backfill` restores them. On all, documents that are read and written back lose what was left out.
+        saves three quarters of what these take. Hits of `SparseRetriever` are explained all the same, those of other
+        retrievers are not. Elasticsearch 9.2 and later leaves out the dense vectors, too, and loses nothing by itself;
+        any other engine loses a document's key tokens when a part of it is updated or it is indexed anew from
+        `_source`, and `backfill` restores them. On all, documents that are read and written back lose what was left
+        out.
     :param version: Version of the Elasticsearch server, such as `(8, 19)`; by default 9.5. Versions before 8.15 have no
         `sparse_vector` query, so key tokens are `rank_features` there; from 9.2 on, a setting is needed that keeps
         vectors in `_source`, without which hits could not be explained.

@@ -13,6 +13,7 @@ from keytok_haystack.engines.mapping import MappingError
 from keytok_haystack.engines.server import CONNECTIONS, TIMEOUT, Server
 
 _FIRST_WITH_COSINES = (2, 19)
+_OF_ELASTICSEARCH = 7  # `compatibility.override_main_response_version`
 
 
 class OpenSearchServer(Server):
@@ -26,14 +27,17 @@ class OpenSearchServer(Server):
     first_that_tells = ((2, 13), (3, 2))
     _store: OpenSearchDocumentStore
 
+    def version(self, client: OpenSearch) -> tuple[int, int]:
+        """Return the version; (0, 0) also if it is that of Elasticsearch, as which OpenSearch 2 can answer."""
+        version = super().version(client)
+        return (0, 0) if version[0] == _OF_ELASTICSEARCH else version
+
     def check_cosines(self, client: OpenSearch) -> None:
         """Check the version: before 2.19, k-NN's script scored cosines in another way."""
         major, minor = self.version(client)
         if (major, minor) < _FIRST_WITH_COSINES:
-            msg = (
-                f"Cosines of vectors need OpenSearch 2.19 or later, but this is {major}.{minor}: set `dense_weight` to "
-                "0."
-            )
+            found = f"this is {major}.{minor}" if major else "this server does not tell its version"
+            msg = f"Cosines of vectors need OpenSearch 2.19 or later, but {found}: set `dense_weight` to 0."
             raise MappingError(msg)
 
     def connect(self, **options: Any) -> OpenSearch:

@@ -12,6 +12,7 @@ from keytok_haystack.weighting import strongest_tokens
 
 BM25_CLAUSE = "bm25"
 """Name of the clause whose score is the share of BM25, among the named queries of a hit."""
+_LARGEST_WINDOW = 10_000  # `index.max_rescore_window`, as engines have it by default
 _AHEAD = 1e6  # of every score of key tokens and BM25
 
 
@@ -103,7 +104,10 @@ def search_request(
         added += _cosine_clauses(dense, engine)
     if added:
         size = max(window, 2 * top_k) + (dense.nearest if dense is not None else 0)
-        request["rescore"] = {"window_size": size, "query": _rescoring(found, added, anew=bool(nearest))}
+        request["rescore"] = {
+            "window_size": min(size, max(top_k, _LARGEST_WINDOW)),
+            "query": _rescoring(found, added, anew=bool(nearest)),
+        }
     return request
 
 

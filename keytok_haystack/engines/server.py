@@ -21,7 +21,7 @@ TIMEOUT = 60.0
 """Seconds until a request fails, if the document store names no timeout; OpenSearch's client would wait for ever."""
 CONNECTIONS = 4
 """Number of connections of a client that threads share; OpenSearch's client would have one."""
-_NEWEST = (999, 0)
+_UNKNOWN = (0, 0)
 
 _SERVERS = {
     "haystack_integrations.document_stores.opensearch.document_store.OpenSearchDocumentStore": (
@@ -102,18 +102,18 @@ class Server(ABC):
         """
 
     def version(self, client: Any) -> tuple[int, int]:
-        """Return the version of the server, major and minor; the newest if the credentials do not allow to ask."""
+        """Return the version of the server, major and minor; (0, 0) if it does not tell it to these credentials."""
         try:
             number = str(client.info()["version"]["number"])
         except self.client_errors as error:
-            if getattr(error, "status_code", None) != HTTPStatus.FORBIDDEN:
+            if getattr(error, "status_code", None) not in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
                 raise
-            return _NEWEST
+            return _UNKNOWN
         major, minor = number.split(".")[:2]
         return int(major), int(minor)
 
     def told(self, client: Any) -> Told:
-        """Return which scores of named queries the server tells."""
+        """Return which scores of named queries the server tells; none if its version is not known."""
         version = self.version(client)
         return Told(*(version >= first for first in self.first_that_tells))
 

@@ -105,15 +105,9 @@ class RewriteCounts:
         self.failed += other.failed
         self.failures += other.failures[: _MAX_FAILURES - len(self.failures)]
 
-    def restart(self, *, with_written: bool) -> None:
-        """
-        Reset the counts, for a scan that starts from the beginning again.
-
-        :param with_written: Whether documents that are written will be written again.
-        """
+    def restart(self) -> None:
+        """Reset all counts but that of written documents, for a scan that starts from the beginning again."""
         self.read, self.skipped, self.failed, self.failures = 0, Counter(), 0, []
-        if with_written:
-            self.written = 0
 
     def report(self, seconds: float) -> RewriteReport:
         """Return the counts as the result of a rewrite that took so many seconds."""

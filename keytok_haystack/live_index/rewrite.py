@@ -66,14 +66,17 @@ def rewrite(
     )
     with tqdm(desc=description, unit=" documents", disable=not progress_bar) as progress:
         try:
-            attempts(_rewrite_once, connection, identity, change, counts, progress, shows_change=shows_change)
+            attempts(_rewrite_once, connection, identity, change, counts, progress)
         except BaseException:
             if counts.written:
                 written = f"{counts.written:,}"
                 logger.warning("{written} documents were written, and stay so: run it again to go on.", written=written)
             raise
     # documents of earlier scans were then found up to date, or written again, and are not to be counted twice
-    counts.skipped[Skipped.UP_TO_DATE] -= min(written_before, counts.skipped[Skipped.UP_TO_DATE])
+    if shows_change:
+        counts.skipped[Skipped.UP_TO_DATE] -= min(written_before, counts.skipped[Skipped.UP_TO_DATE])
+    else:
+        counts.written -= written_before
     return counts
 
 
@@ -83,10 +86,8 @@ def _rewrite_once(
     change: Changer,
     counts: RewriteCounts,
     progress: Any,
-    *,
-    shows_change: bool,
 ) -> None:
-    counts.restart(with_written=not shows_change)
+    counts.restart()
     in_flight: deque[Future[RewriteCounts]] = deque()
 
     def finish_one() -> None:

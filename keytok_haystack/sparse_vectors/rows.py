@@ -50,7 +50,7 @@ def lower_bound_of_kth(values: NDArray[np.float32], k: int) -> NDArray[np.float3
 
 def _top_k_of_dense(logits: NDArray[np.float32], k: int) -> csr_array:
     size = logits.shape[1]
-    least = np.full(len(logits), np.finfo(np.float32).smallest_subnormal)
+    least = np.full(len(logits), np.finfo(np.float32).tiny)
     if k < size:
         np.maximum(least, lower_bound_of_kth(logits, k), out=least)
     candidates = logits >= least[:, None]

@@ -391,3 +391,15 @@ def test_the_password_of_the_url_is_not_shown_where_the_server_answers(keytok, n
     server = [url if argument == index.url else argument for argument in index.server]
     assert PASSWORD not in "".join(map(str, keytok("mapping", small_model_folder, *server)))
     assert PASSWORD not in failed(keytok("mapping", small_model_folder, *server, "--index", "Upper Case"))
+
+
+@pytest.mark.parametrize("kind", ["opensearch-knn", "elasticsearch-9"])
+def test_lean_is_for_a_new_index(keytok, new_index, kind, small_model_folder):
+    index = new_index(kind)
+    code, out, _ = keytok("mapping", small_model_folder, *index.server, "--lean")
+    assert (code, "--lean" in out) == (0, False)
+    other = new_index(kind)
+    other.create(mappings={})
+    code, out, _ = keytok("mapping", small_model_folder, *other.server, "--lean")
+    assert code == 0
+    assert "--lean changes nothing" in out

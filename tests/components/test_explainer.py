@@ -243,3 +243,24 @@ async def test_behind_a_joiner_every_hit_is_explained_whoever_found_it(join_mode
     assert all("key_tokens" not in document.meta for document in result["explainer"]["documents"])
     concurrently = await hybrid_pipeline(join_mode).run_async(data)
     assert explanations(concurrently["explainer"]["documents"]) == EXPLANATIONS
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+def test_what_a_retriever_has_told_is_kept_whatever_the_spelling_of_its_keys(escaped):
+    keys = ["3%2E5", "50%25", "wave"] if escaped else ["3.5", "50%", "wave"]
+    store = InMemoryDocumentStore()
+    store.write_documents([Document(id="a", meta={"key_tokens": dict.fromkeys(keys, 0.5)})])
+    query = {key: 1 / i for i, key in enumerate(keys, start=1)}
+    found = SparseRetriever(store).run(key_tokens=query)
+    assert "key_tokens" not in found["documents"][0].meta
+    (explained,) = KeyTokenExplainer(top_k=2).run(**found)["documents"]
+    assert [match["token"] for match in explained.meta["matched_tokens"]] == ["3.5", "50%"]
+
+
+@pytest.mark.parametrize("told", [None, "wave", 5, [1], [{}], [{"token": "wave"}], {"wave": 1}])
+def test_what_others_have_stored_as_matched_tokens_explains_nothing(told):
+    stale = [{"token": "wave", "query_weight": 0.3, "document_weight": 1.0, "contribution": 0.3}]
+    for stored_list in (told, stale):
+        document = Document(id="a", meta={"matched_tokens": stored_list})
+        (explained,) = KeyTokenExplainer().run(documents=[document], key_tokens={"wave": 1.0})["documents"]
+        assert explained.meta["matched_tokens"] == []

@@ -22,6 +22,7 @@ from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbe
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack.engines import MappingError
 from keytok_haystack.engines.opensearch import OpenSearchServer
+from keytok_haystack.engines.server import Server, Told
 from keytok_haystack.evaluation.measures import mean_ndcg
 
 WITH_DENSE = ("in-memory", *DENSE_STORES)
@@ -247,6 +248,11 @@ def test_an_opensearch_that_scores_cosines_in_another_way_is_refused():
             return {"version": {"number": self.version}}
 
     server = OpenSearchServer(None)
+    with pytest.raises(MappingError, match="does not tell its version"):  # 2.19, say, that answers as Elasticsearch
+        server.check_cosines(Client("7.10.2"))
+    assert server.told(Client("7.10.2")) == Told(tokens=False, rescoring=False)
+    assert server.told(Client("2.19.1")) == Told(tokens=True, rescoring=False)
+    assert server.told(Client("3.2.0")) == Told(tokens=True, rescoring=True)
     for version in ("2.19.0", "3.5.0", "10.0.0-SNAPSHOT"):
         server.check_cosines(Client(version))
     for version in ("1.3.20", "2.9.0", "2.18.0"):
@@ -367,3 +373,55 @@ def test_run_async_in_several_event_loops(kind, make_store):
         running = [pool.submit(lambda ends: asyncio.run(find(ends=ends)), i % 2 == 0) for i in range(12)]
         assert all(each.result() == {*"abc"} for each in running)
     retriever.close()
+    assert retriever._adapter._stores == {}
+
+
+@pytest.mark.parametrize("kind", ["opensearch-knn", "elasticsearch-9"])
+@pytest.mark.parametrize("told", [Told(tokens=False, rescoring=False), Told(tokens=True, rescoring=False)])
+def test_an_engine_that_tells_less_finds_and_explains_the_same(kind, told, make_store, monkeypatch):
+    store = make_store(kind, dimension=4)
+    random = np.random.default_rng(3)
+    words = [f"w{i}" for i in range(20)]
+    store.write_documents(
+        [
+            Document(
+                id=f"{i:02}",
+                content=" ".join(random.choice(words, 5)),
+                embedding=random.normal(size=4).tolist(),
+                meta={"key_tokens": {word: float(random.random()) + 0.1 for word in random.choice(words, 6)}},
+            )
+            for i in range(40)
+        ]
+    )
+    query = {
+        "key_tokens": {word: float(random.random()) + 0.01 for word in words},
+        "query": "w1 w2 w3",
+        "query_embedding": random.normal(size=4).tolist(),
+        "top_k": 30,
+    }
+    for weights in ({}, {"bm25_weight": 0.3}, {"dense_weight": 2.0}, {"dense_weight": 2.0, "bm25_weight": 0.3}):
+        expected = SparseRetriever(store, first_phase=1.0, **weights).run(**query)["documents"]
+        with monkeypatch.context() as patch:
+            patch.setattr(Server, "told", lambda *_: told)
+            hits = SparseRetriever(store, **weights).run(**query)["documents"]
+        assert [hit.id for hit in hits] == [hit.id for hit in expected]
+        assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], rel=1e-5)
+        assert [hit.meta["matched_tokens"] for hit in hits] == [hit.meta["matched_tokens"] for hit in expected]
+        for hit, other in zip(hits, expected, strict=True):
+            parts, known = hit.meta.get("score_parts", {}), other.meta.get("score_parts", {})
+            if "bm25_and_dense" in parts:
+                together = known["bm25"]["score"] + known["dense"]["score"]
+                assert parts["bm25_and_dense"]["score"] == pytest.approx(together, abs=1e-4)
+            else:
+                assert {name: part["score"] for name, part in parts.items()} == pytest.approx(
+                    {name: part["score"] for name, part in known.items()}, abs=1e-4
+                )
+
+
+@pytest.mark.parametrize("kind", ["opensearch-knn", "elasticsearch-9"])
+def test_as_many_hits_as_an_engine_allows(kind, make_store):
+    store = make_store(kind)
+    tokens = {f"w{i}": 1.0 for i in range(20)}
+    store.write_documents([Document(id=key, content="x", meta={"key_tokens": tokens}) for key in "abc"])
+    for top_k in (5000, 5001, 10_000):
+        assert len(SparseRetriever(store, top_k=top_k).run(key_tokens=tokens)["documents"]) == 3

@@ -301,8 +301,8 @@ def test_a_request_for_a_sparse_vector_with_a_text_and_a_filter():
 
 def test_a_request_for_all_three_parts_is_one():
     """Key tokens find the documents; BM25 and cosines are added to the best of them; 0 leaves a part out."""
-    dense = DenseShare([0.6, 0.8], weight=1.5, window=50)
-    request = search_request(TOKENS, "keys", "rank_features", 7, text="shock", bm25_weight=0.1, dense=dense)
+    dense, lexical = DenseShare([0.6, 0.8], weight=1.5), {"text": "shock", "bm25_weight": 0.1}
+    request = search_request(TOKENS, "keys", "rank_features", 7, window=50, dense=dense, **lexical)
     plain = search_request(TOKENS, "keys", "rank_features", 7)
     assert {key: request[key] for key in plain} == plain
     rescore = request["rescore"]
@@ -311,14 +311,41 @@ def test_a_request_for_all_three_parts_is_one():
     assert rescore["query"] == {"score_mode": "total"}
     assert match == {"match": {"content": {"query": "shock", "boost": 0.1, "_name": "bm25"}}}
     assert cosine["script_score"]["boost"] == 2 * without["constant_score"]["boost"] == 3.0
-    assert search_request(TOKENS, "keys", "rank_features", 60, dense=dense)["rescore"]["window_size"] == 60
+    for top_k, window in ((25, 50), (60, 120), (5000, 10_000), (9000, 10_000)):  # engines allow no larger one
+        request = search_request(TOKENS, "keys", "rank_features", top_k, window=50, dense=dense)
+        assert request["rescore"]["window_size"] == window
+
+
+@pytest.mark.parametrize("field_type", ["rank_features", "sparse_vector"])
+@pytest.mark.parametrize("nearest", [0, 5])
+def test_every_token_has_one_name_in_the_phase_that_scores_it(field_type, nearest):
+    tokens = {f"t{i}": 1 / (i + 1) for i in range(20)}
+    dense = DenseShare([0.6, 0.8], weight=1.5, nearest=nearest) if nearest else None
+    request = search_request(tokens, "keys", field_type, 3, first_phase=0.5, window=7, dense=dense, named=True)
+
+    def named(clauses: list[dict]) -> dict[str, float]:
+        found = {}
+        for clause in clauses:
+            about = clause.get("rank_feature") or clause.get("sparse_vector") or {}
+            if name := about.get("_name"):
+                vector = about.get("query_vector") or {about["field"].removeprefix("keys."): about["boost"]}
+                (found[name],) = vector.items()
+        return found
+
+    first = named(request["query"]["bool"]["should"])
+    second = named(request["rescore"]["query"]["rescore_query"]["bool"]["should"])
+    assert first == {str(i): (f"t{i}", 1 / (i + 1)) for i in range(8)}
+    assert first | second == {str(i): (f"t{i}", 1 / (i + 1)) for i in range(20)}
+    assert len(second) == (20 if nearest else 12)  # with the nearest, all parts are taken anew
+    assert request["rescore"]["window_size"] == 7 + nearest
 
 
 def test_the_nearest_are_candidates_whose_first_score_does_not_count():
-    dense = DenseShare([0.6, 0.8], weight=1.5, window=50, nearest=10)
+    dense = DenseShare([0.6, 0.8], weight=1.5, nearest=10)
     filters = {"bool": {"must": {"term": {"year": 1960}}}}
     for engine in ("opensearch", "elasticsearch"):
-        request = search_request(TOKENS, "keys", "rank_features", 7, dense=dense, engine=engine, filters=filters)
+        options = {"window": 50, "dense": dense, "engine": engine, "filters": filters}
+        request = search_request(TOKENS, "keys", "rank_features", 7, **options)
         *tokens, nearest = request["query"]["bool"]["should"]
         assert str(filters) in str(nearest["knn"])
         rescore = request["rescore"]

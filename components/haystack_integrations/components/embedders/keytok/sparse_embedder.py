@@ -133,7 +133,7 @@ class KeyTokenSparseEmbedder:
         self._model = None
 
     def _loaded_model(self) -> KeyTokenModel:
-        model = self._model or load_model(self.model)  # which a `close` in another thread does not take away
+        model = self._model or load_model(self.model)  # a name of its own, which no `close` elsewhere takes away
         self._model = model
         return model
 

@@ -11,7 +11,7 @@ from haystack_integrations.components.embedders.keytok.conversion import (
     matched_tokens,
     stored_key_tokens,
 )
-from keytok_haystack.sparse_vectors.rank_features import escape_feature
+from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 
 
 @component
@@ -101,10 +101,9 @@ class KeyTokenExplainer:
 def _told_by_retriever(document: Document, key_tokens: dict[str, float]) -> list[dict[str, Any]]:
     """Return the matched tokens that a hit comes with; others than of this query may have been stored with it."""
     told = document.meta.get("matched_tokens")
+    asked = [(unescape_feature(key), weight) for key, weight in key_tokens.items()]
     return [
         each
         for each in (told if isinstance(told, list) else [])
-        if isinstance(each, dict)
-        and each.get("query_weight") is not None
-        and each["query_weight"] == key_tokens.get(escape_feature(str(each.get("token"))))
+        if isinstance(each, dict) and (each.get("token"), each.get("query_weight")) in asked
     ]

@@ -104,7 +104,7 @@ class SparseRetriever:
             leaves BM25 out.
         :param first_phase:
             Share of the sum of the query's weights whose tokens, the strongest, find documents. 1 finds them by all
-            tokens: the exact ranking, in a search that takes longer.
+            tokens, which ranks key tokens exactly and takes longer.
         :param rescored:
             Number of documents, the best by these tokens, that are scored by all tokens, and to which the cosine is
             added, and BM25 with it; at least twice `top_k`. Others are not returned. Without a `dense_weight`,
@@ -120,7 +120,7 @@ class SparseRetriever:
             Maximum number of seconds to wait for the answer of OpenSearch or Elasticsearch.
         :param return_key_tokens:
             Whether hits bring all their key tokens, in `meta[field]`. `meta["matched_tokens"]` has those that the query
-            asked for. Documents that are written back need all of them.
+            asked for. Hits that are written back to the store need all of them, and are not found by them otherwise.
 
         :raises ValueError:
             If `top_k`, `first_phase`, `rescored` or `timeout` is not greater than 0, or a weight or `nearest` is
@@ -253,7 +253,8 @@ class SparseRetriever:
                 the query. `meta["matched_tokens"]` lists the tokens that each shares with the query, strongest first:
                 dicts with the keys `token`, `query_weight`, `document_weight` and `contribution`. With several parts,
                 `meta["score_parts"]` maps `key_tokens`, `bm25` and `dense` to the `score` that each gave, and to the
-                `rank` by it among these documents.
+                `rank` by it among these documents; engines that do not tell BM25 and dense apart have both as
+                `bm25_and_dense`.
             - `key_tokens`: Key tokens of the query, for `KeyTokenExplainer`.
 
             In a pipeline whose router has sent every form of the query elsewhere, it is empty.

@@ -10,7 +10,6 @@ from copy import copy
 from dataclasses import replace
 from heapq import nlargest
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from haystack import Document, logging
 
@@ -55,7 +54,7 @@ class EngineAdapter(StoreAdapter):
         self._with_dense = False
         self._fields: dict[str, KeyTokenField] = {}
         self._tells = Told(tokens=True, rescoring=True)
-        self._stores: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._stores: dict[asyncio.AbstractEventLoop, Any] = {}
         self._has_warned = False
 
     @abstractmethod
@@ -70,10 +69,16 @@ class EngineAdapter(StoreAdapter):
         """Return a store of the running event loop's own: an asynchronous client serves only the loop it began in."""
         loop = asyncio.get_running_loop()
         if (store := self._stores.get(loop)) is None:
+            self._forget_ended_loops()
             store = copy(self._store)
             store._async_client = None
             self._stores[loop] = store
         return store
+
+    def _forget_ended_loops(self) -> None:
+        """Drop the stores of loops that have ended, whose connections nothing else can close any more."""
+        for loop in [loop for loop in list(self._stores) if loop.is_closed()]:
+            self._stores.pop(loop, None)
 
     @abstractmethod
     def _options(self) -> dict[str, Any]:
@@ -148,7 +153,7 @@ class EngineAdapter(StoreAdapter):
                 msg = (
                     f"The index '{index}' leaves '{self._name}' out of the documents that it returns (`_source` in its "
                     "mapping), so hits cannot bring their key tokens: set `return_key_tokens` to False, with "
-                    "OpenSearch 2.13 or Elasticsearch 8.8 or later."
+                    "OpenSearch 2.13 or Elasticsearch 8.8 or later, and credentials that may ask for the version."
                 )
                 raise MappingError(msg)
             if self._model is not None and field.fingerprint not in (None, self._model.fingerprint):
@@ -174,11 +179,10 @@ class EngineAdapter(StoreAdapter):
             try:
                 with self._server.clear_errors():
                     answer = client.search(**request)
-                    is_known = self._is_of_known_indices(answer) or self._is_unchanged()
-                if is_known:
-                    if not self._is_too_narrow(asked, answer, top_k):
+                    if self._is_too_narrow(asked, answer, top_k):
+                        asked = replace(asked, first_phase=1.0)
+                    elif self._is_of_known_indices(answer) or self._is_unchanged():
                         return self._documents(answer, asked)
-                    asked = replace(asked, first_phase=1.0)
             except ClauseLimitError as error:
                 asked = self._within_clause_limit(asked, query, filters, error)
         return []
@@ -192,11 +196,10 @@ class EngineAdapter(StoreAdapter):
             try:
                 with self._server.clear_errors():
                     answer = await client.search(**request)
-                    is_known = self._is_of_known_indices(answer) or await asyncio.to_thread(self._is_unchanged)
-                if is_known:
-                    if not self._is_too_narrow(asked, answer, top_k):
+                    if self._is_too_narrow(asked, answer, top_k):
+                        asked = replace(asked, first_phase=1.0)
+                    elif self._is_of_known_indices(answer) or await asyncio.to_thread(self._is_unchanged):
                         return self._documents(answer, asked)
-                    asked = replace(asked, first_phase=1.0)
             except ClauseLimitError as error:
                 asked = self._within_clause_limit(asked, query, filters, error)
         return []
@@ -340,6 +343,7 @@ class EngineAdapter(StoreAdapter):
     def close(self) -> None:
         """Close the store's connection; a later search opens it again."""
         self._has_warned = False
+        self._forget_ended_loops()
         self._store.close()
 
     async def close_async(self) -> None:
