@@ -13,10 +13,11 @@ adds cosines and BM25. Two threads write requests that are generated as they are
 segment, so that nothing is measured during a merge. Before that, HNSW and key tokens are asked once in the segments
 that writing has left.
 
-All systems answer the same queries one by one, in turn, through the engine's client and return ten ids; a query of key
-tokens includes its projection. Where the label says *explained*, they answer through Haystack's components, with ten
-whole documents, and the tokens that these share with the query. The first ten documents of a query whose strongest
-tokens find documents are compared with those that all tokens find, and nDCG@10 is measured on the real collection.
+All systems answer the same queries one by one, in an order that changes, through the engine's client and return ten
+ids; a query of key tokens includes its projection. Where the label says *explained*, they answer through Haystack's
+components, with ten whole documents, and the tokens that these share with the query. The first ten documents of a query
+whose strongest tokens find documents are compared with those that all tokens find, and nDCG@10 is measured on the real
+collection.
 
 Up to `--throughput` documents are also written by Haystack's DocumentWriter and by `backfill`, next to the same
 documents in requests of two threads. The launcher of the tests starts the node, with the vector instructions that the
@@ -149,15 +150,20 @@ Ask = Callable[[int], list[tuple[str, float]]]
 
 
 def timed(asks: Sequence[Ask], queries: int, rounds: int) -> tuple[list[float], list[float]]:
-    """Return the median latency of each, in ms, and the 95th percentile: asked in turn, after a round that warms up."""
+    """
+    Return the median latency of each, in ms, and the 95th percentile: asked in turn, after a round that warms up.
+
+    The order is another for each query, since one that reads what another has just read finds it in the caches.
+    """
+    random = np.random.default_rng(0)
     latencies: list[list[float]] = [[] for _ in asks]
     for turn in tqdm(range(rounds + 1), desc="asking", unit=" rounds", leave=False):
         for i in range(queries):
-            for ask, values in zip(asks, latencies, strict=True):
+            for position in random.permutation(len(asks)):
                 started = time.perf_counter()
-                ask(i)
+                asks[position](i)
                 if turn:
-                    values.append(1000 * (time.perf_counter() - started))
+                    latencies[position].append(1000 * (time.perf_counter() - started))
     medians, tails = ([float(np.percentile(values, p)) for values in latencies] for p in (50, 95))
     return medians, tails
 

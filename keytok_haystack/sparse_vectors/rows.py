@@ -50,10 +50,9 @@ def lower_bound_of_kth(values: NDArray[np.float32], k: int) -> NDArray[np.float3
 
 def _top_k_of_dense(logits: NDArray[np.float32], k: int) -> csr_array:
     size = logits.shape[1]
-    least = np.full(len(logits), np.finfo(np.float32).tiny)
+    candidates = logits > 0
     if k < size:
-        np.maximum(least, lower_bound_of_kth(logits, k), out=least)
-    candidates = logits >= least[:, None]
+        candidates &= logits >= lower_bound_of_kth(logits, k)[:, None]
     flat = np.flatnonzero(candidates)
     columns = (flat % size).astype(np.int32)
     indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(candidates, axis=1))]).astype(np.int32)
