@@ -335,19 +335,19 @@ def indexes(size: Report) -> list[str]:
     rows = []
     for name, row in size["indexing"].items():
         total, of = (each["seconds_to_write"] + each["seconds_to_merge"] for each in (row, hnsw))
+        parts = (row["bytes"], row["bytes_of_postings"], row["bytes_of_vectors"] + row["bytes_of_graph"])
         rows.append(
             [
                 INDEXES[name],
                 f"{row['seconds_to_write']:.0f} s",
                 f"{row['seconds_to_merge']:.0f} s",
                 f"{total / of:.2f}",
-                f"{row['bytes'] / n:,.0f}",
-                f"{row['bytes_of_postings'] / n:,.0f}",
-                f"{(row['bytes_of_vectors'] + row['bytes_of_graph']) / n:,.0f}",
+                *(f"{part / n:,.0f}" for part in parts),
             ]
         )
-    heads = ("written in", "merged in", "both, of HNSW", "bytes per document", "of postings", "of vectors and graph")
-    return markdown_table((f"{n:,} documents", *heads), rows)
+    heads = ["written in", "merged in", "both, of HNSW", "bytes per document", "of postings", "of vectors and graph"]
+    told = len(heads) if hnsw["bytes_of_vectors"] else heads.index("of postings")  # Elasticsearch names no files
+    return markdown_table((f"{n:,} documents", *heads[:told]), [row[: told + 1] for row in rows])
 
 
 def scale(report: Report) -> list[str]:
@@ -372,9 +372,9 @@ def scaled(sizes: list[Report], documents: int, shard: int) -> list[str]:
     """
     few, many = sizes[-2], sizes[-1]
     n, m = few["documents"], many["documents"]
-    indexing = many["indexing"]
-    hnsw, key_tokens = (indexing[name] for name in ("hnsw", "key_tokens"))
-    in_memory = (hnsw["bytes_of_vectors"] + hnsw["bytes_of_graph"], key_tokens["bytes_of_postings"])
+    text, hnsw, key_tokens = (many["indexing"][name] for name in ("text", "hnsw", "key_tokens"))
+    postings = key_tokens["bytes_of_postings"] - text["bytes_of_postings"]
+    in_memory = (hnsw["bytes_of_vectors"] + hnsw["bytes_of_graph"], postings)
     on_disk = (hnsw["bytes"], key_tokens["bytes"])
     times = [[size["systems"][name]["p50_ms"] for size in (few, many)] for name in ("HNSW", "key tokens")]
     by_graph = times[0][1] + (times[0][1] - times[0][0]) / math.log(m / n) * math.log(shard / m)
@@ -404,8 +404,25 @@ def hits(report: Report) -> list[str]:
     return markdown_table(("ms for so many hits", *heads), rows)
 
 
+def phases(report: Report) -> list[str]:
+    """Return the table of what a search in two phases finds among many documents."""
+    rows = [
+        [
+            "all tokens" if each["rescored"] is None else f"{each['first_phase']} of the weight",
+            "" if each["rescored"] is None else str(each["rescored"]),
+            f"{each['nDCG@10']:.4f}".removeprefix("0"),
+            decimal(each["overlap"]),
+        ]
+        for each in report["settings"]
+    ]
+    return markdown_table(("found by", "scored by all", "nDCG@10", "of the exact ten"), rows)
+
+
 def table(name: str, root: Path) -> str:
     """Return the text of a table, by its name on a page."""
+    if name == "phases":
+        file = root / "benchmarks/results/phases.scifact.json"
+        return "\n".join(phases(json.loads(file.read_text(encoding="utf-8")))) + "\n"
     if name == "hits":
         file = root / "benchmarks/results/hits.scifact.json"
         return "\n".join(hits(json.loads(file.read_text(encoding="utf-8")))) + "\n"
