@@ -99,7 +99,8 @@ def test_the_indexing_pipeline_writes_embeddings_and_key_tokens(
 
 @pytest.mark.parametrize("key", QUERIES)
 def test_the_query_pipeline_finds_and_explains(key, indexed, cranfield, overrides):
-    pipeline = Pipeline.loads(pipeline_yaml("query.in_memory", overrides))
+    exact = {**overrides, "retriever": {**overrides["retriever"], "first_phase": 1.0}}
+    pipeline = Pipeline.loads(pipeline_yaml("query.in_memory", exact))
     text = cranfield.queries[key]
     result = pipeline.run(
         {"text_embedder": {"text": text}, "retriever": {"query": text}}, include_outputs_from={"retriever"}

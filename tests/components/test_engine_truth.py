@@ -136,7 +136,8 @@ def test_a_search_for_few_documents_finds_the_best_of_a_search_for_many(
         np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in many[:top_k]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", STORES)
+# Elasticsearch 7 does not tell the scores of tokens, so it finds by all of them
+@pytest.mark.parametrize("kind", [kind for kind in STORES if kind != "elasticsearch-7"])
 def test_the_strongest_tokens_find_and_all_tokens_rank(kind, cranfield_store, documents, queries, truth):
     """Two products of matrices: the best 50 by a part of the query's tokens, and the best ten of these by all."""
     columns = {key: i for i, key in enumerate(sorted({key for d in documents for key in d.meta["key_tokens"]}))}
