@@ -105,9 +105,12 @@ def index_definition(
     field_type: FieldType = "sparse_vector" if version >= (8, 15) else "rank_features"
     dense = None
     if embedding_dimension is not None:
-        dense = {"type": "dense_vector", "dims": embedding_dimension, "index": graph}
-        if graph:
+        dense = {"type": "dense_vector", "dims": embedding_dimension, "index": graph or chooses_vectors}
+        if dense["index"]:
             dense["similarity"] = "cosine"
+        if chooses_vectors and not graph:
+            # vectors that are not indexed at all stay in `_source`, as text, whatever the setting
+            dense["index_options"] = {"type": "flat"}
     in_source = chooses_vectors or not lean
     return {"settings": settings, "mappings": _mappings(field_type, dense, field, model, in_source=in_source)}
 

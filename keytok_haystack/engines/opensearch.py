@@ -32,10 +32,10 @@ class OpenSearchServer(Server):
         version = super().version(client)
         return (0, 0) if version[0] == _OF_ELASTICSEARCH else version
 
-    def check_cosines(self, client: OpenSearch) -> None:
+    def check_cosines(self, version: tuple[int, int]) -> None:
         """Check the version: before 2.19, k-NN's script scored cosines in another way."""
-        major, minor = self.version(client)
-        if (major, minor) < _FIRST_WITH_COSINES:
+        if version < _FIRST_WITH_COSINES:
+            major, minor = version
             found = f"this is {major}.{minor}" if major else "this server does not tell its version"
             msg = f"Cosines of vectors need OpenSearch 2.19 or later, but {found}: set `dense_weight` to 0."
             raise MappingError(msg)

@@ -94,10 +94,11 @@ class Server(ABC):
         """
         return False
 
-    def check_cosines(self, client: Any) -> None:  # noqa: B027
+    def check_cosines(self, version: tuple[int, int]) -> None:  # noqa: B027
         """
-        Check that the engine scores cosines as `DenseShare` expects.
+        Check that the server scores cosines as `DenseShare` expects.
 
+        :param version: Version of the server, as `version` returns it.
         :raises MappingError: It does not.
         """
 
@@ -112,9 +113,8 @@ class Server(ABC):
         major, minor = number.split(".")[:2]
         return int(major), int(minor)
 
-    def told(self, client: Any) -> Told:
+    def told(self, version: tuple[int, int]) -> Told:
         """Return which scores of named queries the server tells; none if its version is not known."""
-        version = self.version(client)
         return Told(*(version >= first for first in self.first_that_tells))
 
     @contextmanager

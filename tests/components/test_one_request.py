@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from haystack import Document
 from haystack.document_stores.errors import DocumentStoreError
+from haystack_integrations.components.retrievers.elasticsearch import ElasticsearchEmbeddingRetriever
 from helpers.rankings import stored
 from helpers.retrieval import dot_product, own_bm25_retriever
 from nodes.gate import Gate
@@ -182,6 +183,20 @@ def test_the_nearest_are_found_too_and_no_score_depends_on_their_number(bm25_wei
         assert {key: scores[0] for key, scores in everything.items()} == pytest.approx(expected, abs=1e-5)
 
 
+def test_vectors_without_a_graph_are_searched_by_all_on_elasticsearch_9(make_store):
+    """And kept once, beside the documents that are read."""
+    kind = "elasticsearch-9"
+    definition = make_store.definition(kind, dimension=4, model=None, field="key_tokens", graph=False, lean=True)
+    store = make_store(kind, definition=definition)
+    store.write_documents(small_documents())
+    assert all(document.embedding is None for document in store.filter_documents())
+    embedding = QUERY["query_embedding"]
+    hits = ElasticsearchEmbeddingRetriever(document_store=store, top_k=5).run(query_embedding=embedding)["documents"]
+    vectors = {document.id: np.array(document.embedding) for document in small_documents() if document.embedding}
+    cosines = {key: v @ embedding / np.linalg.norm(v) / np.linalg.norm(embedding) for key, v in vectors.items()}
+    assert [hit.id for hit in hits] == sorted(cosines, key=lambda key: -cosines[key])[:5]
+
+
 @pytest.mark.parametrize("kind", DENSE_STORES)
 def test_no_graph_is_needed(kind, make_store):
     """The same scores from an index in which vectors lie without one."""
@@ -248,16 +263,20 @@ def test_an_opensearch_that_scores_cosines_in_another_way_is_refused():
             return {"version": {"number": self.version}}
 
     server = OpenSearchServer(None)
+
+    def version(number: str) -> tuple[int, int]:
+        return server.version(Client(number))
+
     with pytest.raises(MappingError, match="does not tell its version"):  # 2.19, say, that answers as Elasticsearch
-        server.check_cosines(Client("7.10.2"))
-    assert server.told(Client("7.10.2")) == Told(tokens=False, rescoring=False)
-    assert server.told(Client("2.19.1")) == Told(tokens=True, rescoring=False)
-    assert server.told(Client("3.2.0")) == Told(tokens=True, rescoring=True)
-    for version in ("2.19.0", "3.5.0", "10.0.0-SNAPSHOT"):
-        server.check_cosines(Client(version))
-    for version in ("1.3.20", "2.9.0", "2.18.0"):
-        with pytest.raises(MappingError, match=rf"2\.19 or later.*{re.escape(version.rpartition('.')[0])}"):
-            server.check_cosines(Client(version))
+        server.check_cosines(version("7.10.2"))
+    assert server.told(version("7.10.2")) == Told(tokens=False, rescoring=False)
+    assert server.told(version("2.19.1")) == Told(tokens=True, rescoring=False)
+    assert server.told(version("3.2.0")) == Told(tokens=True, rescoring=True)
+    for number in ("2.19.0", "3.5.0", "10.0.0-SNAPSHOT"):
+        server.check_cosines(version(number))
+    for number in ("1.3.20", "2.9.0", "2.18.0"):
+        with pytest.raises(MappingError, match=rf"2\.19 or later.*{re.escape(number.rpartition('.')[0])}"):
+            server.check_cosines(version(number))
 
 
 @pytest.mark.parametrize("kind", ["opensearch-knn", "elasticsearch-9"])

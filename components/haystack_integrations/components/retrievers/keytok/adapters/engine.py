@@ -107,7 +107,10 @@ class EngineAdapter(StoreAdapter):
         self._model, self._with_dense = model, with_dense
         # a separate client, since the store's would create a missing index, in which nothing can be found
         with self._server.connected() as client:
-            self._tells = self._server.told(client)
+            version = self._server.version(client)
+            self._tells = self._server.told(version)
+            if with_dense:
+                self._server.check_cosines(version)
             self._fields = self._checked_fields(client)
             if self._server.leaves_vectors_out(client, unasked=True):
                 logger.warning(
@@ -140,8 +143,6 @@ class EngineAdapter(StoreAdapter):
         if len({field.type for field in fields.values()}) > 1:
             msg = f"The indices {', '.join(fields)} behind '{self._server.index}' map '{self._name}' differently."
             raise MappingError(msg)
-        if self._with_dense:
-            self._server.check_cosines(client)
         for index, field in fields.items():
             if self._with_dense and _EMBEDDING not in dense_fields(indices[index]["mappings"]):
                 msg = (
