@@ -15,7 +15,8 @@ that writing has left.
 
 All systems answer the same queries one by one, in an order that changes, through the engine's client and return ten
 ids; a query of key tokens includes its projection. Where the label says *explained*, they answer through Haystack's
-components, with ten whole documents, and the tokens that these share with the query. The first ten documents of a query
+components, with ten whole documents, and the tokens that these share with the query. *Short keys* are the positions of
+words in the vocabulary instead of the words, in an index of their own. The first ten documents of a query
 whose strongest tokens find documents are compared with those that all tokens find, and nDCG@10 is measured on the real
 collection.
 
@@ -34,6 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +95,17 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Variant:
-    """An index to measure: what its documents have beside their text, and whether the vectors have a graph."""
+    """
+    An index to measure: what its documents have beside their text.
+
+    :param graph: Whether the vectors have a graph.
+    :param short_keys: Whether key tokens are named by their positions in the vocabulary, not by their words.
+    """
 
     dense: bool = False
     key_tokens: bool = False
     graph: bool = True
+    short_keys: bool = False
 
     def create(
         self, client: Any, index: str, corpus: Corpus, engine: Engine = "opensearch", *, lean: bool | None = None
@@ -126,7 +134,7 @@ class Variant:
         if self.key_tokens:
             weights = corpus.model.encode_documents(embeddings, texts)
             for document, tokens in zip(documents, corpus.model.document_tokens(weights), strict=True):
-                document["key_tokens"] = tokens
+                document["key_tokens"] = short_keys(corpus.model, tokens) if self.short_keys else tokens
         lines = []
         for number, document in enumerate(documents, start=start):
             lines.append(b'{"index":{"_id":"%d"}}' % number)
@@ -138,10 +146,23 @@ VARIANTS = {
     "text": Variant(),
     "hnsw": Variant(dense=True),
     "key_tokens": Variant(key_tokens=True),
+    "short_keys": Variant(key_tokens=True, short_keys=True),
     "hybrid": Variant(dense=True, key_tokens=True),
     "hybrid_without_graph": Variant(dense=True, key_tokens=True, graph=False),
 }
 HYBRID = VARIANTS["hybrid"]
+
+
+def short_keys(model: KeyTokenModel, tokens: dict[str, float]) -> dict[str, float]:
+    """Return key tokens by their positions in the vocabulary; words that it does not have stay."""
+    positions = _positions(model)
+    return {positions.get(key, key): weight for key, weight in tokens.items()}
+
+
+@cache
+def _positions(model: KeyTokenModel) -> dict[str, str]:
+    # in upper case, as no word is
+    return {key: f"X{position:X}" for position, key in enumerate(model.vocabulary.keys)}
 
 
 Ask = Callable[[int], list[tuple[str, float]]]
@@ -231,20 +252,23 @@ class Queries:
         return {"knn": knn, "size": TOP_K}
 
     def key_tokens(self, i: int, first_phase: float = FIRST_PHASE) -> dict[str, Any]:
-        return self._request(i, first_phase=first_phase)
+        return self._request(self.tokens(i), first_phase=first_phase)
+
+    def short_keys(self, i: int) -> dict[str, Any]:
+        return self._request(short_keys(self.model, self.tokens(i)))
 
     def hybrid(self, i: int) -> dict[str, Any]:
         dense = DenseShare(self.embeddings[i].tolist(), DENSE_WEIGHT)
         factor = OpenSearchServer.bm25_factor if self.engine == "opensearch" else ElasticsearchServer.bm25_factor
-        return self._request(i, text=self.texts[i], bm25_weight=BM25_WEIGHT / factor, dense=dense)
+        return self._request(self.tokens(i), text=self.texts[i], bm25_weight=BM25_WEIGHT / factor, dense=dense)
 
     def tokens(self, i: int) -> dict[str, float]:
         return self.model.query_tokens(self.model.encode_queries(self.embeddings[i : i + 1], [self.texts[i]]))[0]
 
-    def _request(self, i: int, **options: Any) -> dict[str, Any]:
+    def _request(self, tokens: dict[str, float], **options: Any) -> dict[str, Any]:
         field_type: FieldType = "rank_features" if self.engine == "opensearch" else "sparse_vector"
         options = {"first_phase": FIRST_PHASE, "window": RESCORED, "engine": self.engine, **options}
-        return search_request(self.tokens(i), "key_tokens", field_type, TOP_K, **options)
+        return search_request(tokens, "key_tokens", field_type, TOP_K, **options)
 
 
 def systems(url: str, client: Any, queries: Queries, model: Path) -> dict[str, Ask]:
@@ -288,6 +312,7 @@ def systems(url: str, client: Any, queries: Queries, model: Path) -> dict[str, A
         "HNSW": asks("hnsw", queries.hnsw),
         "key tokens": asks("key_tokens", queries.key_tokens),
         EXACT: asks("key_tokens", lambda i: queries.key_tokens(i, 1.0)),
+        "key tokens, short keys": asks("short_keys", queries.short_keys),
         "projection alone": projection,
         "hybrid, one request": asks("hybrid", queries.hybrid),
         "hybrid, no graph": asks("hybrid_without_graph", queries.hybrid),
@@ -300,7 +325,7 @@ def systems(url: str, client: Any, queries: Queries, model: Path) -> dict[str, A
 
 
 @contextmanager
-def running(engine: Engine, heap: str = "2g") -> Iterator[tuple[str, Any]]:
+def running(engine: Engine, heap: str = "4g") -> Iterator[tuple[str, Any]]:
     """Start a node, and give its address and a client."""
     with Node(KINDS[engine], heap=heap, jvm_options=VECTOR_INSTRUCTIONS) as node:
         client = (
@@ -511,6 +536,8 @@ def main() -> None:
     def corpus(n: int) -> Corpus:
         return Corpus(texts[:n], embeddings[:n], model)
 
+    options.output.mkdir(parents=True, exist_ok=True)
+    file = options.output / f"engines.{Path(options.data).name}"
     engines: list[Engine] = ["opensearch", *(["elasticsearch"] if options.elasticsearch else [])]
     report: dict[str, Any] = {"data": collection.name, "queries": len(chosen), "rounds": options.rounds}
     with tempfile.TemporaryDirectory() as name:
@@ -524,11 +551,12 @@ def main() -> None:
             ("elasticsearch", engines[-1], options.elasticsearch),
             ("sizes", engines[0], options.sizes),
         ):
-            report[part] = [measure(corpus(n), asks[engine], options.rounds, folder) for n in sizes]
+            report[part] = []
+            for n in sizes:
+                report[part].append(measure(corpus(n), asks[engine], options.rounds, folder))
+                # what has been measured is not lost if a larger index fails
+                file.with_name(f"{file.name}.json").write_text(json.dumps(report, indent=2) + "\n")
 
-    options.output.mkdir(parents=True, exist_ok=True)
-    file = options.output / f"engines.{Path(options.data).name}"
-    file.with_name(f"{file.name}.json").write_text(json.dumps(report, indent=2) + "\n")
     file.with_name(f"{file.name}.md").write_text(table(report) + "\n")
     draw(report, file.with_name(f"{file.name}.png"))
     print(table(report))
