@@ -12,11 +12,13 @@ from scipy.sparse import csr_array, hstack, vstack
 
 from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.quantized import QuantizedMatrix
-from keytok_haystack.sparse_vectors.rows import SparseRow, add_rows, top_k
+from keytok_haystack.sparse_vectors.rows import SparseRow, check_k, lower_bound_of_kth, top_k
 from keytok_haystack.utils.blocks import row_blocks
 from keytok_haystack.utils.checks import check_embeddings, check_same_number
 
 _CHUNK_ENTRIES = 1 << 24  # logits held at a time: 64 MiB of float32
+_GATHERED_ENTRIES = 1 << 18  # entries of the decoder that are copied at a time, into a cache
+_SUM_ROUNDING = 2.0**-22  # of a logit and a literal, added, relative to the sum
 
 
 class TokenDecoder:
@@ -76,21 +78,25 @@ class TokenDecoder:
         :param literals: Shape `(n, W)`, positive, added to the logits before the choice. The first `V` of the `W >= V`
             features are the decoder's; the others have no other logit.
         :param check_input: Whether to check the embeddings; False for a float32 array that has been checked.
-        :returns: Shape `(n, V)`, or `(n, W)`; float32.
+        :returns: Shape `(n, V)`, or `(n, W)`; float32. Each row is the same, bit by bit, for an embedding alone and in
+            any batch, on any number of threads.
         :raises EmbeddingError: The embeddings are unusable (`check_embeddings`).
         :raises ValueError: There are not as many rows of literals as embeddings.
         """
+        check_k(k)
         checked = check_embeddings(embeddings, self.dimension) if check_input else np.asarray(embeddings)
         if literals is not None:
             check_same_number(len(checked), literals.shape[0])
         rows: list[csr_array] = []
-        start = 0
-        for logits in self._chunks(checked):
+        for chunk in self._slices(len(checked)):
+            prepared = self.preparation(checked[chunk])
             if literals is None:
-                rows.append(top_k(logits, k))
-            else:
-                rows.append(self._with_literals(logits, literals[start : start + len(logits)], k))
-            start += len(logits)
+                rows.append(self._largest(prepared, None, k))
+                continue
+            decoded, others = literals[chunk, : len(self)], literals[chunk, len(self) :]
+            joined = csr_array(hstack([self._largest(prepared, decoded, k), others], format="csr"))
+            joined.sort_indices()
+            rows.append(top_k(joined, k))
         if len(rows) == 1:
             return rows[0]
         width = len(self) if literals is None else literals.shape[1]
@@ -112,21 +118,64 @@ class TokenDecoder:
     def _quantized(self) -> QuantizedMatrix:
         return QuantizedMatrix(self.weight)
 
-    def _chunks(self, embeddings: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    def _slices(self, n: int) -> Iterator[slice]:
         size = max(1, _CHUNK_ENTRIES // len(self))
-        for start in range(0, len(embeddings), size):
-            yield self._decode(embeddings[start : start + size])
+        for start in range(0, n, size):
+            yield slice(start, start + size)
+
+    def _chunks(self, embeddings: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        for chunk in self._slices(len(embeddings)):
+            yield self._decode(embeddings[chunk])
 
     def _decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = self.preparation(embeddings) @ self.weight.T
         return logits
 
-    def _with_literals(self, logits: NDArray[np.float32], literals: csr_array, k: int) -> csr_array:
-        decoded, others = literals[:, : len(self)], literals[:, len(self) :]
-        add_rows(logits, decoded)
-        joined = csr_array(hstack([top_k(logits, k), others], format="csr"))
-        joined.sort_indices()
-        return top_k(joined, k)
+    def _largest(self, prepared: NDArray[np.float32], literals: csr_array | None, k: int) -> csr_array:
+        """
+        Return the `k` largest positive logits of prepared embeddings, shape `(n, d)`, with literals added.
+
+        BLAS adds up a logit in an order that depends on the batch and the threads. So its logits only tell which may be
+        among the largest, and these are computed anew, each by itself.
+        """
+        n, size = len(prepared), len(self)
+        logits: NDArray[np.float32] = prepared @ self.weight.T
+        if literals is not None:
+            positions = np.repeat(np.arange(n) * size, np.diff(literals.indptr)) + literals.indices
+            logits.reshape(-1)[positions] += literals.data
+        errors = 2 * self._rounding * np.linalg.norm(prepared.astype(np.float64), axis=1)
+        least = np.zeros(n)
+        if k < size:
+            kth = lower_bound_of_kth(logits, k).astype(np.float64)
+            least = np.maximum(kth - np.abs(kth) * _SUM_ROUNDING, 0)
+        is_candidate = logits >= (least - errors).astype(np.float32)[:, None]
+        candidates = np.flatnonzero(is_candidate)
+        exact = self._products(prepared, candidates)
+        if literals is not None:
+            logits.reshape(-1)[candidates] = exact
+            chosen = is_candidate.reshape(-1)[positions]
+            logits.reshape(-1)[positions[chosen]] += literals.data[chosen]
+            exact = logits.reshape(-1)[candidates]
+        candidates, exact = candidates[exact > 0], exact[exact > 0]
+        row, column = np.divmod(candidates, size)
+        indptr = np.searchsorted(row, np.arange(n + 1)).astype(np.int32)
+        return top_k(csr_array((exact, column.astype(np.int32), indptr), shape=logits.shape), k)
+
+    def _products(self, prepared: NDArray[np.float32], positions: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return logits of prepared embeddings, shape `(n, d)`, at flat positions in `(n, V)`, summed up one by one."""
+        products = np.empty(len(positions), dtype=np.float32)
+        size = max(1, _GATHERED_ENTRIES // prepared.shape[1])
+        for start in range(0, len(positions), size):
+            row, column = np.divmod(positions[start : start + size], len(self))
+            np.einsum("cd,cd->c", self.weight[column], prepared[row], out=products[start : start + size])
+        return products
+
+    @cached_property
+    def _rounding(self) -> float:
+        """Largest difference between two ways to add up a logit, of a prepared embedding of length 1."""
+        norms = (float(np.linalg.norm(self.weight[rows], axis=1).max()) for rows in row_blocks(self.weight))
+        largest = max(norms, default=0.0)
+        return float(2 * self.weight.shape[1] * np.finfo(np.float32).epsneg * largest)
 
 
 def _rounded(weight: NDArray[np.floating]) -> NDArray[np.float32]:

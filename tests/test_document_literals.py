@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from keytok_haystack import KeyTokenModel, Preparation, TokenDecoder, TokenRows, Vocabulary, Weighting, fit
 from keytok_haystack import decoder as decoder_module
+from keytok_haystack.encoders import Embedded
+from keytok_haystack.evaluation import Collection
 
 WORDS = ("shock", "wave", "boundary", "layer", "heat", "transfer", "wing", "lift", "flow", "speed", "3.5", "100%")
 ROWS = 8  # "flow", "speed", "3.5" and "100%" have no row in the decoder
@@ -137,6 +140,22 @@ def test_documents_in_batches_are_what_they_are_at_once(
         )
     ]
     assert rows(model, at_once) == batches
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [1, 3, 64, 999])
+def test_a_document_is_the_same_alone_and_in_any_batch_on_any_number_of_threads(
+    batch: int, threads: int, cranfield: Collection, cranfield_documents: Embedded, cranfield_model: KeyTokenModel
+):
+    """Bit by bit: an index that is filled twice is not written twice."""
+    texts, embeddings = list(cranfield.documents.values()), cranfield_documents.embeddings
+    expected = cranfield_model.document_tokens(cranfield_model.encode_documents(embeddings, texts))
+    found = []
+    with threadpool_limits(threads):
+        for start in range(0, len(texts), batch):
+            rows = slice(start, start + batch)
+            found += cranfield_model.document_tokens(cranfield_model.encode_documents(embeddings[rows], texts[rows]))
+    assert found == expected
 
 
 @pytest.mark.parametrize("entries", [1, ROWS, 3 * ROWS + 1, 10**6])

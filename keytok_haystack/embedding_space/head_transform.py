@@ -92,7 +92,9 @@ class HeadTransform:
 
     def __call__(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """Transform hidden states, shape `(n, d)`, to shape `(n, t + 1)`, the last column of which is 1."""
-        activated = _ACTIVATIONS[self.activation](states @ self.weight.T + self.bias)
+        # not by BLAS, whose sums for a state alone differ from those in a batch
+        products = np.einsum("nd,td->nt", np.ascontiguousarray(states), np.ascontiguousarray(self.weight))
+        activated = _ACTIVATIONS[self.activation](products + self.bias)
         centred = activated - activated.mean(axis=1, keepdims=True)
         variance = np.square(centred).mean(axis=1, keepdims=True)
         normed = centred / np.sqrt(variance + np.float32(self.epsilon)) * self.gain + self.offset

@@ -24,10 +24,19 @@ def top_k(rows: NDArray[np.float32] | csr_array, k: int) -> csr_array:
     :returns: Shape `(n, V)`, float32, canonical (columns ascending).
     :raises ValueError: `k` is less than 1.
     """
+    check_k(k)
+    return _top_k_of_sparse(rows, k) if isinstance(rows, csr_array) else _top_k_of_dense(rows, k)
+
+
+def check_k(k: int) -> None:
+    """
+    Require a number of entries to keep.
+
+    :raises ValueError: It is less than 1.
+    """
     if k < 1:
         msg = f"At least 1 entry must be kept, but k is {k}."
         raise ValueError(msg)
-    return _top_k_of_sparse(rows, k) if isinstance(rows, csr_array) else _top_k_of_dense(rows, k)
 
 
 def lower_bound_of_kth(values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
