@@ -80,9 +80,30 @@ def read_model_folder(path: Path) -> FolderContent:
     """
     Read a model folder.
 
+    A folder that is replaced meanwhile is read again.
+
     :raises FileNotFoundError: There is no folder at the path.
     :raises ModelFolderError: The folder is not a key-token model, of another format version, or damaged.
     """
+    while True:
+        before = _identity(path)
+        try:
+            return _read(path)
+        except (FileNotFoundError, ModelFolderError):
+            if _identity(path) == before:
+                raise
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from one that has taken its place; None if there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_mtime_ns
+
+
+def _read(path: Path) -> FolderContent:
     if not path.is_dir():
         msg = f"There is no key-token model at '{path}'. Make one with `keytok fit DATA --output {path}`."
         raise FileNotFoundError(msg)
@@ -114,6 +135,11 @@ def check_replaceable(path: Path) -> None:
     if path.exists() and not _is_replaceable(path):
         msg = f"'{path}' exists and is not a key-token model, so it is not replaced. Choose another path."
         raise FileExistsError(msg)
+
+
+def has_model(path: Path) -> bool:
+    """Return whether a key-token model is at a path, in whatever state, that would be replaced by another one."""
+    return path.is_dir() and any(path.iterdir()) and _is_replaceable(path)
 
 
 def _is_replaceable(path: Path) -> bool:

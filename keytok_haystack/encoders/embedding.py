@@ -4,26 +4,34 @@
 """Embeddings of texts by an embedder's name, with a cache on disk."""
 
 import hashlib
+import sys
 import time
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keytok_haystack.encoders.cache import cache_folder, model_identity
+from keytok_haystack.encoders.foreign_code import check_without_code
+from keytok_haystack.encoders.inputs import NotFiniteError, check_finite
 from keytok_haystack.encoders.presets import Role, find_preset
 from keytok_haystack.encoders.progress import without_progress_bars
+from keytok_haystack.encoders.text_cache import TextCache
 from keytok_haystack.utils.checks import check_texts
-from keytok_haystack.utils.files import replaced_file
+from keytok_haystack.utils.progress import progress_of
 
 if TYPE_CHECKING:
     from keytok_haystack.encoders.language_model import LanguageModelEncoder
+
+
+_LOADING = Lock()  # once, however many ask at first
+_FIRST_BLOCK = 256  # texts
+_SECONDS_OF_BLOCK = 10.0  # that a crash loses, about
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +53,19 @@ class CachedEmbedder:
     """
     An embedder by its name, whose embeddings are kept in a cache on disk.
 
-    The model is loaded when texts that are not in the cache need it, and then stays in memory. Entries are keyed by
-    content: the same texts and model files give the same entry, whatever their names; hub models are keyed by their id.
-    The files of a model are read for that once, so they must not change during the lifetime of the object. The cache is
-    in `$KEYTOK_CACHE`, by default `~/.cache/keytok-haystack`.
+    Each text is kept by itself, block by block while others are embedded: a text that is added to a corpus is embedded
+    alone, and what is interrupted goes on where it was. The model is loaded when texts that are not in the cache need
+    it, and then stays in memory. Embeddings are keyed by content: the same text and model files give the same,
+    whatever their names; hub models are keyed by their id. The files of a model are read for that once, so they must
+    not change during the lifetime of the object. The cache is in `$KEYTOK_CACHE`, by default
+    `~/.cache/keytok-haystack`; where it cannot be written, embeddings are not kept.
 
     :param embedder: Preset of a language model, `NAME` or `NAME:CHECKPOINT` (`find_preset`), or a sentence-transformers
         model, a hub id or a path.
     :param max_tokens: Maximum length of a language model's input in tokens; by default that of its preset.
     :param dtype: Type of a language model's weights; by default the one that suits the device.
-    :param progress_bar: Whether to show progress bars.
+    :param progress_bar: Whether to show progress: as a bar, or, if the output is not a terminal, as a line now and
+        then.
     :raises ValueError: The embedder is a preset without a checkpoint, or takes no length or dtype.
     """
 
@@ -82,22 +93,66 @@ class CachedEmbedder:
         check_texts(texts)
         if self._preset is None and instruction is not None:
             raise ValueError(_NO_OPTIONS.format(self.embedder))
-        file = cache_folder() / "embeddings" / f"{self._cache_key(texts, role, instruction)}.npz"
-        if (entry := _read_entry(file)) is not None:
-            return entry
+        cache = TextCache(cache_folder() / "embeddings" / self._cache_key(role, instruction))
+        found = cache.find(texts)
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        if missing:
+            encode = self._encode_function(texts, role, instruction)
+            try:
+                found |= self._embed_missing(missing, encode, cache)
+            except NotFiniteError as error:
+                raise NotFiniteError(texts.index(missing[error.position]), error.dtype) from None
+        rows = [found[text] for text in texts]
+        embeddings = np.array([embedding for embedding, _ in rows], dtype=np.float32)
+        seconds = sum(seconds for _, seconds in found.values())
+        return Embedded(embeddings, seconds, cached=not missing)
+
+    def _encode_function(
+        self, texts: Sequence[str], role: Role, instruction: str | None
+    ) -> Callable[[list[str]], NDArray[np.float32]]:
+        """
+        Return the function that embeds texts, after checking all of them.
+
+        :raises ValueError: The embedder cannot be loaded, or a text cannot be embedded.
+        """
         if self._preset is None:
-            model = self._sentence_transformer
-            started = time.perf_counter()
+            with _LOADING:
+                model = self._sentence_transformer
             encode = model.encode_query if role == "query" else model.encode_document
-            embeddings = encode(list(texts), batch_size=32, show_progress_bar=self._progress_bar)
-        else:
+            return partial(encode, batch_size=32, show_progress_bar=False)
+        with _LOADING:
             encoder = self.encoder
-            started = time.perf_counter()
-            embeddings = encoder.encode(texts, role, instruction, progress_bar=self._progress_bar)
-        embedded = Embedded(np.asarray(embeddings, dtype=np.float32), time.perf_counter() - started)
-        with replaced_file(file) as new:
-            np.savez(new, embeddings=embedded.embeddings, seconds=np.float64(embedded.seconds or 0.0))
-        return embedded
+        encoder.inputs(texts, role, instruction)
+        return partial(encoder.encode, role=role, instruction=instruction)
+
+    def _embed_missing(
+        self, missing: list[str], encode: Callable[[list[str]], NDArray[np.float32]], cache: TextCache
+    ) -> dict[str, tuple[NDArray[np.float32], float]]:
+        """Embed texts in blocks, which are kept as soon as they are there, and return the embeddings."""
+        found: dict[str, tuple[NDArray[np.float32], float]] = {}
+        if len(missing) > _FIRST_BLOCK:
+            missing.sort(key=len, reverse=True)  # those of a batch are padded to the longest
+        start, size = 0, _FIRST_BLOCK
+        with progress_of("Embedding", "texts", shown=self._progress_bar, total=len(missing)) as progress:
+            while start < len(missing):
+                block = missing[start : start + size]
+                started = time.perf_counter()
+                try:
+                    embeddings = np.asarray(encode(block), dtype=np.float32)
+                    check_finite(embeddings, "its type")
+                except NotFiniteError as error:
+                    raise NotFiniteError(start + error.position, error.dtype) from None
+                seconds = time.perf_counter() - started
+                cache.add(block, embeddings, seconds)
+                found |= {
+                    text: (embedding, seconds / len(block)) for text, embedding in zip(block, embeddings, strict=True)
+                }
+                progress.update(len(block))
+                start += len(block)
+                if seconds < _SECONDS_OF_BLOCK / 2:
+                    size *= 2
+        cache.merge()
+        return found
 
     @cached_property
     def encoder(self) -> "LanguageModelEncoder":
@@ -112,6 +167,7 @@ class CachedEmbedder:
 
     @cached_property
     def _sentence_transformer(self) -> Any:
+        check_without_code(self.embedder)
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # seconds to import
 
         try:
@@ -122,9 +178,9 @@ class CachedEmbedder:
             raise ValueError(msg) from error
 
     def _loading_bars(self) -> Any:
-        return nullcontext() if self._progress_bar else without_progress_bars()
+        return nullcontext() if self._progress_bar and sys.stderr.isatty() else without_progress_bars()
 
-    def _cache_key(self, texts: Sequence[str], role: Role, instruction: str | None) -> str:
+    def _cache_key(self, role: Role, instruction: str | None) -> str:
         digest = hashlib.sha256()
         if self._preset is None:
             if role != "document":
@@ -135,8 +191,6 @@ class CachedEmbedder:
             if self._dtype is not None:
                 digest.update(self._dtype.encode())
         digest.update(self._identity)
-        for text in texts:
-            digest.update(f"{len(text)}\0{text}".encode())
         return digest.hexdigest()[:32]
 
     @cached_property
@@ -191,15 +245,6 @@ def load_encoder(embedder: str, **options: Any) -> "LanguageModelEncoder":
         msg = f"'{embedder}' is a language model, which needs an extra: pip install \"keytok-haystack[transformers]\""
         raise ModuleNotFoundError(msg, name=error.name) from error
     return LanguageModelEncoder(embedder, **options)
-
-
-def _read_entry(file: Path) -> Embedded | None:
-    """Return an entry of the cache; None if it is missing or damaged."""
-    try:
-        with np.load(file) as entry:
-            return Embedded(entry["embeddings"], float(entry["seconds"]), cached=True)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
 
 
 _NO_OPTIONS = "'{}' is not the preset of a language model, so it takes no instruction, length or dtype."

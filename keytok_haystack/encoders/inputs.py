@@ -5,6 +5,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from keytok_haystack.encoders.presets import Prompt
@@ -95,3 +97,31 @@ class InputBuilder:
 def _first_token_after(encoding: Encoding, position: int) -> int:
     """Return the first token that ends after a character's position."""
     return next((i for i, (_, end) in enumerate(encoding.offsets) if end > position), len(encoding.ids))
+
+
+class NotFiniteError(ValueError):
+    """
+    An embedding that is not finite.
+
+    :param position: Position of its text.
+    :param dtype: Type of the weights of the embedder.
+    """
+
+    def __init__(self, position: int, dtype: str) -> None:
+        super().__init__(
+            f"The embedding of text {position} is not finite in {dtype}: use the dtype bfloat16 or float32."
+        )
+        self.position = position
+        self.dtype = dtype
+
+
+def check_finite(embeddings: NDArray[np.float32], dtype: str) -> None:
+    """
+    Require finite embeddings, shape `(n, d)`.
+
+    :param dtype: Type of the weights of the embedder, for the message.
+    :raises NotFiniteError: One is not.
+    """
+    finite = np.isfinite(embeddings).all(axis=1)
+    if not finite.all():
+        raise NotFiniteError(int(np.argmin(finite)), dtype)

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from keytok_haystack.decoders.checkpoints import Checkpoint
 from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.encoders.adapters import base_of, with_adapter
 from keytok_haystack.encoders.gguf import unpacked
-from keytok_haystack.encoders.inputs import Input, InputBuilder
+from keytok_haystack.encoders.inputs import Input, InputBuilder, check_finite
 from keytok_haystack.encoders.presets import PRESETS, Preset, Role, find_preset
 from keytok_haystack.utils.checks import check_texts
 from keytok_haystack.utils.device import usable_device
+from keytok_haystack.utils.progress import progress_of
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BATCH_TOKENS = {"cpu": 4096}
@@ -133,18 +133,12 @@ class LanguageModelEncoder:
         embeddings = np.zeros((len(inputs), self.dimension), dtype=np.float32)
         with (
             torch.inference_mode(),
-            tqdm(total=len(inputs), desc="Embedding", unit=" texts", disable=not progress_bar) as progress,
+            progress_of("Embedding", "texts", shown=progress_bar, total=len(inputs)) as progress,
         ):
             for rows in self._batches([len(each.ids) for each in inputs]):
                 embeddings[rows] = self.pooled(self.batch([inputs[row] for row in rows])).cpu().numpy()
                 progress.update(len(rows))
-        finite = np.isfinite(embeddings).all(axis=1)
-        if not finite.all():
-            msg = (
-                f"The embedding of text {int(np.argmin(finite))} is not finite in {self.network.dtype}: "
-                "use the dtype bfloat16 or float32."
-            )
-            raise ValueError(msg)
+        check_finite(embeddings, str(self.network.dtype))
         return Preparation(normalize=self.preset.normalize and scaled)(embeddings)
 
     def inputs(self, texts: Sequence[str], role: Role = "document", instruction: str | None = None) -> list[Input]:

@@ -24,7 +24,7 @@ class UnsupportedEmbedderError(ValueError):
 
 def write_modules(folder: Path, encoder: LanguageModelEncoder) -> None:
     """
-    Write the modules of sentence-transformers (5.6 or later) that embed as an encoder does, next to its checkpoint.
+    Write the modules of sentence-transformers that embed as an encoder does, next to its checkpoint.
 
     The text before a text to embed becomes the prompts "document" and "query"; a plain `encode` uses that of documents.
     The text after it becomes a chat template, whose end sentence-transformers keeps when it truncates. The template is

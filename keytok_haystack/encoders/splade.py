@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from keytok_haystack.encoders.foreign_code import check_without_code
 from keytok_haystack.encoders.progress import without_progress_bars
 
 _BATCH_SIZE = 8  # the logits of 8 texts of 512 tokens over 30,522 tokens take half a gigabyte
@@ -54,6 +55,7 @@ class SpladeEncoder:
         except ModuleNotFoundError as error:
             msg = f"The SPLADE '{encoder}' needs an extra: pip install \"keytok-haystack[sentence-transformers]\""
             raise ModuleNotFoundError(msg, name=error.name) from error
+        check_without_code(self._name)
         try:
             with without_progress_bars(), _without_warnings():
                 self._model = SparseEncoder(self._name)

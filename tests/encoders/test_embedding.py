@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embedding with a cache, and the commands that embed with language models."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -117,24 +116,6 @@ def test_an_adapter_is_embedded_anew_where_its_base_has_changed(tmp_path: Path):
     second = embed(TEXTS, f"prompt-eol:{adapter}", progress_bar=False)
     assert not second.cached
     assert np.abs(second.embeddings - first.embeddings).max() > 0.1
-
-
-def test_entries_of_sentence_transformers_models_stay_valid(embedder: str, cache: Path):
-    """Their names are those that earlier versions gave them."""
-    for role, name in (("document", b""), ("query", b"query")):
-        digest = hashlib.sha256(name)
-        suffixes = (".json", ".safetensors", ".bin", ".txt", ".model")
-        for file in sorted(path for path in Path(embedder).rglob("*") if path.suffix in suffixes):
-            digest.update(f"{file.relative_to(embedder)}\0{file.stat().st_size}\0".encode())
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-        for text in TEXTS:
-            digest.update(f"{len(text)}\0{text}".encode())
-        cache.mkdir(parents=True, exist_ok=True)
-        kept = np.full((len(TEXTS), 2), len(name), dtype=np.float32)
-        np.savez(cache / f"{digest.hexdigest()[:32]}.npz", embeddings=kept, seconds=np.float64(7))
-        embedded = embed(TEXTS, embedder, role=role, progress_bar=False)
-        np.testing.assert_array_equal(embedded.embeddings, kept)
-        assert (embedded.seconds, embedded.cached) == (7, True)
 
 
 @pytest.mark.parametrize(
