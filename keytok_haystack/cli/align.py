@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from keytok_haystack.cli.inputs import is_interactive
 from keytok_haystack.cli.options import MaxTokensOption
+from keytok_haystack.cli.terminal import terminal
 from keytok_haystack.utils.files import write_json
 
 
@@ -56,10 +55,10 @@ def align_command(
         pair=pair,
         max_texts=max_texts,
         max_tokens=max_tokens,
-        progress_bar=is_interactive(),
+        progress_bar=True,
     )
-    Console(highlight=False).print(adjustment_table(report))
     if html_path is not None:
         write_page(html_path, report)
     if json_path is not None:
         write_json(json_path, report.to_dict())
+    terminal().print(adjustment_table(report))

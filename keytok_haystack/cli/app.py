@@ -6,10 +6,10 @@
 import logging
 import os
 import sys
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from keytok_haystack.cli.align import align_command
@@ -20,6 +20,7 @@ from keytok_haystack.cli.evaluate import evaluate_command
 from keytok_haystack.cli.fit import fit_command
 from keytok_haystack.cli.mapping import mapping_command
 from keytok_haystack.cli.presets import presets_command
+from keytok_haystack.cli.terminal import WarningHandler, terminal
 from keytok_haystack.cli.tokens import tokens_command
 from keytok_haystack.cli.train import train_command
 
@@ -31,19 +32,32 @@ _USAGE_ERROR: type[Exception] = next(
 )
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001  # as typer calls it
+    if wanted:
+        terminal().print(f"keytok-haystack {version('keytok-haystack')}")
+        raise typer.Exit
+
+
 @app.callback()
-def about() -> None:
+def about(
+    show_version: Annotated[  # its callback does it
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     """Sparse vectors over readable tokens, from any dense embedding."""
 
 
 def run() -> None:
     """Run the command line; bad input ends it with exit code 2 and one line that says what is wrong."""
+    logging.lastResort = WarningHandler(logging.WARNING)
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it reports that a head is not loaded
     try:
         sys.exit(app(standalone_mode=False))
     except _USAGE_ERROR as error:
         _fail(error.format_message())  # type: ignore[attr-defined]
+    except typer.Abort:
+        _fail("Nothing was changed.", code=1)
     except Exception as error:
         if not isinstance(error, ValueError | OSError) and not _is_of_an_engine(error):
             raise
@@ -56,12 +70,12 @@ def _is_of_an_engine(error: Exception) -> bool:
     return errors is not None and isinstance(error, errors.DocumentStoreError)
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = 2) -> NoReturn:
     if not message:  # no command was given, and the help has been shown
         sys.exit(2)
     line = Text.assemble(("error: ", "red"), " ".join(message.split()))
-    Console(stderr=True, highlight=False).print(line, soft_wrap=True)
-    sys.exit(2)
+    terminal(stderr=True).print(line, soft_wrap=True)
+    sys.exit(code)
 
 
 app.command("demo")(demo_command)

@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo on Cranfield: embed, fit, index, ask and measure."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
 from keytok_haystack.cli.options import JsonFlag
+from keytok_haystack.cli.terminal import print_json, terminal
 from keytok_haystack.decoders import fit
 from keytok_haystack.encoders import CachedEmbedder
 from keytok_haystack.engines import Engine
@@ -63,7 +62,7 @@ def demo_command(
     from keytok_haystack.evaluation.measures import measure_run  # noqa: PLC0415
     from keytok_haystack.evaluation.tables import terminal_table  # noqa: PLC0415
 
-    console = Console(highlight=False, quiet=as_json)
+    console = terminal(quiet=as_json)
     interactive = console.is_terminal and not as_json
     collection = Collection.load(resource("examples/cranfield"), "test")
     embedder = str(get_model_path())
@@ -127,7 +126,7 @@ def demo_command(
     result = {**report.to_dict(), **{f"through_{name}_pipeline": about for name, about in through_yaml.items()}}
     write_json(output / "report.json", result)
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        print_json(result)
         return
     console.print(terminal_table(report))
     for name, about in through_yaml.items():

@@ -9,10 +9,10 @@ from typing import Annotated
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 
-from keytok_haystack.cli.inputs import is_interactive, ready_made
+from keytok_haystack.cli.inputs import ready_made
 from keytok_haystack.cli.options import EmbedderOption, LanguageOption, MaxTokensOption
+from keytok_haystack.cli.terminal import terminal
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.utils.files import write_json
 
@@ -68,15 +68,15 @@ def evaluate_command(
         refine=refine,
         seed=seed,
         max_tokens=max_tokens,
-        progress_bar=is_interactive(),
+        progress_bar=True,
     )
-    Console(highlight=False).print(terminal_table(report))
     if json_path is not None:
         write_json(json_path, report.to_dict())
     if markdown_path is not None:
         write_markdown(markdown_path, report)
     if png_path is not None:
         draw_chart(png_path, report)
+    terminal().print(terminal_table(report))
 
 
 def _array(file: Path | None, texts: Sized) -> NDArray[np.float32] | None:

@@ -2,35 +2,39 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from keytok_haystack.alignment import RefinementEffect
+from keytok_haystack.cli.confirmation import confirm
 from keytok_haystack.cli.display import token_table
-from keytok_haystack.cli.inputs import is_interactive, ready_made
+from keytok_haystack.cli.inputs import ready_made
 from keytok_haystack.cli.options import (
+    CaCertOption,
     ContentFieldOption,
     EmbedderOption,
     EmbeddingFieldOption,
+    InsecureFlag,
     JsonFlag,
     LanguageOption,
     MaxTokensOption,
+    YesFlag,
 )
+from keytok_haystack.cli.terminal import print_json, terminal, warn
 from keytok_haystack.decoders import REGULARIZATION, calibrate, fit
 from keytok_haystack.decoders import refine as refine_model
 from keytok_haystack.encoders import Embedded, embed, head_of
 from keytok_haystack.engines import Engine
 from keytok_haystack.evaluation import read_texts
 from keytok_haystack.model import Comprehension, KeyTokenModel
-from keytok_haystack.model_folder import check_replaceable
+from keytok_haystack.model_folder import check_replaceable, has_model
+from keytok_haystack.utils.files import sole_writer
 from keytok_haystack.vocabulary import NO_LANGUAGE, WordVocabulary, check_language, detect_language
 from keytok_haystack.weighting import Weighting
 
@@ -87,13 +91,20 @@ def fit_command(
     device: Annotated[
         str | None, typer.Option(help="Device to refine on, such as cpu or cuda. Default: a GPU if there is one.")
     ] = None,
+    ca_cert: CaCertOption = None,
+    insecure: InsecureFlag = False,
+    yes: YesFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding."""
     source = _checked_fit_sources(data, engine, url, index, embedder, embeddings)
+    if isinstance(source, _Index):
+        source = source._replace(ca_cert=ca_cert, verify=not insecure)
     penalty: float | Literal["gcv"] = "gcv" if regularization == "gcv" else _positive_number(regularization)
     weighting = Weighting(k_document=k, m_query=m, literal_share=literal_share)
     check_replaceable(output)
+    if has_model(output) and not yes:
+        confirm(f"The key-token model '{output}' will be replaced.")
     if refine:
         from keytok_haystack.utils.device import usable_device  # noqa: PLC0415  # needs torch
 
@@ -104,34 +115,36 @@ def fit_command(
     if language is not None:
         check_language(language)
     decoder = _head(embedder, language) if head else None
-    texts, embedded = (
-        _of_index(source, embedding_field, content_field, sample)
-        if isinstance(source, _Index)
-        else _of_data(source, embedder, max_tokens, embeddings)
-    )
-    vectors = embedded.embeddings
-    if decoder is not None:
-        head_model = replace(decoder, weighting=weighting)
-        model = calibrate(head_model, vectors, texts, kept_spectrum=keep, embedder=embedder)
-    else:
-        model = fit(
-            vectors,
-            texts,
-            language=language,
-            regularization=penalty,
-            min_df=min_df,
-            weighting=weighting,
-            embedder=embedder,
-            progress_bar=is_interactive(),
+    with sole_writer(output):
+        texts, embedded = (
+            _of_index(source, embedding_field, content_field, sample)
+            if isinstance(source, _Index)
+            else _of_data(source, embedder, max_tokens, embeddings)
         )
-    effect = None
-    if refine:
-        fitted = model
-        model = refine_model(fitted, vectors, texts, seed=seed, device=device, progress_bar=is_interactive())
-        effect = RefinementEffect.measure(fitted, model, vectors, texts)
-    model.save(output)
+        vectors = embedded.embeddings
+        if decoder is not None:
+            head_model = replace(decoder, weighting=weighting)
+            model = calibrate(head_model, vectors, texts, kept_spectrum=keep, embedder=embedder)
+        else:
+            model = fit(
+                vectors,
+                texts,
+                language=language,
+                regularization=penalty,
+                min_df=min_df,
+                weighting=weighting,
+                embedder=embedder,
+                progress_bar=True,
+            )
+        model.save(output)
+        effect = None
+        if refine:  # what is fitted is kept if that fails
+            fitted = model
+            model = refine_model(fitted, vectors, texts, seed=seed, device=device, progress_bar=True)
+            effect = RefinementEffect.measure(fitted, model, vectors, texts)
+            model.save(output)
     for warning in _warnings(model, texts, language):
-        typer.secho(warning, fg=typer.colors.YELLOW, err=True)
+        warn(warning)
     if as_json:
         summary = {
             "output": str(output),
@@ -145,7 +158,7 @@ def fit_command(
             "seconds": {"embed": embedded.seconds, "fit": model.fit_seconds, "refine": model.refine_seconds},
             "refinement": None if effect is None else asdict(effect),
         }
-        typer.echo(json.dumps(summary, indent=2))
+        print_json(summary)
         return
     _show(output, model, texts, embedded, effect)
 
@@ -154,7 +167,7 @@ def _show(
     output: Path, model: KeyTokenModel, texts: list[str], embedded: Embedded, effect: RefinementEffect | None
 ) -> None:
     """Print what has been fitted, for people."""
-    console = Console(highlight=False)
+    console = terminal()
     console.print(
         f"[bold]{escape(str(output))}[/bold]: {len(model.decoder):,} {_kind(model)} from {len(texts):,} texts "
         f"in {model.fit_seconds:.1f} s{_embedding_note(embedded)}",
@@ -175,6 +188,8 @@ class _Index(NamedTuple):
     engine: Engine
     url: str
     name: str
+    ca_cert: Path | None = None
+    verify: bool = True
 
 
 def _checked_fit_sources(
@@ -210,7 +225,7 @@ def _of_data(
     texts = read_texts(data)
     if embedder is None:
         return texts, ready_made(embeddings, len(texts))
-    return texts, embed(texts, embedder, max_tokens=max_tokens, progress_bar=is_interactive())
+    return texts, embed(texts, embedder, max_tokens=max_tokens)
 
 
 def _of_index(index: _Index, embedding_field: str, content_field: str, size: int) -> tuple[list[str], Embedded]:
@@ -218,8 +233,9 @@ def _of_index(index: _Index, embedding_field: str, content_field: str, size: int
     from keytok_haystack.engines.connection import document_store  # noqa: PLC0415  # needs an extra
     from keytok_haystack.live_index import Fields, sample  # noqa: PLC0415  # needs an extra
 
-    store, fields = document_store(*index), Fields(embedding_field, content_field)
-    texts, embeddings = sample(store, size, fields, progress_bar=is_interactive())
+    store = document_store(index.engine, index.url, index.name, ca_cert=index.ca_cert, verify=index.verify)
+    fields = Fields(embedding_field, content_field)
+    texts, embeddings = sample(store, size, fields)
     return texts, Embedded(embeddings)
 
 

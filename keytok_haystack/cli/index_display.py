@@ -3,17 +3,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Output of the commands that change the documents of an index."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from keytok_haystack.cli.terminal import print_json, terminal
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 
 if TYPE_CHECKING:
@@ -34,24 +33,25 @@ def show_report(report: "RewriteReport", index: str, done: str, had: str, *, as_
     :param as_json: Whether to print JSON instead of text for people.
     """
     if as_json:
-        _print_json(asdict(report))
+        print_json(asdict(report))
         return
-    console = Console(highlight=False)
+    console = terminal()
     rate = report.documents / report.seconds if report.seconds else 0.0
     parts = [f"[bold]{escape(index)}[/bold]: {escape(done)}", had]
     if report.without_embedding:
         parts.append(f"{report.without_embedding:,} without an embedding")
     parts.append(f"{report.seconds:.1f} s, {rate:,.0f} documents/s")
     console.print(", ".join(parts), soft_wrap=True)
+    for warning in report.warnings:
+        console.print(Text(warning, style="yellow"), soft_wrap=True)
     _failures(console, report.failures, report.failed)
 
 
-def show_dry_run(result: "DryRun", index: str, field: str, *, as_json: bool) -> None:
+def show_dry_run(result: "DryRun", field: str, *, as_json: bool) -> None:
     """
     Show the result of a dry run.
 
     :param result: Result of the dry run.
-    :param index: Name of the index.
     :param field: Field of the key tokens.
     :param as_json: Whether to print JSON instead of text for people.
     """
@@ -60,16 +60,24 @@ def show_dry_run(result: "DryRun", index: str, field: str, *, as_json: bool) -> 
             {"text": text, "key_tokens": {unescape_feature(key): weight for key, weight in tokens.items()}}
             for text, tokens in result.examples
         ]
-        _print_json({**asdict(result), "examples": examples})
+        parts = asdict(result)
+        about = parts.pop("inspection")
+        about["indices"] = list(about.pop("mappings"))
+        print_json({**about, **parts, "examples": examples})
         return
-    console = Console(highlight=False)
+    console, inspection = terminal(), result.inspection
     would = result.tried - result.already - result.without_embedding - len(result.failures)
     console.print(
-        f"[bold]{escape(index)}[/bold]: {result.documents:,} documents. Of the first {result.tried:,}, {would:,} would "
+        f"[bold]{escape(inspection.name)}[/bold]: {inspection.documents:,} documents in "
+        f"{escape(inspection.described)}. Of the first {result.tried:,}, {would:,} would "
         f"get key tokens in '{escape(field)}', {result.already:,} have them, {result.without_embedding:,} are "
         "without an embedding. Nothing was changed.",
         soft_wrap=True,
     )
+    for note in inspection.notes:
+        console.print(Text(f"- {note}"), soft_wrap=True)
+    for warning in inspection.warnings:
+        console.print(Text(f"- {warning}", style="yellow"), soft_wrap=True)
     _failures(console, result.failures, len(result.failures))
     if result.examples:
         table = Table("text", "the key tokens that it would get, strongest first", show_lines=True)
@@ -89,7 +97,3 @@ def _failures(console: Console, failures: Sequence["Failure"], count: int) -> No
     console.print(table)
     if count > _SHOWN_FAILURES:
         console.print("--json lists up to 1,000 of them.")
-
-
-def _print_json(result: dict[str, Any]) -> None:
-    typer.echo(json.dumps(result, ensure_ascii=False, indent=2))

@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inputs of several commands: ready-made embeddings and embedders."""
 
-import sys
 import zipfile
 from pathlib import Path
 
@@ -52,8 +51,3 @@ def ready_made(file: Path | None, expected: int) -> Embedded:
         msg = f"'{file}' has {len(array)} embeddings for {expected} texts."
         raise ValueError(msg)
     return Embedded(array)
-
-
-def is_interactive() -> bool:
-    """Return whether stderr is a terminal, which progress bars are for."""
-    return sys.stderr.isatty()

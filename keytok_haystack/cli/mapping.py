@@ -2,13 +2,14 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from keytok_haystack.cli.options import EngineOption
+from keytok_haystack.cli.options import CaCertOption, EngineOption, InsecureFlag
+from keytok_haystack.cli.terminal import print_json, terminal
 from keytok_haystack.engines import index_definition
 from keytok_haystack.model import KeyTokenModel
 
@@ -35,8 +36,16 @@ def mapping_command(
     create: Annotated[
         bool, typer.Option("--create", help="Create the index, or add the field to an index that exists.")
     ] = False,
+    template: Annotated[
+        bool,
+        typer.Option(
+            "--template", help="Put the field into the template of the next index, too, of an alias or data stream."
+        ),
+    ] = False,
     url: Annotated[str | None, typer.Option(help="Address of the server, whose version decides some settings.")] = None,
-    index: Annotated[str | None, typer.Option(help="Name of the index to create.")] = None,
+    index: Annotated[str | None, typer.Option(help="Name of the index, alias or data stream.")] = None,
+    ca_cert: CaCertOption = None,
+    insecure: InsecureFlag = False,
 ) -> None:
     """Print the settings and mappings of an index for key tokens, or create it, on OpenSearch or Elasticsearch."""
     loaded = KeyTokenModel.load(model)
@@ -44,28 +53,32 @@ def mapping_command(
     if create and not (url and index):
         msg = "--create needs the --url of the server and the name of the --index."
         raise ValueError(msg)
-    if index and not create:
-        msg = "--index goes with --create."
+    if (index or template) and not create:
+        msg = "--index and --template go with --create."
         raise ValueError(msg)
     if not url:
-        _print(index_definition(engine, dimension, loaded, field=field, graph=graph, lean=lean))
+        print_json(index_definition(engine, dimension, loaded, field=field, graph=graph, lean=lean))
         return
     from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
     from keytok_haystack.live_index import create_index  # noqa: PLC0415  # needs an extra
 
     if not index:
-        with connected(document_store(engine, url, "*")) as connection:
+        with connected(document_store(engine, url, "*", ca_cert=ca_cert, verify=not insecure)) as connection:
             version = connection.version
-        _print(index_definition(engine, dimension, loaded, field=field, graph=graph, lean=lean, version=version))
+        print_json(index_definition(engine, dimension, loaded, field=field, graph=graph, lean=lean, version=version))
         return
-    store = document_store(engine, url, index)
-    created = create_index(store, loaded, field=field, dense=dense, graph=graph, lean=lean)
+    store = document_store(engine, url, index, ca_cert=ca_cert, verify=not insecure)
+    created = create_index(store, loaded, field=field, dense=dense, graph=graph, lean=lean, template=template)
     message = {
         "created": f"Created the index '{index}' with the field '{field}' for the model {loaded.fingerprint}.",
         "extended": f"Added the field '{field}' for the model {loaded.fingerprint} to the index '{index}'.",
         "marked": f"Recorded in the index '{index}' that its field '{field}' is for the model {loaded.fingerprint}.",
         "kept": f"The index '{index}' already has the field '{field}' for the model {loaded.fingerprint}.",
     }[created.change]
+    if created.template:
+        message += f" The index template '{created.template}' has it, too."
+    if created.warning:
+        message += f" {created.warning}"
     if lean and created.change != "created":
         message += f" How '{index}' keeps its documents can only be chosen for a new index, so --lean changes nothing."
     if created.leaves_vectors_out:
@@ -73,8 +86,4 @@ def mapping_command(
             f" But '{index}' leaves vectors out of _source (index.mapping.exclude_source_vectors), which only a new "
             "index can change: the hits of other retrievers come without key tokens and cannot be explained."
         )
-    typer.echo(message)
-
-
-def _print(definition: dict[str, object]) -> None:
-    typer.echo(json.dumps(definition, indent=2))
+    terminal().print(Text(message), soft_wrap=True)

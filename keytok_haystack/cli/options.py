@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of several commands."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,7 +29,25 @@ LanguageOption = Annotated[
 ]
 EngineOption = Annotated[Engine, typer.Option(help="Search engine.")]
 UrlOption = Annotated[str, typer.Option(help="Address of the server.")]
-IndexOption = Annotated[str, typer.Option(help="Name of an existing index or alias.")]
+CaCertOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Certificates, PEM, of the authorities that may vouch for a server with https. Default: the system's.",
+        show_default=False,
+    ),
+]
+InsecureFlag = Annotated[
+    bool, typer.Option("--insecure", help="Do not verify who a server with https is: anyone may read what it is sent.")
+]
+IndexOption = Annotated[str, typer.Option(help="Name of one existing index, alias or data stream.")]
 EmbeddingFieldOption = Annotated[str, typer.Option(help="Field of the index with the dense vectors.")]
 ContentFieldOption = Annotated[str, typer.Option(help="Field of the index with the texts.")]
+KeepVersionsFlag = Annotated[
+    bool,
+    typer.Option(
+        "--keep-versions",
+        help="Write documents under the versions that they have, where an outside system sets them.",
+    ),
+]
+YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking, as scripts need it.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]

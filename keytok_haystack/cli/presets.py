@@ -2,9 +2,9 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-from rich.console import Console
 from rich.table import Table
 
+from keytok_haystack.cli.terminal import terminal
 from keytok_haystack.encoders import overview
 
 
@@ -16,4 +16,4 @@ def presets_command() -> None:
         table.add_column(column, overflow="fold")
     for row in overview():
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    terminal().print(table)

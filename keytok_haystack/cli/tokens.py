@@ -2,16 +2,15 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from keytok_haystack.cli.display import token_table
 from keytok_haystack.cli.inputs import embedder_of
 from keytok_haystack.cli.options import EmbedderOption, JsonFlag
+from keytok_haystack.cli.terminal import print_json, terminal
 from keytok_haystack.encoders import embed
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
@@ -33,6 +32,6 @@ def tokens_command(
             {"text": text, "key_tokens": {unescape_feature(key): weight for key, weight in tokens.items()}}
             for text, tokens in zip(texts, loaded.document_tokens(weights), strict=True)
         ]
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        print_json(rows)
         return
-    Console(highlight=False).print(token_table(loaded, texts, embedded.embeddings, top))
+    terminal().print(token_table(loaded, texts, embedded.embeddings, top))

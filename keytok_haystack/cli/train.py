@@ -2,21 +2,23 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from keytok_haystack.cli.inputs import is_interactive
 from keytok_haystack.cli.options import JsonFlag, MaxTokensOption
+from keytok_haystack.cli.terminal import print_json, terminal
 from keytok_haystack.encoders.cache import RECORD
 from keytok_haystack.encoders.heads import KEY_TOKENS
 from keytok_haystack.training import Settings, TargetRule
+from keytok_haystack.utils.files import sole_writer
 
 if TYPE_CHECKING:
     from keytok_haystack.training import TargetPreview, TrainingReport
@@ -110,7 +112,7 @@ def train_command(
         seed=seed,
     )
     rule = TargetRule(targets, share, min_df, max_df, read_stop_words(stop_words))
-    console = Console(highlight=False)
+    console = terminal()
     if show_targets is not None:
         previews = preview_targets(
             data,
@@ -119,25 +121,26 @@ def train_command(
             rule=rule,
             max_tokens=max_tokens,
             dtype=settings.dtype,
-            progress_bar=is_interactive(),
+            progress_bar=True,
         )
         console.print(_targets_table(previews))
         return
     if output is None:
         msg = "Name the folder to write: --output DIR. (--show-targets needs none.)"
         raise ValueError(msg)
-    report = train(
-        data,
-        model,
-        output,
-        rule=rule,
-        settings=settings,
-        evaluate_on=evaluate_on or (),
-        max_tokens=max_tokens,
-        progress_bar=is_interactive(),
-    )
+    with sole_writer(output):
+        report = train(
+            data,
+            model,
+            output,
+            rule=rule,
+            settings=settings,
+            evaluate_on=evaluate_on or (),
+            max_tokens=max_tokens,
+            progress_bar=True,
+        )
     if as_json:
-        typer.echo((output / RECORD).read_text(encoding="utf-8"))
+        print_json(json.loads((output / RECORD).read_text(encoding="utf-8")))
         return
     console.print(_summary(report, output))
 

@@ -13,10 +13,10 @@ from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array, vstack
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, normalize, softmax
-from tqdm import tqdm
 
 from keytok_haystack.sparse_vectors.rows import add_rows, row_norms, scale_rows, top_k
 from keytok_haystack.utils.device import usable_device
+from keytok_haystack.utils.progress import progress_of
 from keytok_haystack.weighting import Weighting
 
 STEPS = 150
@@ -81,7 +81,7 @@ def distill(
     student.match(held_out_scores, held_out)
     losses, best = [student.test(held_out, held_out_scores)], student.weight.detach().clone()
 
-    with tqdm(total=STEPS, desc="Refining", disable=not progress_bar, leave=False) as bar:
+    with progress_of("Refining", "steps", shown=progress_bar, total=STEPS, leave=False) as bar:
         for step in range(STEPS):
             if min(losses) not in losses[-_PATIENCE:]:
                 break  # the held-out texts have stopped improving

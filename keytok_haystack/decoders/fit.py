@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
-from tqdm import tqdm
 
 from keytok_haystack.alignment import literal_auc
 from keytok_haystack.decoder import TokenDecoder
@@ -22,6 +21,7 @@ from keytok_haystack.embedding_space import Moments, Preparation, Spectrum, in_b
 from keytok_haystack.model import Comprehension, KeyTokenModel
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.checks import EmbeddingError, check_not_one_string
+from keytok_haystack.utils.progress import progress_of
 from keytok_haystack.vocabulary import Vocabulary, WordVocabulary
 from keytok_haystack.weighting import Weighting, feature_idf, root_frequencies
 
@@ -205,7 +205,7 @@ def _sums(
     """Go through the corpus once."""
     sums: RegressionSums | None = None
     total = len(texts) if isinstance(texts, Sized) else None
-    with tqdm(total=total, desc="Fitting", unit=" texts", disable=not progress_bar, leave=False) as progress:
+    with progress_of("Fitting", "texts", shown=progress_bar, total=total, leave=False) as progress:
         for batch, counts in _paired(_batches(embeddings, head), texts, vocabulary):
             if len(batch) == 0:
                 continue

@@ -4,9 +4,11 @@
 """Connections to OpenSearch and Elasticsearch, with the credentials that Haystack's document stores use."""
 
 import re
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -85,6 +87,15 @@ class Connection:
         """Name of the index, or of an alias of several."""
         return self.server.index
 
+    def search(self, **options: Any) -> Any:
+        """
+        Search for documents as they are stored, in all shards or not at all.
+
+        :param options: Options of the client's search.
+        """
+        stored = self.server.past_processing(self.version)
+        return self.client.search(allow_partial_search_results=False, **stored, **options)
+
     def retry(self, call: Callable[[], T]) -> T:
         """
         Repeat a call with back-off until it succeeds or the patience is at its end.
@@ -116,7 +127,9 @@ class Connection:
             )
 
 
-def document_store(engine: Engine, url: str, index: str) -> DocumentStore:
+def document_store(
+    engine: Engine, url: str, index: str, *, ca_cert: Path | None = None, verify: bool = True
+) -> DocumentStore:
     """
     Return a document store over an index, which connects to nothing yet.
 
@@ -126,14 +139,29 @@ def document_store(engine: Engine, url: str, index: str) -> DocumentStore:
     :param engine: Engine of the server.
     :param url: Address of the server.
     :param index: Name of the index, or of an alias of several.
+    :param ca_cert: File with the certificates, PEM, of the authorities that may vouch for a server with https; by
+        default those that the system trusts.
+    :param verify: Whether a server with https has to prove who it is, before it is told credentials and documents.
+    :raises ValueError: The file has no certificates.
     """
+    tls: dict[str, Any] = {"verify_certs": verify}
+    if ca_cert is not None:
+        try:
+            ssl.create_default_context(cafile=ca_cert)
+        except OSError as error:
+            msg = f"'{ca_cert}' is not a file with certificates in PEM format: {error.strerror or error}."
+            raise ValueError(msg) from error
+        tls["ca_certs"] = str(ca_cert)
+    if not verify:
+        tls["ssl_show_warn"] = False  # it was asked for
     if engine == "opensearch":
         from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore  # noqa: PLC0415  # an extra
 
-        return OpenSearchDocumentStore(hosts=url, index=index)
+        return OpenSearchDocumentStore(hosts=url, index=index, **tls)
     from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore  # noqa: PLC0415
 
-    return ElasticsearchDocumentStore(hosts=url, index=index)
+    # its client takes these options for https alone
+    return ElasticsearchDocumentStore(hosts=url, index=index, **(tls if url.startswith("https:") else {}))
 
 
 @contextmanager

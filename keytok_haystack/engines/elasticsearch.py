@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers of Elasticsearch: all that is particular to it and its client."""
 
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from elasticsearch import ApiError, Elasticsearch, TransportError
 from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
 
-from keytok_haystack.engines.server import TIMEOUT, Server
+from keytok_haystack.engines.server import TIMEOUT, Hidden, Server
 from keytok_haystack.inverted_index import BM25_K1
 
 _EXCLUDE_VECTORS = "index.mapping.exclude_source_vectors"
@@ -34,6 +36,17 @@ class ElasticsearchServer(Server):
             **{"request_timeout": TIMEOUT, **self._store._kwargs, **options},
         )
 
+    def hidden(self, client: Elasticsearch, index: str) -> Hidden:
+        """Return what field-level and document-level security hide: no role of this user shows it."""
+        privileges: list[Mapping[str, Any]] = []
+        with self.tolerating_refusals():  # without the security features, or with an API key
+            privileges = client.security.get_user_privileges()["indices"]
+        reads = [each for each in privileges if _allows_reading(each, (index, self.index))]
+        return Hidden(
+            fields=bool(reads) and not any(_shows_all_fields(each.get("field_security", ())) for each in reads),
+            documents=bool(reads) and all(each.get("query") for each in reads),
+        )
+
     def leaves_vectors_out(self, client: Elasticsearch, *, unasked: bool = False) -> bool:
         """Return whether vectors are left out of the `_source` of documents, as by default from version 9.2 on."""
         described = client.indices.get_settings(index=self.index, include_defaults=True, flat_settings=True)
@@ -42,3 +55,17 @@ class ElasticsearchServer(Server):
             and {**settings.get("defaults", {}), **settings["settings"]}.get(_EXCLUDE_VECTORS) == "true"
             for settings in described.values()
         )
+
+
+def _allows_reading(privileges: Mapping[str, Any], names: tuple[str, str]) -> bool:
+    """Return whether privileges are for an index, by its own name or another one, and allow to read it."""
+    patterns = privileges["names"]
+    is_for = any(fnmatchcase(name, pattern) for name in names for pattern in patterns) or any(
+        pattern.startswith("/")
+        for pattern in patterns  # a regular expression of Lucene's
+    )
+    return is_for and any(each in ("all", "read") or each.startswith("indices:") for each in privileges["privileges"])
+
+
+def _shows_all_fields(security: Iterable[Mapping[str, Any]]) -> bool:
+    return all("*" in each.get("grant", ["*"]) and not each.get("except") for each in security)

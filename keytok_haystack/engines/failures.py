@@ -63,6 +63,9 @@ def _translated(error: Exception, location: Location) -> DocumentStoreError:
     status = getattr(error, "status_code", None)
     if type(error).__name__ == "UnsupportedProductError":
         return DocumentStoreError(f"The server at {addresses(location.hosts)} is not {location.engine}.")
+    if type(error).__name__ in ("SSLError", "TlsError"):
+        # one client has the reason in its message, the other beside it
+        return DocumentStoreError(_distrust(f"{error} {error.args}", location))
     if "Timeout" in type(error).__name__:
         return DocumentStoreError(f"{location} did not answer in time: raise the document store's timeout.")
     if not isinstance(status, int):
@@ -70,6 +73,25 @@ def _translated(error: Exception, location: Location) -> DocumentStoreError:
         msg = f"{location} cannot be reached: {reason}. Is it running, and is the address right?"
         return DocumentStoreError(msg)
     return failure(status, _answer(error), location)
+
+
+def _distrust(reason: str, location: Location) -> str:
+    """Return what to do about a server that has not proved who it is."""
+    certificate = re.search(r"certificate verify failed: ([^()]+)", reason) or re.search(
+        r"(hostname '[^']*' doesn't match '[^']*')", reason
+    )
+    if certificate is None:
+        return f"{location} did not answer over TLS ({_shortened(reason)}): does its address begin with http://?"
+    return (
+        f"{location} has not proved who it is ({certificate[1].strip(' .')}): name its certificate authority with "
+        "--ca-cert, in Python `ca_certs` of the document store, or trust anyone with --insecure, `verify_certs=False`."
+    )
+
+
+def _shortened(reason: str) -> str:
+    """Return the part of a TLS error in brackets, as `[SSL: WRONG_VERSION_NUMBER] wrong version number`, or all."""
+    inner = re.search(r"\[SSL[^\]]*\] ([^()]+)", reason)
+    return inner[1].strip() if inner else reason.partition(" caused by: ")[0]
 
 
 def is_transient(error: BaseException) -> bool:
@@ -142,6 +164,8 @@ def addresses(hosts: Any) -> str:
 
 def _address(host: Any) -> str:
     if isinstance(host, Mapping):
+        if "cloud_id" in host:  # NAME:BASE64
+            return f"the deployment '{str(host['cloud_id']).partition(':')[0]}' of Elastic Cloud"
         return f"{host.get('scheme', 'http')}://{host.get('host', 'localhost')}:{host.get('port', 9200)}"
     scheme, _, rest = str(host or "localhost:9200").rpartition("://")
     # everything up to the last @, since a parser might take a part of the password for its end

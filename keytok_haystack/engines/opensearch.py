@@ -13,6 +13,7 @@ from keytok_haystack.engines.mapping import MappingError
 from keytok_haystack.engines.server import CONNECTIONS, TIMEOUT, Server
 
 _FIRST_WITH_COSINES = (2, 19)
+_FIRST_WITH_SEARCH_PIPELINES = (2, 9)
 _OF_ELASTICSEARCH = 7  # `compatibility.override_main_response_version`
 
 
@@ -27,10 +28,22 @@ class OpenSearchServer(Server):
     first_that_tells = ((2, 13), (3, 2))
     _store: OpenSearchDocumentStore
 
+    @property
+    def is_unverified(self) -> bool:
+        """Whether the store does not verify the server's certificate, as by its default."""
+        store = self._store
+        hosts = store._hosts if isinstance(store._hosts, list) else [store._hosts]
+        is_secure = store._use_ssl or any(_is_secure(host) for host in hosts)
+        return bool(is_secure and store._verify_certs is None and "ssl_context" not in store._kwargs)
+
     def version(self, client: OpenSearch) -> tuple[int, int]:
         """Return the version; (0, 0) also if it is that of Elasticsearch, as which OpenSearch 2 can answer."""
         version = super().version(client)
         return (0, 0) if version[0] == _OF_ELASTICSEARCH else version
+
+    def past_processing(self, version: tuple[int, ...]) -> dict[str, Any]:
+        """Return options of a search past the search pipeline that is the index's default."""
+        return {"search_pipeline": "_none"} if version >= _FIRST_WITH_SEARCH_PIPELINES else {}
 
     def check_cosines(self, version: tuple[int, int]) -> None:
         """Check the version: before 2.19, k-NN's script scored cosines in another way."""
@@ -50,3 +63,10 @@ class OpenSearchServer(Server):
             timeout=self._store._timeout or TIMEOUT,
             **{"pool_maxsize": CONNECTIONS, **self._store._kwargs, **options},
         )
+
+
+def _is_secure(host: Any) -> bool:
+    """Return whether an address, as document stores take them, is one of https."""
+    if isinstance(host, dict):
+        return host.get("scheme") == "https" or bool(host.get("use_ssl"))
+    return str(host).startswith("https:")

@@ -10,12 +10,15 @@ from http import HTTPStatus
 from pkgutil import resolve_name
 from typing import Any, ClassVar, NamedTuple
 
+from haystack import logging
 from haystack.document_stores.errors import DocumentStoreError
 from haystack.document_stores.types import DocumentStore
 
-from keytok_haystack.engines.failures import Location, addresses, clear_errors
+from keytok_haystack.engines.failures import Location, clear_errors, is_transient_status
 from keytok_haystack.engines.mapping import Engine, FieldType
 from keytok_haystack.utils.classes import entry_for
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 60.0
 """Seconds until a request fails, if the document store names no timeout; OpenSearch's client would wait for ever."""
@@ -45,6 +48,18 @@ class Told(NamedTuple):
     rescoring: bool
 
 
+class Hidden(NamedTuple):
+    """
+    What a server hides of an index.
+
+    :param fields: Whether documents come without some of their fields.
+    :param documents: Whether some documents are not to be seen.
+    """
+
+    fields: bool
+    documents: bool
+
+
 class Server(ABC):
     """
     Server that holds the index of a document store: all that is particular to its engine and the engine's client.
@@ -70,7 +85,10 @@ class Server(ABC):
     @property
     def location(self) -> Location:
         """Location of the index, for messages."""
-        return Location(self.name, self._store._hosts, self.index)
+        hosts = self._store._hosts
+        if not hosts and "cloud_id" in self._store._kwargs:
+            hosts = {"cloud_id": self._store._kwargs["cloud_id"]}
+        return Location(self.name, hosts, self.index)
 
     @property
     def index(self) -> str:
@@ -85,6 +103,11 @@ class Server(ABC):
         :param options: Further options of the client.
         """
 
+    @property
+    def is_unverified(self) -> bool:
+        """Whether the store does not verify the server's certificate, though nobody has asked for that."""
+        return False
+
     def leaves_vectors_out(self, client: Any, *, unasked: bool = False) -> bool:  # noqa: ARG002
         """
         Return whether the index leaves vectors out of the `_source` of documents.
@@ -93,6 +116,23 @@ class Server(ABC):
         :param unasked: Whether only that counts which no setting of the index asks for.
         """
         return False
+
+    def past_processing(self, version: tuple[int, ...]) -> dict[str, Any]:  # noqa: ARG002
+        """
+        Return options of a search that returns documents as they are stored, whatever the index does to hits.
+
+        :param version: Version of the server.
+        """
+        return {}
+
+    def hidden(self, client: Any, index: str) -> Hidden:  # noqa: ARG002
+        """
+        Return what the server hides from these credentials, as far as it tells them.
+
+        :param client: Client of the engine.
+        :param index: Name of an index itself, which may be one behind the name of the store.
+        """
+        return Hidden(fields=False, documents=False)
 
     def check_cosines(self, version: tuple[int, int]) -> None:  # noqa: B027
         """
@@ -125,16 +165,32 @@ class Server(ABC):
         :param options: Further options of the client.
         :raises DocumentStoreError: Something goes wrong; the message is one sentence without credentials.
         """
+        if self.is_unverified:
+            logger.warning(
+                "The document store does not verify the certificate of {location}: whoever answers there gets "
+                "credentials and documents. Set `verify_certs` to True, or to False if that is what you want.",
+                location=str(self.location),
+            )
         try:
             client = self.connect(**options)
         except ValueError:
             msg = (
-                f"{self.name} at {addresses(self._store._hosts)} cannot be addressed: check the address, such as "
+                f"{self.location} cannot be addressed: check the address, such as "
                 "http://localhost:9200, and the credentials."
             )
             raise DocumentStoreError(msg) from None  # the cause may show a password
         with closing(client), self.clear_errors():
             yield client
+
+    @contextmanager
+    def tolerating_refusals(self) -> Iterator[None]:
+        """Go on behind a request that the server does not know, or does not allow to these credentials."""
+        try:
+            yield
+        except self.client_errors as error:
+            status = getattr(error, "status_code", None)
+            if not isinstance(status, int) or is_transient_status(status) or status == HTTPStatus.UNAUTHORIZED:
+                raise
 
     def clear_errors(self) -> AbstractContextManager[None]:
         """Turn errors of the client into a `DocumentStoreError` of one sentence without credentials."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from keytok_haystack.encoders import Embedded
 from keytok_haystack.encoders.splade import SpladeVectors
@@ -31,6 +30,7 @@ from keytok_haystack.evaluation.systems import (
 )
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
+from keytok_haystack.utils.progress import progress_of
 
 DECODER_SIZES = (128, 64)
 SWEEP_K = (16, 32, 48, 64, 96, 128, 192, 256)
@@ -82,7 +82,7 @@ def measure_systems(
     :param sweep: Whether to measure different numbers of tokens per document and per query, too.
     :param progress_bar: Whether to show a progress bar.
     """
-    with tqdm(desc="Evaluating", unit=" systems", disable=not progress_bar) as progress:
+    with progress_of("Evaluating", "systems", shown=progress_bar) as progress:
         bench = _Bench(collection, documents.embeddings, queries.embeddings, progress)
         started = time.perf_counter()
         bench.encode_documents(model)
@@ -148,7 +148,7 @@ class _Bench:
         collection: Collection,
         documents: NDArray[np.float32],
         queries: NDArray[np.float32],
-        progress: "tqdm[Any]",
+        progress: Any,
     ) -> None:
         self._collection = collection
         self._documents, self._queries = documents, queries

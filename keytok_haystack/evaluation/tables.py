@@ -5,11 +5,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from keytok_haystack.evaluation.report import EvaluationReport, SystemMeasures
+from keytok_haystack.utils.visible import visible
 
 LABELS = {
     "dense": "dense vectors",
@@ -86,7 +89,11 @@ def terminal_table(report: EvaluationReport) -> Table:
     """Return a report as a table for the terminal, without the sweep over sizes."""
     # 80 columns are narrow for so many cells: there is no padding, and only texts and headings are wrapped
     result = Table(
-        title=report_title(report), title_justify="left", caption=_caption(report), caption_justify="left", padding=0
+        title=Text(report_title(report), style="italic"),
+        title_justify="left",
+        caption=Text(_caption(report), style="dim"),
+        caption_justify="left",
+        padding=0,
     )
     result.add_column("system")
     result.add_column("fitted on")
@@ -96,7 +103,7 @@ def terminal_table(report: EvaluationReport) -> Table:
         if title != _SIZES:
             for row in rows:
                 ours = row[0] == LABELS["key_tokens"]
-                result.add_row(*row, style="bold" if ours else ("dim" if title == _CONTROLS else None))
+                result.add_row(*map(Text, row), style="bold" if ours else ("dim" if title == _CONTROLS else None))
             result.add_section()
     return result
 
@@ -107,7 +114,7 @@ def markdown_page(report: EvaluationReport) -> str:
     header = (*_TEXT_HEADINGS, *(column.heading for column in COLUMNS))
     for title, rows in _sections(report):
         lines += ["", f"## {title}", "", *markdown_table(header, rows, text_columns=len(_TEXT_HEADINGS))]
-    return "\n".join(lines) + "\n"
+    return escape(visible("\n".join(lines)), quote=False) + "\n"  # names of files are foreign texts
 
 
 def write_markdown(path: Path, report: EvaluationReport) -> None:

@@ -4,6 +4,7 @@
 """Key tokens for the documents of an index that has dense vectors, without embedding anything again."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,8 @@ from keytok_haystack.engines import MappingError, index_definition
 from keytok_haystack.engines.connection import PATIENCE, Connection, connected
 from keytok_haystack.live_index.changes import Failure, RewriteReport, Rewritten, Skipped
 from keytok_haystack.live_index.fields import HAYSTACK_FIELDS, Fields
-from keytok_haystack.live_index.mappings import (
-    change_mappings,
-    check_whole_sources,
-    embedding_dimension,
-    mappings_of,
-    planned_changes,
-)
+from keytok_haystack.live_index.inspection import Inspection, inspection_of, leaves_out
+from keytok_haystack.live_index.mappings import change_mappings, embedding_dimension, planned_changes
 from keytok_haystack.live_index.projection import Projection
 from keytok_haystack.live_index.rewrite import rewrite
 from keytok_haystack.live_index.scan import scan
@@ -35,7 +31,7 @@ class DryRun:
     """
     Result of a backfill of the first documents that writes nothing.
 
-    :param documents: Number of documents of the index.
+    :param inspection: What the index is like.
     :param tried: Number of documents that were tried.
     :param already: Number of those that are up to date.
     :param without_embedding: Number of those that have no embedding.
@@ -43,7 +39,7 @@ class DryRun:
     :param examples: Texts of three documents, and the key tokens that they would get.
     """
 
-    documents: int
+    inspection: Inspection
     tried: int
     already: int
     without_embedding: int
@@ -57,6 +53,8 @@ def backfill(
     fields: Fields = HAYSTACK_FIELDS,
     *,
     resume: bool = False,
+    keep_versions: bool = False,
+    confirm: Callable[[Inspection], None] | None = None,
     patience: float = PATIENCE,
     progress_bar: bool = True,
 ) -> RewriteReport:
@@ -68,24 +66,35 @@ def backfill(
     nothing, and after an interruption of any kind it can be run again. An index whose `_source` leaves the field out
     (`index_definition(lean=True)`) does not show what its documents have, so all of them are written.
 
-    :param store: An `OpenSearchDocumentStore` or `ElasticsearchDocumentStore` over an index that exists.
+    :param store: An `OpenSearchDocumentStore` or `ElasticsearchDocumentStore` over one index, alias or data stream that
+        exists.
     :param model: Key-token model for embeddings of the kind that is stored, or the path of its folder.
     :param fields: Fields of the index.
     :param resume: Whether to skip documents that show any key tokens, without projecting their embeddings, which is
         the quick way to go on after an interruption.
+    :param keep_versions: Whether to write documents under the versions that they have, where an outside system sets
+        them (`version_type=external`). Then a version tells whether others have changed a document: a change under the
+        same version may be overwritten, and a document may return that was deleted, longer than the index remembers
+        deletions (`index.gc_deletes`, 60 s, and never beyond a restart of its shard), between reading and writing it.
+    :param confirm: Function that is called with what the index is like before anything is written, and may raise an
+        error.
     :param patience: Seconds to wait for an engine that goes away or is busy.
     :param progress_bar: Whether to show a progress bar.
     :returns: Number of documents that were written, were up to date, have no embedding or failed.
     :raises TypeError: The store is of another kind.
-    :raises MappingError: The index has no such embeddings, does not keep whole documents, or has the field already, of
-        another type or for another model. Nothing is written then.
+    :raises MappingError: The index has no such embeddings, has the field already, of another type or for another model,
+        or is one whose documents would lose or change something (`inspect_index`). Nothing is written then.
     :raises DocumentStoreError: The engine cannot be reached, stays away, or refuses.
     """
     started = time.perf_counter()
     model = loaded_model(model)
     with connected(store, patience) as connection:
-        changes, is_lean = _checked_changes(connection, model, fields)
+        inspection = inspection_of(connection, fields.key_tokens, keep_versions=keep_versions)
+        changes = _checked_changes(connection, inspection, model, fields)
+        if confirm is not None:
+            confirm(inspection)
         change_mappings(connection, changes)
+        is_lean = any(leaves_out(mappings, fields.key_tokens) for mappings in inspection.mappings.values())
         projection = Projection(model, fields, resume=resume)
         counts = rewrite(
             connection,
@@ -93,26 +102,35 @@ def backfill(
             description="Finding key tokens",
             progress_bar=progress_bar,
             shows_change=not is_lean,
+            keep_versions=keep_versions,
         )
-    return counts.report(time.perf_counter() - started)
+    return counts.report(inspection.warnings, time.perf_counter() - started)
 
 
-def dry_run(store: DocumentStore, model: KeyTokenModel | str | Path, fields: Fields = HAYSTACK_FIELDS) -> DryRun:
+def dry_run(
+    store: DocumentStore,
+    model: KeyTokenModel | str | Path,
+    fields: Fields = HAYSTACK_FIELDS,
+    *,
+    keep_versions: bool = False,
+) -> DryRun:
     """
     Show what a backfill would do, without changing anything.
 
     :param store: An `OpenSearchDocumentStore` or `ElasticsearchDocumentStore` over an index that exists.
     :param model: Key-token model for embeddings of the kind that is stored, or the path of its folder.
     :param fields: Fields of the index.
-    :returns: Number of documents, and examples from the first 500 of them.
+    :param keep_versions: Whether documents are to be written under the versions that they have.
+    :returns: What the index is like, and examples from the first 500 of them.
     :raises TypeError: The store is of another kind.
     :raises MappingError: `backfill` would refuse the index.
     :raises DocumentStoreError: The engine cannot be reached, or refuses.
     """
     model = loaded_model(model)
     with connected(store, patience=0) as connection:
-        _checked_changes(connection, model, fields)
-        with scan(connection, {"match_all": {}}) as (total, pages):
+        inspection = inspection_of(connection, fields.key_tokens, keep_versions=keep_versions)
+        _checked_changes(connection, inspection, model, fields)
+        with scan(connection, {"match_all": {}}) as (_, pages):
             page = next(pages, [])
     changes = Projection(model, fields)(page)
     examples = [
@@ -121,7 +139,7 @@ def dry_run(store: DocumentStore, model: KeyTokenModel | str | Path, fields: Fie
         if isinstance(change, Rewritten)
     ]
     return DryRun(
-        documents=total,
+        inspection=inspection,
         tried=len(page),
         already=changes.count(Skipped.UP_TO_DATE),
         without_embedding=changes.count(Skipped.WITHOUT_EMBEDDING),
@@ -131,15 +149,14 @@ def dry_run(store: DocumentStore, model: KeyTokenModel | str | Path, fields: Fie
 
 
 def _checked_changes(
-    connection: Connection, model: KeyTokenModel, fields: Fields
-) -> tuple[dict[str, dict[str, Any]], bool]:
+    connection: Connection, inspection: Inspection, model: KeyTokenModel, fields: Fields
+) -> dict[str, dict[str, Any]]:
     """
-    Return the changes of mappings that a backfill needs, and whether documents are kept without key tokens.
+    Return the changes of mappings that a backfill needs.
 
-    :raises MappingError: The index is unfit for a backfill.
+    :raises MappingError: The index has no fitting embeddings, or the field for something else.
     """
-    live = mappings_of(connection)
-    is_lean = check_whole_sources(live, besides=fields.key_tokens)
+    live = inspection.mappings
     dimension = embedding_dimension(live, fields.embedding, connection.index)
     if dimension is not None and dimension != model.dimension:
         msg = (
@@ -148,4 +165,4 @@ def _checked_changes(
         )
         raise MappingError(msg)
     definition = index_definition(connection.engine, None, model, field=fields.key_tokens, version=connection.version)
-    return planned_changes(live, definition, fields.key_tokens, model.fingerprint), is_lean
+    return planned_changes(live, definition, fields.key_tokens, model.fingerprint)

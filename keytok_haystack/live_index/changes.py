@@ -62,6 +62,7 @@ class RewriteReport:
     :param without_embedding: Number of documents that have no embedding and were left alone.
     :param failed: Number of documents that could not be changed.
     :param failures: The first 1,000 of those, with reasons.
+    :param warnings: What the rewrite has changed for others, or left undone, a sentence each.
     :param seconds: Duration in seconds.
     """
 
@@ -71,6 +72,7 @@ class RewriteReport:
     without_embedding: int
     failed: int
     failures: list[Failure]
+    warnings: list[str]
     seconds: float
 
 
@@ -109,8 +111,8 @@ class RewriteCounts:
         """Reset all counts but that of written documents, for a scan that starts from the beginning again."""
         self.read, self.skipped, self.failed, self.failures = 0, Counter(), 0, []
 
-    def report(self, seconds: float) -> RewriteReport:
-        """Return the counts as the result of a rewrite that took so many seconds."""
+    def report(self, warnings: list[str], seconds: float) -> RewriteReport:
+        """Return the counts as the result of a rewrite, with its warnings and its duration in seconds."""
         return RewriteReport(
             documents=self.read,
             written=self.written,
@@ -118,5 +120,6 @@ class RewriteCounts:
             without_embedding=self.skipped[Skipped.WITHOUT_EMBEDDING],
             failed=self.failed,
             failures=self.failures,
+            warnings=warnings,
             seconds=seconds,
         )

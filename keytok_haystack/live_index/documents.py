@@ -15,6 +15,7 @@ class StoredDocument(msgspec.Struct, frozen=True, rename=lambda name: f"_{name}"
     """
     Document as an engine returns it.
 
+    :param version: Number that counts its changes, or is set by an outside system.
     :param source: Fields, as they are spelled in `_source`.
     :param sort: Position in the order of a scan.
     """
@@ -23,6 +24,7 @@ class StoredDocument(msgspec.Struct, frozen=True, rename=lambda name: f"_{name}"
     index: str
     seq_no: int
     primary_term: int
+    version: int
     source: dict[str, msgspec.Raw] = {}
     routing: str | None = None
     sort: list[Any] = msgspec.field(default_factory=list, name="sort")
@@ -67,6 +69,7 @@ def _cut_hits(text: str) -> Hits:
                 index=about["_index"],
                 seq_no=about["_seq_no"],
                 primary_term=about["_primary_term"],
+                version=about["_version"],
                 source=source,
                 routing=about.get("_routing"),
                 sort=about.get("sort", []),

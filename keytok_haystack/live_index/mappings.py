@@ -73,30 +73,6 @@ def mappings_of(connection: Connection) -> dict[str, dict[str, Any]]:
     return {name: described["mappings"] for name, described in indices.items()}
 
 
-def check_whole_sources(live: Mapping[str, Mapping[str, Any]], *, besides: str | None = None) -> bool:
-    """
-    Require indices whose documents can be read as they were written.
-
-    :param live: Live mappings (`mappings_of`).
-    :param besides: Field that they may leave out, since it is written anew.
-    :returns: Whether an index leaves that field out.
-    :raises MappingError: A mapping leaves out `_source` or a part of it, which would be lost by writing back.
-    """
-    is_left_out = False
-    for name, mappings in live.items():
-        source = mappings.get("_source", {})
-        if besides is not None and source == {"excludes": [besides]}:
-            is_left_out = True
-        elif source.get("enabled") is False or source.get("excludes") or source.get("includes"):
-            msg = (
-                f"The index '{name}' does not keep whole documents (`_source` in its mapping): the part that it leaves "
-                "out cannot be read and would be lost by writing a document back. Index the documents anew, with "
-                "KeyTokenSparseEmbedder in the pipeline."
-            )
-            raise MappingError(msg)
-    return is_left_out
-
-
 def embedding_dimension(live: Mapping[str, Mapping[str, Any]], field: str, index: str) -> int | None:
     """
     Return the dimension of the embeddings of an index, if its mapping records it.

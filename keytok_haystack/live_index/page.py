@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rewriting one page of documents: bulk requests that write nothing that others have changed meanwhile."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -21,26 +21,33 @@ _LARGEST_REQUEST = 8_000_000  # bytes; hosted engines refuse 10 MB
 _ROUNDS = 5
 
 
-def rewrite_page(connection: Connection, page: Sequence[StoredDocument], change: Changer) -> RewriteCounts:
+def rewrite_page(
+    connection: Connection, page: Sequence[StoredDocument], change: Changer, *, keep_versions: bool = False
+) -> RewriteCounts:
     """
     Change documents and write them back, unless others have changed them meanwhile: then read and change them again.
 
     :param connection: Connection to the index.
     :param page: Documents as they were read.
     :param change: Function that returns the change of each document.
+    :param keep_versions: Whether to write documents under the versions that they have, which an outside system sets.
     :returns: Counts of the documents.
     """
+    condition = _same_version if keep_versions else _same_sequence_number
     counts = RewriteCounts(read=len(page))
     for _ in range(_ROUNDS):
         rewritten: list[tuple[StoredDocument, Rewritten]] = []
         for document, changed in zip(page, change(page), strict=True):
             if isinstance(changed, Rewritten):
-                rewritten.append((document, changed))
+                if document.version > document.seq_no + 1 and not keep_versions:  # more than writes of its shard
+                    counts.fail(Failure(document.id, f"an outside system has set its version, {document.version}"))
+                else:
+                    rewritten.append((document, changed))
             elif isinstance(changed, Skipped):
                 counts.skipped[changed] += 1
             else:
                 counts.fail(changed)
-        conflicts = [document for part in _parts(rewritten) for document in _write(connection, part, counts)]
+        conflicts = [document for part in _parts(rewritten, condition) for document in _write(connection, part, counts)]
         if not conflicts:
             return counts
         page = _read_again(connection, conflicts)
@@ -53,14 +60,19 @@ _Item = tuple[StoredDocument, str]
 """Document, and the lines of a bulk request that write it."""
 
 
-def _parts(rewritten: Sequence[tuple[StoredDocument, Rewritten]]) -> Iterator[list[_Item]]:
+def _parts(
+    rewritten: Sequence[tuple[StoredDocument, Rewritten]], condition: Callable[[StoredDocument], dict[str, Any]]
+) -> Iterator[list[_Item]]:
     """Divide documents into requests of a size that engines accept."""
     part: list[_Item] = []
     size = 0
     for document, changed in rewritten:
         # line breaks end documents in bulk requests; in JSON they are white space, since strings have them escaped
         source = msgspec.json.encode(changed.source).replace(b"\n", b" ").replace(b"\r", b" ")
-        lines = _action(document) + b"\n" + source
+        action = {"_index": document.index, "_id": document.id, **condition(document)}
+        if document.routing is not None:
+            action["routing"] = document.routing
+        lines = msgspec.json.encode({"index": action}) + b"\n" + source
         if part and size + len(lines) > _LARGEST_REQUEST:
             yield part
             part, size = [], 0
@@ -118,16 +130,14 @@ def _write_in_halves(connection: Connection, items: list[_Item], counts: Rewrite
     return [*_write(connection, items[:half], counts), *_write(connection, items[half:], counts)]
 
 
-def _action(document: StoredDocument) -> bytes:
-    action = {
-        "_index": document.index,
-        "_id": document.id,
-        "if_seq_no": document.seq_no,
-        "if_primary_term": document.primary_term,
-    }
-    if document.routing is not None:
-        action["routing"] = document.routing
-    return msgspec.json.encode({"index": action})
+def _same_sequence_number(document: StoredDocument) -> dict[str, Any]:
+    """Return the condition that nobody has written a document since it was read."""
+    return {"if_seq_no": document.seq_no, "if_primary_term": document.primary_term}
+
+
+def _same_version(document: StoredDocument) -> dict[str, Any]:
+    """Return the condition that a document has no newer version than when it was read, and its version again."""
+    return {"version": document.version, "version_type": "external_gte"}
 
 
 def _reason(error: Mapping[str, Any]) -> str:
@@ -147,4 +157,4 @@ def _read_again(connection: Connection, documents: Sequence[StoredDocument]) -> 
 
 def _search_again(connection: Connection, index: str, body: dict[str, Any]) -> Hits:
     connection.client.indices.refresh(index=index)
-    return hits_of(connection.client.search(index=index, body=body, allow_partial_search_results=False))
+    return hits_of(connection.search(index=index, body=body))

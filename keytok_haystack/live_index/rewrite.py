@@ -10,12 +10,12 @@ from typing import Any
 from haystack import logging
 from haystack.document_stores.errors import DocumentStoreError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
-from tqdm import tqdm
 
 from keytok_haystack.engines.connection import Connection
 from keytok_haystack.live_index.changes import Changer, RewriteCounts, Skipped
 from keytok_haystack.live_index.page import rewrite_page
 from keytok_haystack.live_index.scan import LostScanError, scan
+from keytok_haystack.utils.progress import progress_of
 
 logger = logging.getLogger(__name__)
 _WORKERS = 2
@@ -24,10 +24,16 @@ _LONGEST_WAIT = 15.0  # seconds
 
 
 def rewrite(
-    connection: Connection, change: Changer, *, description: str, progress_bar: bool, shows_change: bool = True
+    connection: Connection,
+    change: Changer,
+    *,
+    description: str,
+    progress_bar: bool,
+    shows_change: bool = True,
+    keep_versions: bool = False,
 ) -> RewriteCounts:
     """
-    Change the documents of an index that keeps them whole (`check_whole_sources`), while others read and write them.
+    Change the documents of an index that keeps them whole (`inspection_of`), while others read and write them.
 
     A few pages of documents are in memory at a time. If the engine is away or busy, requests are repeated; if it has
     lost the scan, documents are read from the beginning again. Documents that are written stay written if this ends
@@ -41,6 +47,7 @@ def rewrite(
     :param progress_bar: Whether to show a progress bar.
     :param shows_change: Whether documents that are read show the change. If not, a scan that begins again writes all of
         them again, and a few that are lost are enough to give up.
+    :param keep_versions: Whether to write documents under the versions that they have, which an outside system sets.
     :returns: Counts of the documents.
     :raises DocumentStoreError: The engine stays away, or the index cannot be written.
     """
@@ -64,9 +71,9 @@ def rewrite(
         ),
         reraise=True,
     )
-    with tqdm(desc=description, unit=" documents", disable=not progress_bar) as progress:
+    with progress_of(description, "documents", shown=progress_bar) as progress:
         try:
-            attempts(_rewrite_once, connection, identity, change, counts, progress)
+            attempts(_rewrite_once, connection, identity, change, counts, progress, keep_versions=keep_versions)
         except BaseException:
             if counts.written:
                 written = f"{counts.written:,}"
@@ -81,7 +88,13 @@ def rewrite(
 
 
 def _rewrite_once(
-    connection: Connection, identity: dict[str, str], change: Changer, counts: RewriteCounts, progress: Any
+    connection: Connection,
+    identity: dict[str, str],
+    change: Changer,
+    counts: RewriteCounts,
+    progress: Any,
+    *,
+    keep_versions: bool,
 ) -> None:
     counts.restart()
     in_flight: deque[Future[RewriteCounts]] = deque()
@@ -97,7 +110,7 @@ def _rewrite_once(
         progress.reset(total)
         try:
             for page in pages:
-                in_flight.append(workers.submit(rewrite_page, connection, page, change))
+                in_flight.append(workers.submit(rewrite_page, connection, page, change, keep_versions=keep_versions))
                 if len(in_flight) > _WORKERS:
                     finish_one()
         except LostScanError:

@@ -9,12 +9,12 @@ from itertools import chain
 import numpy as np
 from haystack.document_stores.types import DocumentStore
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from keytok_haystack.engines.connection import connected
 from keytok_haystack.live_index.fields import HAYSTACK_FIELDS, Fields
 from keytok_haystack.live_index.mappings import embedding_dimension, mappings_of
 from keytok_haystack.live_index.scan import scan
+from keytok_haystack.utils.progress import progress_of
 
 
 def sample(
@@ -45,7 +45,7 @@ def sample(
         dimension = embedding_dimension(mappings_of(connection), fields.embedding, connection.index)
         with (
             scan(connection, random, fields=wanted, by_score=True) as (total, pages),
-            tqdm(total=min(size, total), desc="Reading", unit=" documents", disable=not progress_bar) as progress,
+            progress_of("Reading", "documents", shown=progress_bar, total=min(size, total)) as progress,
         ):
             for document in chain.from_iterable(pages):
                 with suppress(ValueError):  # what cannot be read cannot be fitted to, either

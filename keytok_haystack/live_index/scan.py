@@ -31,7 +31,7 @@ def scan(
 
     :param connection: Connection to the index.
     :param query: Query that documents must match.
-    :param fields: Fields to read; all by default.
+    :param fields: Fields to read; all by default, and none if empty.
     :param by_score: Whether to begin with the documents that match the query best.
     :returns: Number of documents, and an iterator over pages of them, which raises a `LostScanError` if it cannot go
         on.
@@ -77,7 +77,7 @@ def _point_in_time(connection: Connection, body: Mapping[str, Any], order: str |
 
     def search(pit: str, changes: dict[str, Any]) -> Hits:
         page = {**request, "pit": {"id": pit, "keep_alive": _KEEP_ALIVE}, **changes}
-        return hits_of(client.search(body=page, allow_partial_search_results=False))
+        return hits_of(connection.search(body=page))
 
     pit, first = connection.retry(begin)
 
@@ -102,11 +102,7 @@ def _scroll(connection: Connection, body: Mapping[str, Any], order: str | None) 
     """Read Elasticsearch by a scroll, which every version has."""
     client = connection.client
     request = {**body, "sort": [order or "_doc"]}
-    answer = connection.retry(
-        lambda: client.search(
-            index=connection.index, body=request, scroll=_KEEP_ALIVE, allow_partial_search_results=False
-        )
-    )
+    answer = connection.retry(lambda: connection.search(index=connection.index, body=request, scroll=_KEEP_ALIVE))
 
     def ask(_: StoredDocument) -> Hits:
         nonlocal answer
@@ -151,4 +147,10 @@ def scan_request(
     source: dict[str, Any] = {} if fields is None else {"includes": list(fields)}
     if connection.retry(lambda: connection.server.leaves_vectors_out(connection.client)):
         source["exclude_vectors"] = False
-    return {"query": query, "_source": source or True, "seq_no_primary_term": True, "track_total_hits": True}
+    return {
+        "query": query,
+        "_source": False if fields == [] else source or True,
+        "seq_no_primary_term": True,
+        "version": True,
+        "track_total_hits": True,
+    }

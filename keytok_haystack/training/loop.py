@@ -13,7 +13,6 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import Tensor
-from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -26,6 +25,7 @@ from keytok_haystack.training.examples import Example, Examples
 from keytok_haystack.training.layers import make_trainable
 from keytok_haystack.training.objective import Head, divergence
 from keytok_haystack.training.settings import Method, Settings
+from keytok_haystack.utils.progress import progress_of
 
 _LOGGED = 10  # maximum number of steps between two entries of the history
 _WARM_UP = 0.05
@@ -235,7 +235,7 @@ class _Progress(TrainerCallback):
 
     def __init__(self, last: Path | None, *, progress_bar: bool) -> None:
         self.kept = last
-        self._bar = tqdm(desc="Training", unit=" steps", disable=not progress_bar)
+        self._bar = progress_of("Training", "steps", shown=progress_bar)
         self._losses: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002

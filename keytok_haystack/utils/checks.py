@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_NUMBERS = "fiu"  # kinds of numpy's types: floats, integers, unsigned ones
+_LARGEST_NORM = 1e18  # whose square float32 holds
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -23,13 +25,19 @@ def check_embeddings(embeddings: ArrayLike, dimension: int | None = None, first:
     :param embeddings: `n` embeddings of dimension `d`.
     :param dimension: Expected dimension `d`, if known.
     :param first: Position of the first embedding in the stream that it comes from, for messages.
-    :raises EmbeddingError: The array is not two-dimensional, has another `d`, or a row is zero or not finite.
+    :raises EmbeddingError: The array is not two-dimensional, has another `d`, or a row is zero, not finite, or longer
+        than 1e18.
     """
     try:
-        array = np.asarray(embeddings, dtype=np.float32)
+        given = np.asarray(embeddings)
     except (TypeError, ValueError) as error:
         msg = f"Embeddings must be n vectors of one length, made of numbers: {error}"
         raise EmbeddingError(msg) from error
+    if given.dtype.kind not in _NUMBERS:  # numpy would read numbers off strings, and cut complex ones
+        msg = f"Embeddings must be made of numbers, but these are of type {given.dtype}."
+        raise EmbeddingError(msg)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+        array = given.astype(np.float32, copy=False)
     if array.ndim != 2:
         msg = f"Embeddings must have the shape (n, d), but this one is {array.shape}."
         raise EmbeddingError(msg)
@@ -41,7 +49,13 @@ def check_embeddings(embeddings: ArrayLike, dimension: int | None = None, first:
         raise EmbeddingError(msg)
     squared_norms = np.einsum("nd,nd->n", array, array, dtype=np.float64)
     if not np.isfinite(squared_norms).all():
-        msg = f"Embedding {first + int(np.argmin(np.isfinite(squared_norms)))} contains NaN or infinity."
+        msg = f"Embedding {first + int(np.argmin(np.isfinite(squared_norms)))} contains NaN or infinity, as float32."
+        raise EmbeddingError(msg)
+    if (squared_norms > _LARGEST_NORM**2).any():
+        msg = (
+            f"Embedding {first + int(np.argmax(squared_norms))} has the length {squared_norms.max() ** 0.5:.1g}, but "
+            f"embeddings are shorter than {_LARGEST_NORM:.0g}."
+        )
         raise EmbeddingError(msg)
     if not squared_norms.all():
         msg = f"Embedding {first + int(np.argmin(squared_norms))} is the zero vector, which has no direction to decode."

@@ -16,10 +16,10 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from tqdm import tqdm
 
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.checks import check_not_one_string, check_texts
+from keytok_haystack.utils.progress import progress_of
 from keytok_haystack.vocabulary.analysis import Analysis, chunks
 from keytok_haystack.vocabulary.languages import detect_language
 from keytok_haystack.vocabulary.vocabulary import Vocabulary
@@ -86,7 +86,7 @@ class WordVocabulary(Vocabulary):
         frequency: Counter[str] = Counter()  # number of texts
         occurrences: Counter[str] = Counter()
         forms: dict[str, str] = {}
-        for text in tqdm(texts, desc="Reading words", unit=" texts", disable=not progress_bar, leave=False):
+        for text in progress_of("Reading words", "texts", shown=progress_bar, things=texts, leave=False):
             words = analysis.words(text)
             occurrences.update(words)
             distinct = set(words)

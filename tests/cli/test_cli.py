@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,11 @@ def test_help(arguments, keytok):
     assert "Usage" in out
 
 
+def test_the_version_is_that_of_the_package(keytok):
+    code, out, err = keytok("--version")
+    assert (code, out, err) == (0, f"keytok-haystack {version('keytok-haystack')}\n", "")
+
+
 def test_fit_ready_made_embeddings(keytok, place, small_texts, small_embeddings, small_spectrum):
     arguments = ["--k", "7", "--m", "3", "--regularization", "0.1", "--min-df", "1"]
     code, out, err = keytok("fit", "texts.jsonl", "--output", "new/out", *READY_MADE.split(), *arguments)
@@ -288,10 +294,29 @@ def test_fit_warns_of_texts_that_are_mostly_numbers(keytok, place, small_texts):
     assert "fit to more texts, and check that the texts are in words" in err
 
 
-def test_fit_replaces_a_model(keytok, place, small_texts, small_embeddings, small_spectrum):
+def test_fit_replaces_a_model_if_that_is_confirmed(keytok, place, small_texts, small_embeddings, small_spectrum):
     expected = fit(small_embeddings, small_texts, spectrum=small_spectrum)
-    assert keytok("fit", "beir", "--output", "cranfield-model", *READY_MADE.split())[0] == 0
+    before = KeyTokenModel.load("cranfield-model").fingerprint
+    code, out, err = keytok("fit", "beir", "--output", "cranfield-model", *READY_MADE.split())
+    assert (code, out, err) == (
+        2,
+        "",
+        "error: The key-token model 'cranfield-model' will be replaced. Confirm it with --yes.\n",
+    )
+    assert KeyTokenModel.load("cranfield-model").fingerprint == before
+    assert keytok("fit", "beir", "--output", "cranfield-model", *READY_MADE.split(), "--yes")[0] == 0
     assert KeyTokenModel.load("cranfield-model").fingerprint == expected.fingerprint
+
+
+def test_what_is_fitted_is_kept_if_refinement_fails(keytok, place, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("keytok_haystack.cli.fit.refine_model", fail)
+    code, out, err = keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--refine")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "No space left" in err
+    assert not KeyTokenModel.load("out").refined
 
 
 def test_fit_chooses_the_regularization(keytok, place, small_texts, small_embeddings, small_spectrum):

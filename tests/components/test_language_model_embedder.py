@@ -154,12 +154,12 @@ def test_fields_of_meta_are_embedded_before_the_content(model: str, encoder: Lan
     embedder = LanguageModelEmbedder(
         model, meta_fields_to_embed=["title", "year", "missing"], embedding_separator=" | ", progress_bar=False
     )
-    metas = [{"title": "Wings", "year": 1955}, {"title": "", "year": None}, {"title": "Waves"}]
+    metas = [{"title": "Wings", "year": 1955}, {"title": "", "year": None}, {"title": "Waves", "year": 0}]
     documents = [
         Document(content=content, meta=meta) for content, meta in zip(("lift", "drag", None), metas, strict=True)
     ]
     embedded = embedder.run(documents=documents)["documents"]
-    expected = encoder.encode(["Wings | 1955 | lift", "drag", "Waves | "])
+    expected = encoder.encode(["Wings | 1955 | lift", "drag", "Waves | 0 | "])
     np.testing.assert_allclose([each.embedding for each in embedded], expected, atol=1e-6)
 
 

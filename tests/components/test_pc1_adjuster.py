@@ -69,14 +69,27 @@ def test_an_unknown_method_is_refused():
 def test_to_dict():
     assert PC1Adjuster("models/mine").to_dict() == {
         "type": TYPE,
-        "init_parameters": {"model": "models/mine", "strength": 1.0, "n_components": 1, "method": "remove"},
+        "init_parameters": {
+            "model": "models/mine",
+            "strength": 1.0,
+            "n_components": 1,
+            "method": "remove",
+            "raise_on_failure": True,
+        },
     }
 
 
 def test_to_dict_with_custom_parameters():
-    assert PC1Adjuster(Path("m"), strength=0.25, n_components=2, method="shift").to_dict() == {
+    adjuster = PC1Adjuster(Path("m"), strength=0.25, n_components=2, method="shift", raise_on_failure=False)
+    assert adjuster.to_dict() == {
         "type": TYPE,
-        "init_parameters": {"model": "m", "strength": 0.25, "n_components": 2, "method": "shift"},
+        "init_parameters": {
+            "model": "m",
+            "strength": 0.25,
+            "n_components": 2,
+            "method": "shift",
+            "raise_on_failure": False,
+        },
     }
 
 
@@ -231,6 +244,14 @@ def test_an_unusable_embedding_is_refused(embedding, model_folder):
         PC1Adjuster(model_folder).run(documents=[fine, Document(id="unusable", content="x", embedding=embedding)])
     with pytest.raises(EmbeddingError):
         PC1Adjuster(model_folder).run(embedding=embedding)
+
+
+def test_a_document_that_cannot_be_adjusted_is_returned_unchanged_where_that_is_asked_for(model_folder, caplog):
+    fine, lacking = Document(id="fine", embedding=[1.0, *[0.5] * 7]), Document(id="lacking", content="x")
+    (expected,) = PC1Adjuster(model_folder).run(documents=[fine])["documents"]
+    found = PC1Adjuster(model_folder, raise_on_failure=False).run(documents=[lacking, fine])["documents"]
+    assert found == [lacking, expected]
+    assert "'lacking'" in caplog.text
 
 
 async def test_in_a_query_pipeline(model_folder, small_embeddings):

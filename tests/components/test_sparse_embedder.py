@@ -143,6 +143,7 @@ def test_to_dict():
             "return_sparse_embedding": False,
             "batch_size": 1024,
             "progress_bar": True,
+            "raise_on_failure": True,
         },
     }
 
@@ -156,6 +157,7 @@ def test_to_dict_with_custom_parameters():
         return_sparse_embedding=True,
         batch_size=2,
         progress_bar=False,
+        raise_on_failure=False,
     )
     assert embedder.to_dict() == {
         "type": TYPE,
@@ -167,6 +169,7 @@ def test_to_dict_with_custom_parameters():
             "return_sparse_embedding": True,
             "batch_size": 2,
             "progress_bar": False,
+            "raise_on_failure": False,
         },
     }
 
@@ -344,6 +347,29 @@ def test_a_progress_bar_is_shown_for_more_than_one_batch(small_model_folder, doc
     assert capsys.readouterr().err == ""
     KeyTokenSparseEmbedder(small_model_folder, batch_size=7).run(documents=documents)
     assert "9/9" in capsys.readouterr().err
+
+
+def test_documents_that_cannot_be_processed_are_returned_unchanged_where_that_is_asked_for(
+    small_model_folder, documents, caplog
+):
+    bad = [
+        Document(id="none", content="shock"),
+        Document(id="cut", content="\ud83d", embedding=[1.0] * 8),
+        *(Document(id=name, content="shock", embedding=embedding) for name, embedding in UNUSABLE.items()),
+    ]
+    mixed = [bad[0], *documents[:30], *bad[1:], *documents[30:]]
+    options = {"batch_size": 16, "progress_bar": False}
+    expected = KeyTokenSparseEmbedder(small_model_folder, **options).run(documents=documents)["documents"]
+    with pytest.raises(ValueError, match="'none'"):
+        KeyTokenSparseEmbedder(small_model_folder, **options).run(documents=mixed)
+    assert not caplog.text
+    found = KeyTokenSparseEmbedder(small_model_folder, **options, raise_on_failure=False).run(documents=mixed)
+    assert [id(each) for each in found["documents"] if each.id in {one.id for one in bad}] == [id(each) for each in bad]
+    assert [each for each in found["documents"] if each.id not in {one.id for one in bad}] == expected
+    for document in bad:
+        assert f"'{document.id}'" in caplog.text
+    only_bad = KeyTokenSparseEmbedder(small_model_folder, raise_on_failure=False).run(documents=bad)["documents"]
+    assert only_bad == bad
 
 
 def test_run_on_empty_list(small_model_folder):

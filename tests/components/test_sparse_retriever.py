@@ -405,6 +405,20 @@ def test_filters_do_not_change_scores(small_store, small_model_folder):
     assert among
 
 
+def test_filters_of_earlier_runs_are_forgotten(small_store, small_model_folder, small_embeddings):
+    """Haystack before 3.2 merges filters into those of the component."""
+    initial = {"operator": "AND", "conditions": [{"field": "id", "operator": "!=", "value": "none"}]}
+    retriever = SparseRetriever(
+        small_store, model=small_model_folder, filters=initial, filter_policy="merge", top_k=100
+    )
+    embedding = small_embeddings[0].tolist()
+    before = retriever.run(query_embedding=embedding)["documents"]
+    some = {"field": "id", "operator": "==", "value": before[0].id}
+    assert len(retriever.run(query_embedding=embedding, filters=some)["documents"]) == 1
+    assert retriever.run(query_embedding=embedding)["documents"] == before
+    assert len(retriever.to_dict()["init_parameters"]["filters"]["conditions"]) == 1
+
+
 def test_what_a_query_lacks_is_said(store, small_model_folder, small_embeddings):
     with pytest.raises(ValueError, match="exactly one"):
         SparseRetriever(store).run()

@@ -23,6 +23,7 @@ from nodes.stores import connection_to, engine_of
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack.engines import MappingError, index_definition
+from keytok_haystack.engines.server import server_of
 from keytok_haystack.live_index import create_index
 
 KINDS = ("opensearch-knn", "elasticsearch-9")
@@ -128,6 +129,14 @@ async def test_no_node_at_the_address(kind, how, free_port, retriever_of):
 async def test_an_address_without_a_scheme_shows_no_password(how, free_port, retriever_of):
     store = OpenSearchDocumentStore(hosts=f"admin:{PASSWORD}@127.0.0.1:{free_port}", index="any")
     assert f"127.0.0.1:{free_port}" in await failed(retriever_of(store), how)
+
+
+def test_a_cloud_deployment_is_named_by_its_name():
+    encoded = base64.b64encode(b"example.invalid$aaa$bbb").decode()
+    store = ElasticsearchDocumentStore(cloud_id=f"articles:{encoded}", index="a", timeout=1)
+    location = str(server_of(store).location)
+    assert location == "Elasticsearch at the deployment 'articles' of Elastic Cloud"
+    assert encoded not in location
 
 
 @every_engine

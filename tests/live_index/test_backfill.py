@@ -362,7 +362,7 @@ def test_an_index_without_documents(kind, new_index, small_model):
     report = filled(store, small_model)
     assert (report.documents, report.written) == (0, 0)
     assert "key_tokens" in raw.mappings()["properties"]
-    assert dry_run(store, small_model).documents == 0
+    assert dry_run(store, small_model).inspection.documents == 0
 
 
 @two_engines
@@ -450,6 +450,32 @@ def test_other_fields_may_hold_the_texts_and_embeddings(kind, new_index, small_t
         assert found["tokens"].keys() == expected.keys()
 
 
+@pytest.mark.slow
+@two_engines
+def test_thousands_of_documents_are_written_once(
+    kind, make_store, cranfield, cranfield_documents, cranfield_model, monkeypatch
+):
+    """However they are divided into pages: what a document gets does not depend on those beside it."""
+    definition = make_store.definition(kind, dimension=384, model=cranfield_model, field="key_tokens")
+    store = make_store(kind, definition=definition)
+    raw = RawIndex(kind, make_store.url(kind), store._index)
+    random, count = np.random.default_rng(5), 3000
+    texts = [*cranfield.documents.values()]
+    positions = np.arange(count) % len(texts)
+    embeddings = cranfield_documents.embeddings[positions] + 0.02 * random.normal(size=(count, 384))
+    raw.write(
+        {
+            str(i): compact(content=f"{texts[position]} {i}", embedding=embedding)
+            for i, (position, embedding) in enumerate(zip(positions, embeddings.tolist(), strict=True))
+        }
+    )
+    assert filled(store, cranfield_model).written == count
+    for page in (500, 7, 37, 1000):
+        monkeypatch.setattr("keytok_haystack.live_index.scan.PAGE", page)
+        report = filled(store, cranfield_model)
+        assert (report.documents, report.written) == (count, 0)
+
+
 @two_engines
 def test_memory_holds_a_few_pages(kind, new_index, gate, sources, small_model, monkeypatch):
     monkeypatch.setattr("keytok_haystack.live_index.scan.PAGE", 10)
@@ -502,7 +528,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be(kind, new_index, sourc
     store, raw = new_index(kind, {**sources, "none": '{"content": "shock"}'})
     before = raw.mappings(), raw.versions()
     result = dry_run(store, small_model_folder)
-    assert (result.documents, result.tried, result.already, result.failures) == (61, PAGE, 0, [])
+    assert (result.inspection.documents, result.tried, result.already, result.failures) == (61, PAGE, 0, [])
     assert result.without_embedding <= 1
     assert len(result.examples) == 3
     texts = {document["content"]: key for key, document in ((key, json.loads(text)) for key, text in sources.items())}

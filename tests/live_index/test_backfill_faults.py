@@ -162,7 +162,7 @@ def test_a_killed_command_is_run_again(kind, resume, scene, keytok, small_model,
         return hold() if number > 5 else None
 
     scene.gate.asked = asked
-    arguments = ["backfill", *scene.server, "--model", str(small_model_folder)]
+    arguments = ["backfill", "--yes", *scene.server, "--model", str(small_model_folder)]
     code = f"import sys, keytok_haystack.live_index.scan as scan; scan.PAGE = {PAGE}; sys.argv[0] = 'keytok'"
     command = [sys.executable, "-c", f"{code}; from keytok_haystack.cli import main; main()", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -388,7 +388,7 @@ def test_an_index_that_is_deleted_meanwhile(kind, scene, make_store, small_model
 @every_engine
 def test_an_index_that_becomes_read_only_meanwhile(kind, scene, keytok, small_model, small_model_folder):
     scene.at_bulk(6, lambda: scene.raw.settings(**{"blocks.write": True}))
-    arguments = ("backfill", *scene.server, "--model", small_model_folder)
+    arguments = ("backfill", "--yes", *scene.server, "--model", small_model_folder)
     started = time.monotonic()
     code, out, err = keytok(*arguments)
     assert (code, out) == (2, "")
@@ -430,7 +430,7 @@ def test_a_document_that_the_engine_refuses_is_named_and_the_others_are_written(
 ):
     # what the document has there is found to be no number only when it is indexed again
     scene.raw.ask("PUT", "_mapping", '{"properties": {"odd": {"properties": {"number": {"type": "integer"}}}}}')
-    arguments = ("backfill", *scene.server, "--model", small_model_folder)
+    arguments = ("backfill", "--yes", *scene.server, "--model", small_model_folder)
     code, out, err = keytok(*arguments)
     assert (code, err) == (1, "")
     assert f"{DOCUMENTS - 1} of {DOCUMENTS} documents" in out

@@ -109,7 +109,7 @@ def test_an_index_is_not_rewritten_if_another_field_would_be_lost(lean, small_mo
     store = lean("opensearch-knn")
     store.write_documents([document()])
     expected = pairs(SparseRetriever(store).run(key_tokens=TOKENS)["documents"])
-    with pytest.raises(MappingError, match="does not keep whole documents"):
+    with pytest.raises(MappingError, match="keeps documents without 'key_tokens'"):
         drop(store, "key_tokens", progress_bar=False)
     assert create_index(store, small_model, field="second", lean=True).change == "extended"
     with pytest.raises(MappingError, match="does not keep whole documents"):

@@ -5,6 +5,7 @@
 
 import http.client
 import json
+import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,9 +13,14 @@ from urllib.parse import urlsplit
 
 
 class Gate:
-    """A reverse proxy before an engine that demands credentials, or fails as proxies do."""
+    """
+    A reverse proxy before an engine that demands credentials, or fails as proxies do.
 
-    def __init__(self, url: str) -> None:
+    :param url: The engine's address.
+    :param tls: What it proves with who it is; without, it speaks plain HTTP.
+    """
+
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
         address = urlsplit(url)
         self.allowed: set[str] = set()
         self.answer: tuple[int, str, bytes] | None = None
@@ -68,13 +74,20 @@ class Gate:
             def log_message(self, *arguments: object) -> None:
                 """Keep quiet."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *arguments: None  # whoever has asked may be gone
+        self.server = _started(Handler, tls)
         self.host = f"127.0.0.1:{self.server.server_port}"
-        self.url = f"http://{self.host}"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        self.url = f"http{'' if tls is None else 's'}://{self.host}"
 
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+
+def _started(handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None) -> ThreadingHTTPServer:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    server.daemon_threads = True
+    server.handle_error = lambda *arguments: None  # whoever has asked may be gone
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    return server

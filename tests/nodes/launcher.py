@@ -12,6 +12,7 @@ beside this one; and a node ends with the process that started it. Run this file
 Elasticsearch's jars are under Elastic's licences: they are fetched for tests and never shipped.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -99,7 +100,12 @@ def _elasticsearch(version: str) -> Engine:
 
 
 ENGINES = {
-    "opensearch": _opensearch("3.8.0", "2.25.4"),
+    "opensearch": _opensearch(
+        "3.8.0",
+        "2.25.4",
+        "org.opensearch.plugin:search-pipeline-common:3.8.0",
+        plugins=("org.opensearch.search.pipeline.common.SearchPipelineCommonModulePlugin",),
+    ),
     "opensearch-knn": _opensearch(
         "3.5.0",
         "2.25.3",
@@ -364,7 +370,8 @@ def _maven() -> str:
 def _prepared(kind: str) -> Path:
     """Return the folder with the jars of an engine, fetching them if it is not there."""
     engine = ENGINES[kind]
-    folder = _CACHE / f"{kind}-{engine.version}"
+    parts = hashlib.sha256(repr((engine.artifacts, engine.modules)).encode()).hexdigest()[:8]
+    folder = _CACHE / f"{kind}-{engine.version}-{parts}"
     if folder.is_dir():
         return folder
     maven = _maven()

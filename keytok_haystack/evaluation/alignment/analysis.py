@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from keytok_haystack.decoders import calibrate
 from keytok_haystack.embedding_space import Spectrum
@@ -21,6 +20,7 @@ from keytok_haystack.evaluation.alignment.token_classes import strongest_tokens
 from keytok_haystack.evaluation.report import decoder_name
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.utils.checks import check_embeddings
+from keytok_haystack.utils.progress import progress_of
 from keytok_haystack.utils.sampling import evenly_spaced_rows
 
 _N_CONTRIBUTING, _N_SAMPLES = 200, 6
@@ -46,7 +46,7 @@ def analyze(subject: Subject, *, progress_bar: bool = False) -> AlignmentReport:
     methods = adjustments(spectrum, reader, embeddings)
     strengths = partial_removals(spectrum) | {"0": methods["nothing"], "1": methods["remove PC1"]}
     names = {adjust: name for name, adjust in (strengths | methods).items()}
-    progress = tqdm(names.items(), desc="Measuring", disable=not progress_bar, leave=False)
+    progress = progress_of("Measuring", "ways", shown=progress_bar, things=names.items(), leave=False)
     measures = {adjust: measure(name, adjust) for adjust, name in progress}
     without_pc1 = spectrum.removal().adjusted(embeddings)
     return AlignmentReport(

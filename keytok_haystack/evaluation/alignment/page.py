@@ -13,11 +13,13 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 from rich.table import Table
+from rich.text import Text
 
 from keytok_haystack.evaluation.alignment.adjustments import HIT_AT, STRENGTHS
 from keytok_haystack.evaluation.alignment.report import AdjustmentMeasures, AlignmentReport, Token
 from keytok_haystack.evaluation.alignment.token_classes import CLASSES
 from keytok_haystack.evaluation.chart import OTHERS, OURS
+from keytok_haystack.utils.visible import visible
 
 _COLORS = dict(zip(CLASSES, (OTHERS, "#b58db6", OURS, "#5f9e8f"), strict=True))
 _INK = "#010203"  # replaced by the color of the surrounding text, light or dark
@@ -32,7 +34,7 @@ def write_page(path: Path, report: AlignmentReport) -> None:
 def html_page(report: AlignmentReport) -> str:
     """Return a report as an HTML page with its drawings embedded."""
     template = files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
     environment.filters["strength"] = _strength
     return environment.from_string(template).render(
         report=report,
@@ -49,9 +51,9 @@ def adjustment_table(report: AlignmentReport) -> Table:
     """Return the measures of each way to adjust embeddings as a table for the terminal."""
     first = report.components[0]
     result = Table(
-        title=f"{report.embedder} on {report.data}: {report.texts:,} texts",
+        title=Text(f"{report.embedder} on {report.data}: {report.texts:,} texts", style="italic"),
         title_justify="left",
-        caption=f"PC1 holds {first.explained_energy:.1%} of the energy. It reads: {_joined(first.tokens)}",
+        caption=Text(f"PC1 holds {first.explained_energy:.1%} of the energy. It reads: {_joined(first.tokens)}"),
         caption_justify="left",
         padding=0,
     )
@@ -59,8 +61,12 @@ def adjustment_table(report: AlignmentReport) -> Table:
     for heading in (f"Hit@{HIT_AT}", "LAR", "GAR", "AUC", *(["dense", "key"] if report.queries else [])):
         result.add_column(heading, justify="right", no_wrap=True)
     for measures in report.methods:
-        result.add_row(measures.name, *(f"{value:.3f}" for value in _numbers(measures)))
+        result.add_row(Text(measures.name), *(f"{value:.3f}" for value in _numbers(measures)))
     return result
+
+
+def _shown(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) else value
 
 
 def _numbers(measures: AdjustmentMeasures) -> list[float]:

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversions between Haystack's documents and sparse embeddings and the library's arrays."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 from haystack import Document, logging
@@ -13,10 +15,16 @@ from haystack.dataclasses import SparseEmbedding
 
 from keytok_haystack import EmbeddingError, KeyTokenModel, TokenRows, Vocabulary
 from keytok_haystack.inverted_index import contributions
-from keytok_haystack.sparse_vectors.rank_features import escape_feature, unescape_feature
+from keytok_haystack.sparse_vectors.rank_features import (
+    LARGEST_WEIGHT,
+    SMALLEST_WEIGHT,
+    escape_feature,
+    unescape_feature,
+)
 from keytok_haystack.utils.checks import check_embeddings, check_texts
 
 _logger = logging.getLogger(__name__)
+_SHOWN = 10  # documents that a warning names
 
 
 def check_documents(documents: object, component: str) -> None:
@@ -32,22 +40,46 @@ def document_embeddings(documents: Sequence[Document]) -> list[list[float]]:
 
     :raises EmbeddingError: A document has no embedding; the message names it.
     """
-    embeddings = []
-    for document in documents:
+    return [_embedding_of(document) for document in documents]
+
+
+def _embedding_of(document: Document) -> list[float]:
+    if document.embedding is None:
+        msg = f"Document '{document.id}' has no embedding: run a document embedder first."
+        raise EmbeddingError(msg)
+    return document.embedding
+
+
+def _check_document(document: Document, dimension: int, *, with_text: bool) -> None:
+    """
+    Require a document that can be processed.
+
+    :param with_text: Whether its content is processed, too.
+    :raises EmbeddingError: Its embedding is missing or unusable; the message names it.
+    :raises ValueError: Its content is not of whole characters.
+    """
+    try:
+        check_embeddings([_embedding_of(document)], dimension)
+    except EmbeddingError as error:
         if document.embedding is None:
-            msg = f"Document '{document.id}' has no embedding: run a document embedder first."
-            raise EmbeddingError(msg)
-        embeddings.append(document.embedding)
-    return embeddings
+            raise
+        msg = f"The embedding of document '{document.id}' is unusable. {error}"
+        raise EmbeddingError(msg) from error
+    try:
+        check_texts([(document.content or "") if with_text else ""])
+    except ValueError as error:
+        msg = f"The content of document '{document.id}' has half a surrogate pair: replace it."
+        raise ValueError(msg) from error
 
 
 @contextmanager
-def naming_document(documents: Sequence[Document], dimension: int) -> Iterator[None]:
+def naming_document(documents: Sequence[Document], dimension: int, *, with_text: bool = True) -> Iterator[None]:
     """
     Name the document in an error about its embedding or its text.
 
     :param documents: Documents whose embeddings, and texts, are processed as a batch in the block.
     :param dimension: Dimension of the embeddings.
+    :param with_text: Whether the content of documents is processed, too.
     :raises EmbeddingError: The embedding of a document is unusable.
     :raises ValueError: The content of a document is not of whole characters.
     """
@@ -55,18 +87,82 @@ def naming_document(documents: Sequence[Document], dimension: int) -> Iterator[N
         yield
     except ValueError:
         for document in documents:
-            try:
-                check_embeddings([document.embedding or []], dimension)
-            except EmbeddingError as error:
-                msg = f"The embedding of document '{document.id}' is unusable. {error}"
-                raise EmbeddingError(msg) from error
-        for document in documents:
-            try:
-                check_texts([document.content or ""])
-            except ValueError as error:
-                msg = f"The content of document '{document.id}' has half a surrogate pair: replace it."
-                raise ValueError(msg) from error
+            _check_document(document, dimension, with_text=with_text)
         raise
+
+
+def process_usable(
+    documents: Sequence[Document],
+    dimension: int,
+    process: Callable[[list[Document]], list[Document]],
+    component: str,
+    *,
+    with_text: bool = True,
+) -> list[Document]:
+    """
+    Process the documents that can be processed, and return the others unchanged, with a warning that names them.
+
+    :param documents: Documents of a batch.
+    :param dimension: Dimension of the embeddings.
+    :param process: Function that returns changed copies of documents.
+    :param component: Name of the component, for the warning.
+    :param with_text: Whether the content of documents is processed, too.
+    """
+    failures: dict[int, str] = {}
+    for position, document in enumerate(documents):
+        try:
+            _check_document(document, dimension, with_text=with_text)
+        except ValueError as error:
+            failures[position] = str(error)
+    if failures:
+        _logger.warning(
+            "{component} returns {count} of {total} documents unchanged: {reasons}",
+            component=component,
+            count=len(failures),
+            total=len(documents),
+            reasons=" ".join(list(failures.values())[:_SHOWN]) + (" ..." if len(failures) > _SHOWN else ""),
+        )
+    usable = [document for position, document in enumerate(documents) if position not in failures]
+    done = iter(process(usable) if usable else [])
+    return [document if position in failures else next(done) for position, document in enumerate(documents)]
+
+
+def checked_key_tokens(tokens: object, owner: str) -> dict[str, float]:
+    """
+    Return key tokens with their weights as Python's floats.
+
+    :param tokens: What is given as key tokens.
+    :param owner: Whose they are, for messages.
+    :raises TypeError: They are not a dict of strings and numbers.
+    :raises ValueError: A weight is not positive and finite, as float32.
+    """
+    if not isinstance(tokens, Mapping):
+        msg = f"Key tokens of {owner} must be a dict of tokens and weights, but they are of type {_type(tokens)}."
+        raise TypeError(msg)
+    checked: dict[str, float] = {}
+    for token, weight in tokens.items():
+        if not isinstance(token, str) or isinstance(weight, bool) or not isinstance(weight, Real):
+            msg = (
+                f"Key tokens of {owner} must be strings with numbers as weights, but {token!r} is of type "
+                f"{_type(token)} and its weight of type {_type(weight)}."
+            )
+            raise TypeError(msg)
+        try:
+            number = float(weight)
+        except OverflowError:
+            number = math.inf
+        if not SMALLEST_WEIGHT <= number <= LARGEST_WEIGHT:
+            msg = (
+                f"Weights of key tokens must be positive and finite, as float32, but that of '{token}' of {owner} is "
+                f"{number}."
+            )
+            raise ValueError(msg)
+        checked[token] = number
+    return checked
+
+
+def _type(value: object) -> str:
+    return type(value).__name__
 
 
 def stored_key_tokens(document: Document, field: str) -> Mapping[str, float]:

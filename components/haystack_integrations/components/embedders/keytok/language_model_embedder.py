@@ -2,6 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from haystack import Document, component, default_to_dict
@@ -12,6 +13,8 @@ from keytok_haystack.encoders import PRESETS, find_preset, load_encoder
 
 if TYPE_CHECKING:
     from keytok_haystack.encoders.language_model import LanguageModelEncoder
+
+_LOADING = Lock()
 
 
 @component
@@ -144,16 +147,20 @@ class LanguageModelEmbedder:
         self._encoder = None
 
     def _loaded_encoder(self) -> "LanguageModelEncoder":
-        if self._encoder is None:
-            self._encoder = load_encoder(
-                self.model,
-                max_tokens=self.max_tokens,
-                device=self.device.to_torch_str(),
-                dtype=self.dtype,
-                batch_tokens=self.batch_tokens,
-                token=self.token.resolve_value() if self.token else None,
-            )
-        return self._encoder
+        encoder = self._encoder  # a name of its own, which no `close` elsewhere takes away
+        if encoder is None:
+            with _LOADING:  # once, however many ask at first
+                encoder = self._encoder
+                if encoder is None:
+                    encoder = self._encoder = load_encoder(
+                        self.model,
+                        max_tokens=self.max_tokens,
+                        device=self.device.to_torch_str(),
+                        dtype=self.dtype,
+                        batch_tokens=self.batch_tokens,
+                        token=self.token.resolve_value() if self.token else None,
+                    )
+        return encoder
 
     @component.output_types(documents=list[Document], embedding=list[float])
     def run(
@@ -190,5 +197,6 @@ class LanguageModelEmbedder:
         return {"documents": [replace(d, embedding=e) for d, e in zip(documents, embeddings.tolist(), strict=True)]}
 
     def _text(self, document: Document) -> str:
-        fields = [str(document.meta[field]) for field in self.meta_fields_to_embed if document.meta.get(field)]
+        values = (document.meta.get(field) for field in self.meta_fields_to_embed)
+        fields = [str(value) for value in values if value is not None and value != ""]  # 0 and False say something
         return self.embedding_separator.join([*fields, document.content or ""])

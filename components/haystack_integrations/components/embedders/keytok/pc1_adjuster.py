@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from haystack_integrations.components.embedders.keytok.conversion import (
     check_documents,
     document_embeddings,
     naming_document,
+    process_usable,
 )
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from keytok_haystack import KeyTokenModel, Spectrum
@@ -50,6 +52,7 @@ class PC1Adjuster:
         strength: float = 1.0,
         n_components: int = 1,
         method: Method = "remove",
+        raise_on_failure: bool = True,
     ) -> None:
         """
         Creates a PC1Adjuster component.
@@ -63,6 +66,9 @@ class PC1Adjuster:
         :param method:
             Way to adjust embeddings: "remove" subtracts each embedding's own projection on the components, "shift"
             moves all embeddings alike, by their mean projection (section 4 of the paper).
+        :param raise_on_failure:
+            Whether to raise an error if a document cannot be processed: its embedding is missing or
+            unusable. If False, such documents are returned unchanged, and a warning names them.
 
         :raises ValueError:
             If `strength` is negative or not finite, `n_components` is not positive, or there is no such method.
@@ -80,6 +86,7 @@ class PC1Adjuster:
         self.strength = strength
         self.n_components = n_components
         self.method = method
+        self.raise_on_failure = raise_on_failure
         self._model: KeyTokenModel | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +97,12 @@ class PC1Adjuster:
             Dictionary with serialized data.
         """
         return default_to_dict(
-            self, model=self.model, strength=self.strength, n_components=self.n_components, method=self.method
+            self,
+            model=self.model,
+            strength=self.strength,
+            n_components=self.n_components,
+            method=self.method,
+            raise_on_failure=self.raise_on_failure,
         )
 
     def warm_up(self) -> None:
@@ -143,7 +155,8 @@ class PC1Adjuster:
             - `embedding`: The adjusted embedding.
 
         :raises ValueError:
-            If not exactly one of `documents` and `embedding` is given, or an embedding is missing or unusable.
+            If not exactly one of `documents` and `embedding` is given, or an embedding is missing or unusable, unless
+            `raise_on_failure` is False.
         :raises TypeError:
             If `documents` is not a list of Documents.
         """
@@ -156,7 +169,15 @@ class PC1Adjuster:
         if not documents:
             return {"documents": []}
         spectrum = self._loaded_spectrum()
+        adjust = partial(self._with_adjusted, spectrum)
+        if self.raise_on_failure:
+            return {"documents": adjust(documents)}
+        return {
+            "documents": process_usable(documents, spectrum.dimension, adjust, type(self).__name__, with_text=False)
+        }
+
+    def _with_adjusted(self, spectrum: Spectrum, documents: list[Document]) -> list[Document]:
         embeddings = document_embeddings(documents)
-        with naming_document(documents, spectrum.dimension):
+        with naming_document(documents, spectrum.dimension, with_text=False):
             adjusted = self._adjusted(spectrum, embeddings)
-        return {"documents": [replace(d, embedding=e) for d, e in zip(documents, adjusted.tolist(), strict=True)]}
+        return [replace(d, embedding=e) for d, e in zip(documents, adjusted.tolist(), strict=True)]

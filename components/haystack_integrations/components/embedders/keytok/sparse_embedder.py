@@ -2,6 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from haystack_integrations.components.embedders.keytok.conversion import (
     document_embeddings,
     encode_query,
     naming_document,
+    process_usable,
     sparse_embeddings,
 )
 from haystack_integrations.components.embedders.keytok.loading import load_model
@@ -55,6 +57,7 @@ class KeyTokenSparseEmbedder:
         return_sparse_embedding: bool = False,
         batch_size: int = 1024,
         progress_bar: bool = True,
+        raise_on_failure: bool = True,
     ) -> None:
         """
         Creates a KeyTokenSparseEmbedder component.
@@ -78,6 +81,10 @@ class KeyTokenSparseEmbedder:
             Number of documents to process at once.
         :param progress_bar:
             Whether to show a progress bar if there is more than one batch.
+        :param raise_on_failure:
+            Whether to raise an error if a document cannot be processed: its embedding is missing or unusable, or its
+            text is not of whole characters. If False, such documents are returned unchanged, and a warning names
+            them.
 
         :raises ValueError:
             If `top_k` or `batch_size` is not positive, `query_top_k` is negative, or `field` is one of a document's own
@@ -100,6 +107,7 @@ class KeyTokenSparseEmbedder:
         self.return_sparse_embedding = return_sparse_embedding
         self.batch_size = batch_size
         self.progress_bar = progress_bar
+        self.raise_on_failure = raise_on_failure
         self._model: KeyTokenModel | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,6 +126,7 @@ class KeyTokenSparseEmbedder:
             return_sparse_embedding=self.return_sparse_embedding,
             batch_size=self.batch_size,
             progress_bar=self.progress_bar,
+            raise_on_failure=self.raise_on_failure,
         )
 
     def warm_up(self) -> None:
@@ -165,8 +174,8 @@ class KeyTokenSparseEmbedder:
             In a pipeline whose router has sent both elsewhere, it is empty.
 
         :raises ValueError:
-            If not exactly one of `documents` and `embedding` is given, `text` is given with `documents`, an embedding
-            is missing or unusable, or a text is not of whole characters.
+            If not exactly one of `documents` and `embedding` is given, `text` is given with `documents`, or an
+            embedding is missing or unusable, or a text not of whole characters, unless `raise_on_failure` is False.
         :raises TypeError:
             If `documents` is not a list of Documents, or `text` is not a string.
         """
@@ -189,9 +198,14 @@ class KeyTokenSparseEmbedder:
             "documents": [
                 document
                 for start in tqdm(batches, desc="Finding key tokens", disable=not show)
-                for document in self._with_key_tokens(model, documents[start : start + self.batch_size])
+                for document in self._processed(model, documents[start : start + self.batch_size])
             ]
         }
+
+    def _processed(self, model: KeyTokenModel, documents: list[Document]) -> list[Document]:
+        if self.raise_on_failure:
+            return self._with_key_tokens(model, documents)
+        return process_usable(documents, model.dimension, partial(self._with_key_tokens, model), type(self).__name__)
 
     def _with_key_tokens(self, model: KeyTokenModel, documents: list[Document]) -> list[Document]:
         embeddings = document_embeddings(documents)

@@ -8,6 +8,7 @@ from haystack import Document, component, default_to_dict
 
 from haystack_integrations.components.embedders.keytok.conversion import (
     check_documents,
+    checked_key_tokens,
     matched_tokens,
     stored_key_tokens,
 )
@@ -84,15 +85,19 @@ class KeyTokenExplainer:
                 shares no key token with the query or was written without any.
 
         :raises TypeError:
-            If `documents` is not a list of Documents, or a document's field holds something other than key tokens.
+            If `documents` is not a list of Documents, or the query's key tokens, or what a document's field holds, are
+            not a dict of strings and numbers.
+        :raises ValueError:
+            If a weight is not positive and finite.
         """
         check_documents(documents, "KeyTokenExplainer")
-        return {"documents": [self._explain(document, key_tokens) for document in documents]}
+        query = checked_key_tokens(key_tokens, "the query")
+        return {"documents": [self._explain(document, query) for document in documents]}
 
     def _explain(self, document: Document, key_tokens: dict[str, float]) -> Document:
         stripped = {key: value for key, value in document.meta.items() if not (self.strip and key == self.field)}
         if tokens := stored_key_tokens(document, self.field):
-            matched = matched_tokens(key_tokens, tokens)
+            matched = matched_tokens(key_tokens, checked_key_tokens(tokens, f"document '{document.id}'"))
         else:
             matched = _told_by_retriever(document, key_tokens)
         return replace(document, meta={**stripped, "matched_tokens": matched[: self.top_k]})

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,10 @@ from haystack.dataclasses import SparseEmbedding
 from haystack.document_stores.types import DocumentStore, FilterPolicy, apply_filter_policy
 
 from haystack_integrations.components.embedders.keytok.alternatives import is_branch_not_taken
-from haystack_integrations.components.embedders.keytok.conversion import named_tokens
+from haystack_integrations.components.embedders.keytok.conversion import checked_key_tokens, named_tokens
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from haystack_integrations.components.retrievers.keytok.adapters import SearchQuery, SearchSettings, adapter_for
 from keytok_haystack import KeyTokenModel
-from keytok_haystack.sparse_vectors.rank_features import LARGEST_WEIGHT, SMALLEST_WEIGHT
 from keytok_haystack.utils.checks import check_embeddings, check_texts
 from keytok_haystack.weighting import FIRST_PHASE, RESCORED
 
@@ -358,7 +358,8 @@ class SparseRetriever:
         if top_k < 0:
             msg = f"top_k must not be negative, but got {top_k}."
             raise ValueError(msg)
-        return apply_filter_policy(self.filter_policy, self.filters, filters), top_k
+        # a copy, since Haystack before 3.2 merges others into it
+        return apply_filter_policy(self.filter_policy, deepcopy(self.filters), filters), top_k
 
     def _is_branch_not_taken(self, *forms: object) -> bool:
         """Return whether no form of the query is given, since a router of the pipeline has sent it elsewhere."""
@@ -404,9 +405,5 @@ class SparseRetriever:
                 raise ValueError(msg)
             weights = model.encode_queries([query_embedding], None if query is None else [query])
             (key_tokens,) = model.query_tokens(weights)
-        tokens = key_tokens or {}
-        for token, weight in tokens.items():
-            if not SMALLEST_WEIGHT <= weight <= LARGEST_WEIGHT:
-                msg = f"Query weights must be positive and finite, as float32, but that of '{token}' is {weight}."
-                raise ValueError(msg)
+        tokens = {} if key_tokens is None else checked_key_tokens(key_tokens, "the query")
         return SearchQuery(tokens, self.first_phase, query or "", self.bm25_weight, embedding, self.dense_weight)
