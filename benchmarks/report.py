@@ -460,6 +460,7 @@ INDEXES = {
     "text": "text alone",
     "hnsw": "text and dense vectors (HNSW)",
     "key_tokens": "text and key tokens, their projection included",
+    "short_keys": "the same, positions in place of words",
     "hybrid": "text, key tokens and dense vectors (HNSW)",
     "hybrid_without_graph": "text, key tokens and dense vectors without a graph",
 }
