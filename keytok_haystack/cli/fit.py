@@ -7,7 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
@@ -29,6 +31,7 @@ from keytok_haystack.cli.options import (
 from keytok_haystack.cli.terminal import print_json, terminal, warn
 from keytok_haystack.decoders import REGULARIZATION, calibrate, fit
 from keytok_haystack.decoders import refine as refine_model
+from keytok_haystack.decoders.refine import check_enough_texts
 from keytok_haystack.encoders import Embedded, embed, head_of
 from keytok_haystack.engines import Engine
 from keytok_haystack.evaluation import read_texts
@@ -103,31 +106,23 @@ def fit_command(
     penalty: float | Literal["gcv"] = "gcv" if regularization == "gcv" else _positive_number(regularization)
     weighting = Weighting(k_document=k, m_query=m, literal_share=literal_share)
     check_replaceable(output)
+    _check_options(language, keep, head=head, refine=refine, device=device)
     if has_model(output) and not yes:
         confirm(f"The key-token model '{output}' will be replaced.")
-    if refine:
-        from keytok_haystack.utils.device import usable_device  # noqa: PLC0415  # needs torch
-
-        usable_device(device)
-    if keep is not None and not head:
-        msg = "--keep is for --head: a fitted decoder has no spectrum of its own."
-        raise ValueError(msg)
-    if language is not None:
-        check_language(language)
     decoder = _head(embedder, language) if head else None
     with sole_writer(output):
-        texts, embedded = (
-            _of_index(source, embedding_field, content_field, sample)
-            if isinstance(source, _Index)
-            else _of_data(source, embedder, max_tokens, embeddings)
-        )
-        vectors = embedded.embeddings
+        if isinstance(source, _Index):
+            texts, embedded = _of_index(source, embedding_field, content_field, sample)
+        else:
+            texts, embedded = _of_data(source, embedder, max_tokens, embeddings)
+        if refine:
+            check_enough_texts(len(texts))
         if decoder is not None:
             head_model = replace(decoder, weighting=weighting)
-            model = calibrate(head_model, vectors, texts, kept_spectrum=keep, embedder=embedder)
+            model = calibrate(head_model, embedded.embeddings, texts, kept_spectrum=keep, embedder=embedder)
         else:
             model = fit(
-                vectors,
+                embedded.embeddings,
                 texts,
                 language=language,
                 regularization=penalty,
@@ -139,9 +134,7 @@ def fit_command(
         model.save(output)
         effect = None
         if refine:  # what is fitted is kept if that fails
-            fitted = model
-            model = refine_model(fitted, vectors, texts, seed=seed, device=device, progress_bar=True)
-            effect = RefinementEffect.measure(fitted, model, vectors, texts)
+            model, effect = _refined(model, embedded.embeddings, texts, seed, device)
             model.save(output)
     for warning in _warnings(model, texts, language):
         warn(warning)
@@ -161,6 +154,27 @@ def fit_command(
         print_json(summary)
         return
     _show(output, model, texts, embedded, effect)
+
+
+def _check_options(language: str | None, keep: float | None, *, head: bool, refine: bool, device: str | None) -> None:
+    """Refuse options that do not go together, before any work."""
+    if refine:
+        from keytok_haystack.utils.device import usable_device  # noqa: PLC0415  # needs torch
+
+        usable_device(device)
+    if keep is not None and not head:
+        msg = "--keep is for --head: a fitted decoder has no spectrum of its own."
+        raise ValueError(msg)
+    if language is not None:
+        check_language(language)
+
+
+def _refined(
+    model: KeyTokenModel, embeddings: NDArray[np.float32], texts: list[str], seed: int, device: str | None
+) -> tuple[KeyTokenModel, RefinementEffect]:
+    """Return the refined model, and what refinement has changed."""
+    refined = refine_model(model, embeddings, texts, seed=seed, device=device, progress_bar=True)
+    return refined, RefinementEffect.measure(model, refined, embeddings, texts)
 
 
 def _show(

@@ -78,6 +78,18 @@ def refine(
     return replace(refined, refined=True, refine_seconds=time.perf_counter() - started)
 
 
+def check_enough_texts(n: int) -> None:
+    """
+    Require texts to learn from, and to hold out.
+
+    :param n: Number of texts.
+    :raises ValueError: There are fewer than 16.
+    """
+    if n < MINIMUM_TEXTS:
+        msg = f"Refining needs at least {MINIMUM_TEXTS} texts, but there are {n}."
+        raise ValueError(msg)
+
+
 def _distilled(
     decoder: TokenDecoder,
     embeddings: NDArray[np.float32],
@@ -95,9 +107,7 @@ def _distilled(
         msg = 'Refining needs torch: pip install "keytok-haystack[refine]"'
         raise ModuleNotFoundError(msg, name=error.name) from error
 
-    if len(embeddings) < MINIMUM_TEXTS:
-        msg = f"Refining needs at least {MINIMUM_TEXTS} texts, but there are {len(embeddings)}."
-        raise ValueError(msg)
+    check_enough_texts(len(embeddings))
     if literals is None:
         literals = csr_array((len(embeddings), len(decoder)), dtype=np.float32)
     data = distillation.TrainingData(

@@ -5,12 +5,14 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _NUMBERS = "fiu"  # kinds of numpy's types: floats, integers, unsigned ones
-_LARGEST_NORM = 1e18  # whose square float32 holds
+_SCALARS = {int, float, *(np.dtype(code).type for code in np.typecodes["AllInteger"] + np.typecodes["Float"])}
+_LARGEST_NORM = 1e37  # up to which sums of a few such numbers fit in float32
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -26,21 +28,9 @@ def check_embeddings(embeddings: ArrayLike, dimension: int | None = None, first:
     :param dimension: Expected dimension `d`, if known.
     :param first: Position of the first embedding in the stream that it comes from, for messages.
     :raises EmbeddingError: The array is not two-dimensional, has another `d`, or a row is zero, not finite, or longer
-        than 1e18.
+        than 1e37.
     """
-    try:
-        given = np.asarray(embeddings)
-    except (TypeError, ValueError) as error:
-        msg = f"Embeddings must be n vectors of one length, made of numbers: {error}"
-        raise EmbeddingError(msg) from error
-    if given.dtype.kind not in _NUMBERS:  # numpy would read numbers off strings, and cut complex ones
-        msg = f"Embeddings must be made of numbers, but these are of type {given.dtype}."
-        raise EmbeddingError(msg)
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
-        array = given.astype(np.float32, copy=False)
-    if array.ndim != 2:
-        msg = f"Embeddings must have the shape (n, d), but this one is {array.shape}."
-        raise EmbeddingError(msg)
+    array = _as_numbers(embeddings)
     if dimension is not None and array.shape[1] != dimension:
         msg = (
             f"The embeddings have {array.shape[1]} dimensions, but {dimension} are expected: "
@@ -61,6 +51,26 @@ def check_embeddings(embeddings: ArrayLike, dimension: int | None = None, first:
         msg = f"Embedding {first + int(np.argmin(squared_norms))} is the zero vector, which has no direction to decode."
         raise EmbeddingError(msg)
     return array
+
+
+def _as_numbers(embeddings: ArrayLike) -> NDArray[np.float32]:
+    """Return embeddings as a float32 array of two dimensions, whose entries may be infinite or NaN."""
+    try:
+        given = np.asarray(embeddings)
+    except (TypeError, ValueError) as error:
+        msg = f"Embeddings must be n vectors of one length, made of numbers: {error}"
+        raise EmbeddingError(msg) from error
+    if given.ndim != 2:
+        msg = f"Embeddings must have the shape (n, d), but this one is {given.shape}."
+        raise EmbeddingError(msg)
+    if given.dtype == object and all(type(entry) in _SCALARS for entry in given.flat):
+        with suppress(OverflowError):  # integers that numpy's are too small for
+            given = given.astype(np.float64)
+    if given.dtype.kind not in _NUMBERS:  # numpy would read numbers off strings, and cut complex ones
+        msg = f"Embeddings must be made of numbers, but these are of type {given.dtype}."
+        raise EmbeddingError(msg)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        return given.astype(np.float32, copy=False)
 
 
 def check_not_one_string(texts: object) -> None:

@@ -98,11 +98,12 @@ def sole_writer(path: Path) -> Iterator[None]:
     """
     Hold a path for this process, which is going to write it after long work.
 
-    :param path: The path; its parents are created.
+    :param path: The path; its parents are created, and removed if they are empty in the end.
     :raises FileExistsError: Another process holds it.
     :raises OSError: Nothing can be written there.
     """
     path = path.absolute()
+    missing = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f"{_OURS}{path.name}.lock"), timeout=0)
     try:
@@ -115,6 +116,9 @@ def sole_writer(path: Path) -> Iterator[None]:
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+        with suppress(OSError):  # unless something has been written there
+            for parent in missing:
+                parent.rmdir()
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -101,7 +101,7 @@ BAD_INPUT = {
             "nan.npy": "NaN",
             "zero.npy": "Embedding 7 is the zero vector",
             "flat.npy": "(n, d)",
-            "words.npy": "numbers",
+            "words.npy": "(n, d)",
             "pickled.npy": "pickled.npy",
             "archive.npz": "archive.npz",
             "cut-off.npy": "cut-off.npy",
@@ -256,7 +256,7 @@ def test_fit_says_what_it_has_understood(keytok, place, small_texts, small_embed
     assert KeyTokenModel.load("out").vocabulary.language == "english"
     assert (
         "10 words, not stemmed, from 60 texts"
-        in keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--language", "none")[1]
+        in keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--language", "none", "--yes")[1]
     )
 
 
@@ -268,7 +268,8 @@ def test_fit_warns_of_another_language_than_that_of_the_texts(keytok, place, sma
         ("english", ""),
         ("none", ""),
     ):
-        code, _, err = keytok("fit", "english.jsonl", "--output", "out", *READY_MADE.split(), "--language", language)
+        options = (*READY_MADE.split(), "--language", language, "--yes")
+        code, _, err = keytok("fit", "english.jsonl", "--output", "out", *options)
         assert (code, err) == (0, warning)
         assert KeyTokenModel.load("out").vocabulary.language == language
 
@@ -441,7 +442,7 @@ def test_evaluate_fits_to_half_of_the_documents(keytok, place, small_texts, smal
         half = np.sort(np.random.default_rng(seed).permutation(60)[:30])
         np.save("half.npy", small_embeddings[half])
         Path("half.jsonl").write_text("\n".join(json.dumps({"text": small_texts[i]}) for i in half))
-        keytok("fit", "half.jsonl", "--output", "half", "--embeddings", "half.npy")
+        assert keytok("fit", "half.jsonl", "--output", "half", "--embeddings", "half.npy", "--yes")[0] == 0
         expected = evaluated(keytok, "--model", "half")["systems"]["key_tokens"]
         found = next(entry for entry in report["out_of_sample"] if entry["system"] == "key_tokens")
         assert found["nDCG@10"] == expected["nDCG@10"]

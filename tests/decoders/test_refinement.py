@@ -584,8 +584,9 @@ def test_a_device_that_is_not_there_is_refused(model: KeyTokenModel, given: Text
 
 
 def test_progress_is_shown_if_it_is_asked_for(
-    brief: None, model: KeyTokenModel, given: Texts, capsys: pytest.CaptureFixture[str]
+    brief: None, model: KeyTokenModel, given: Texts, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr("keytok_haystack.utils.progress._SECONDS", 0)  # all of the lines that are said elsewhere
     refine(model, given.embeddings, given.texts, progress_bar=True)
     shown = capsys.readouterr().err
     assert "Refining" in shown

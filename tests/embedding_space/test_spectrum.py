@@ -189,7 +189,7 @@ def test_adjusting_embeddings_of_another_dimension_is_refused():
         ([], r"shape \(n, d\)"),
         (np.ones((2, 4)), "4 dimensions, but 3 are expected"),
         ([[1, 2, 3], [1, 2]], "vectors of one length"),
-        ([[1, 2, "lift"]], "vectors of one length"),
+        ([[1, 2, "lift"]], "made of numbers"),
         ([[1, 2, None]], "made of numbers"),
         (None, r"shape \(n, d\)"),
         ([[1, 2, 3], [1, np.nan, 3]], "Embedding 1 contains NaN or infinity"),

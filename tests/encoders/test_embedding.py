@@ -63,7 +63,7 @@ def test_each_way_to_embed_has_an_entry_of_its_own(gritlm: str, cache: Path):
             assert embedded.cached == again
             np.testing.assert_array_equal(embedded.embeddings, embeddings)
     assert len(list(cache.iterdir())) == len(ways)
-    assert not embed([*TEXTS, ""][:-2], gritlm, progress_bar=False).cached
+    assert not embed([*TEXTS, "lift of another wing"], gritlm, progress_bar=False).cached
 
 
 @pytest.mark.parametrize("kind", ["language model", "sentence-transformers model"])
@@ -146,7 +146,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_fit_reads_the_head_of_a_language_model(keytok, tiny: Callable[[str], Path], data: Path, tmp_path: Path):
     embedder, output = f"prompt-eol:{tiny('llama')}", tmp_path / "model"
-    arguments = ("fit", data, "--head", "--embedder", embedder, "--k", 9, "--output", output)
+    arguments = ("fit", data, "--head", "--embedder", embedder, "--k", 9, "--output", output, "--yes")
     code, out, err = keytok(*arguments, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["texts"] == len(TEXTS) * 3
