@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from crash.world import World, replayed, steps
 
-SECONDS = float(os.environ.get("KEYTOK_CRASH_SECONDS", "20"))
+SECONDS = float(os.environ.get("KEYTOK_CRASH_SECONDS", "15"))
 SEED = int(os.environ.get("KEYTOK_CRASH_SEED", "0"))
 REPLAY = os.environ.get("KEYTOK_CRASH_REPLAY")
 

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
+from multiprocessing import forkserver
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -37,9 +38,11 @@ from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines import MappingError
 from keytok_haystack.engines.connection import document_store
 from keytok_haystack.live_index import RewriteReport, backfill, drop, scan
+from keytok_haystack.live_index import rewrite as rewrite_module
 from keytok_haystack.sparse_vectors.rank_features import truncate_weights
 
-DOCUMENTS, WRITERS, PAGE = 120, 3, 8
+DOCUMENTS, HOT, WRITERS, PAGE = 120, 12, 6, 8
+_LONGEST_PAUSE = 0.1  # seconds, between reading documents and writing them back, in which others write them
 _UNEXPECTED = 3  # exit code of a rewrite with a bug
 
 Content = tuple[int, int, int]
@@ -73,17 +76,17 @@ def steps(seed: int, texts: int) -> Iterator[Step]:
         "write": 60.0,
         "update": 20.0,
         "delete": 10.0,
-        "wait": 4.0,
+        "wait": 2.0,
         "rewrite": 4.0,
-        "kill client": 1.5,
-        "kill node": 0.1,
-        "check": 0.4,
+        "kill client": 0.2,
+        "kill node": 0.02,
+        "check": 0.08,
     }
     while True:
         (action,) = chance.choices(list(actions), list(actions.values()))
         yield Step(
             action,
-            str(chance.randrange(DOCUMENTS)),
+            str(chance.randrange(chance.choice((DOCUMENTS, HOT)))),  # some are written all the time
             (chance.randrange(texts), chance.randrange(texts), chance.randrange(1_000_000)),
             chance.choice(("backfill", "backfill", "resume", "drop")),
             chance.uniform(0, 0.3),
@@ -125,8 +128,7 @@ class World:
         self.raw.ask("PUT", "", json.dumps({"settings": settings, "mappings": {"properties": properties}}))
         self.possible: dict[str, set[Content | None]] = {str(i): {ABSENT} for i in range(DOCUMENTS)}
         self.versions: dict[str, int] = dict.fromkeys(self.possible, 1000)
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload([__name__])
+        self.context = _forking_context()
         self.rewriting: Any = None
         self.failures: list[str] = []
         self.queues: list[Queue[Step | None]] = [Queue(maxsize=20) for _ in range(WRITERS)]
@@ -265,7 +267,9 @@ class World:
         again = self._backfill()
         assert (again.written, again.failed) == (0, 0), again
         self.raw = RawIndex(self.kind, self.node.url, self.name)
-        found = {key: json.loads(source) for key, source in self.raw.sources().items()}
+        self.raw.ask("POST", "_refresh")
+        hits = json.loads(self.raw.ask("POST", "_search", '{"size": 1000}'))["hits"]["hits"]
+        found = {hit["_id"]: hit["_source"] for hit in hits}
         contents: dict[str, Content | None] = {}
         for key, possible in self.possible.items():
             document = found.get(key)
@@ -305,6 +309,20 @@ class World:
             assert weights[0] == weights[1], key
 
 
+def _forking_context() -> Any:
+    """Return what starts processes from one that has imported all that they need: in milliseconds, not in seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # Python 3.11 gives it no other path
+    forkserver.ensure_running()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+    return context
+
+
 def replayed(file: Path) -> tuple[dict[str, Any], list[Step]]:
     """Return what a file of `World.record` says of the world, and its steps."""
     recorded = json.loads(file.read_text())
@@ -316,6 +334,13 @@ def _rewrite(arguments: tuple[str, str, str, str, str, bool]) -> None:
     """Rewrite the index in a process of its own, which may be killed at any time."""
     engine, url, index, model, rewrite, external = arguments
     scan.PAGE = PAGE
+    rewrite_page = rewrite_module.rewrite_page
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        time.sleep(random.uniform(0, _LONGEST_PAUSE))
+        return rewrite_page(*arguments, **options)
+
+    rewrite_module.rewrite_page = slowly
     sys.stderr.flush()
     store = document_store(engine, url, index)  # type: ignore[arg-type]
     try:
