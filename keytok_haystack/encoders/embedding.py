@@ -99,9 +99,13 @@ class CachedEmbedder:
         if missing:
             encode = self._encode_function(texts, role, instruction)
             try:
-                found |= self._embed_missing(missing, encode, cache)
+                new = self._embed_missing(missing, encode, cache)
             except NotFiniteError as error:
                 raise NotFiniteError(texts.index(missing[error.position]), error.dtype) from None
+            if len({len(embedding) for embedding, _ in (*found.values(), *new.values())}) > 1:
+                # a model of the hub, which is known by its id, has changed
+                new = self._embed_missing(list(dict.fromkeys(texts)), encode, cache)
+            found |= new
         rows = [found[text] for text in texts]
         embeddings = np.array([embedding for embedding, _ in rows], dtype=np.float32)
         seconds = sum(seconds for _, seconds in found.values())

@@ -102,10 +102,12 @@ class TextCache:
                     file.unlink(missing_ok=True)
 
     def _newest_first(self) -> list[Path]:
-        try:
-            return sorted(self._folder.glob("*.safetensors"), key=lambda file: -file.stat().st_mtime_ns)
-        except OSError:
-            return []
+        dated: list[tuple[int, Path]] = []
+        with suppress(OSError):
+            for file in self._folder.glob("*.safetensors"):
+                with suppress(OSError):  # joined with others meanwhile
+                    dated.append((file.stat().st_mtime_ns, file))
+        return [file for _, file in sorted(dated, reverse=True)]
 
     def _write(self, block: Block) -> Path | None:
         """Write a block, and return its file; None if it cannot be written."""

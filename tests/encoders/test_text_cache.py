@@ -206,3 +206,19 @@ def test_where_there_is_no_terminal_a_line_is_said_now_and_then(gritlm: str, mon
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 3
     assert all(line.startswith("Embedding:") and f"/{len(TEXTS)}" in line for line in lines)
+
+
+def test_a_model_of_the_hub_that_has_another_dimension_now_embeds_all_anew(monkeypatch: pytest.MonkeyPatch):
+    class Model:
+        dimension = 4
+
+        def encode_document(self, texts, **_):
+            return np.array([[len(text)] * self.dimension for text in texts], np.float32)
+
+    model = Model()
+    monkeypatch.setattr(CachedEmbedder, "_sentence_transformer", model)
+    kept = CachedEmbedder("no/such", progress_bar=False)
+    assert kept.embed(["a", "bb"]).embeddings.shape == (2, 4)
+    model.dimension = 3
+    np.testing.assert_array_equal(kept.embed(["a", "bb", "ccc"]).embeddings, [[1] * 3, [2] * 3, [3] * 3])
+    assert kept.embed(["bb", "a"]).cached
