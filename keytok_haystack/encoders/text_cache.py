@@ -4,6 +4,7 @@
 """Embeddings on disk, found by their texts."""
 
 import hashlib
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import NamedTuple, Self
 from uuid import uuid4
 
 import numpy as np
-from haystack import logging
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
@@ -120,9 +120,7 @@ class TextCache:
         except OSError as error:
             self._is_writable = False
             logger.warning(
-                "Embeddings cannot be kept in {folder}, and are lost when this process ends: {error}",
-                folder=str(self._folder),
-                error=str(error),
+                "Embeddings cannot be kept in %s, and are lost when this process ends: %s", self._folder, error
             )
             return None
         return file
@@ -160,7 +158,7 @@ def _read(file: Path) -> Block | None:
     except SafetensorError:
         block = None
     if block is None:
-        logger.warning("{file} is damaged: its texts are embedded anew.", file=str(file))
+        logger.warning("%s is damaged: its texts are embedded anew.", file)
         with suppress(OSError):
             file.unlink()
     return block

@@ -203,6 +203,12 @@ def test_help(arguments, keytok):
     assert "Usage" in out
 
 
+def test_help_waits_for_nothing_that_takes_seconds_to_import():
+    heavy = "{'haystack', 'torch', 'transformers', 'sentence_transformers'}"
+    code = f"import sys, keytok_haystack.cli.app; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_version_is_that_of_the_package(keytok):
     code, out, err = keytok("--version")
     assert (code, out, err) == (0, f"keytok-haystack {version('keytok-haystack')}\n", "")
