@@ -13,7 +13,6 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
-from tqdm import tqdm
 
 from keytok_haystack.cli.options import JsonFlag
 from keytok_haystack.cli.terminal import print_json, terminal
@@ -25,6 +24,7 @@ from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.pipelines import pipeline_yaml
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 from keytok_haystack.utils.files import write_json
+from keytok_haystack.utils.progress import progress_of
 from keytok_haystack.utils.resources import resource
 
 if TYPE_CHECKING:  # Haystack takes seconds to import
@@ -63,7 +63,7 @@ def demo_command(
     from keytok_haystack.evaluation.tables import terminal_table  # noqa: PLC0415
 
     console = terminal(quiet=as_json)
-    interactive = console.is_terminal and not as_json
+    progress = not as_json
     collection = Collection.load(resource("examples/cranfield"), "test")
     embedder = str(get_model_path())
     texts, query_texts = list(collection.documents.values()), list(collection.queries.values())
@@ -75,14 +75,14 @@ def demo_command(
     console.print(
         f"{len(texts):,} abstracts and {len(query_texts)} queries of the Cranfield collection, all-MiniLM-L6-v2"
     )
-    cached = CachedEmbedder(embedder, progress_bar=interactive)
+    cached = CachedEmbedder(embedder, progress_bar=progress)
     documents, queries = cached.embed(texts), cached.embed(query_texts, "query")
     console.print(
         f"{documents.seconds:.1f} s" + (" in an earlier run; taken from the cache" if documents.cached else "")
     )
 
     console.rule("[bold]2. Fit a decoder: which words does each embedding stand for?[/bold]", align="left")
-    model = fit(documents.embeddings, texts, progress_bar=interactive, embedder=embedder)
+    model = fit(documents.embeddings, texts, progress_bar=progress, embedder=embedder)
     fit_seconds = model.fit_seconds or 0.0
     model.save(output / "model")
     console.print(f"{fit_seconds:.1f} s, no labels; the model is in {output / 'model'}, {len(model.decoder):,} words")
@@ -92,7 +92,10 @@ def demo_command(
     resources: dict[str, Any] = {"model": output / "model", "document_store": _empty_index(engine, url, model)}
     definition = pipeline_yaml(
         f"indexing.{suffix}",
-        {"document_embedder": {"model": embedder}, "key_token_embedder": {"progress_bar": interactive}},
+        {
+            "document_embedder": {"model": embedder},
+            "key_token_embedder": {"progress_bar": console.is_terminal and progress},
+        },
         **resources,
     )
     indexing = with_embeddings(definition, "document_embedder", texts, documents.embeddings)
@@ -115,13 +118,15 @@ def demo_command(
     through_yaml: dict[str, dict[str, float]] = {}
     for name, pipeline in (("query", alone), ("hybrid", hybrid)):
         answers, seconds = {}, []
-        for key, text in tqdm(collection.queries.items(), desc="Asking", disable=not interactive, leave=False):
+        for key, text in progress_of(
+            "Asking", "queries", shown=progress, things=collection.queries.items(), leave=False
+        ):
             started = time.perf_counter()
             answers[key] = [(hit.id, hit.score or 0.0) for hit in _ask(pipeline, text)]
             seconds.append(time.perf_counter() - started)
         ndcg = measure_run(collection, answers)["nDCG@10"]
         through_yaml[name] = {"nDCG@10": ndcg, "ms_per_query": 1000 * float(np.median(seconds))}
-    report = measure_systems(collection, "test", model, documents, queries, progress_bar=interactive)
+    report = measure_systems(collection, "test", model, documents, queries, progress_bar=progress)
     draw_chart(output / "chart.png", report)
     result = {**report.to_dict(), **{f"through_{name}_pipeline": about for name, about in through_yaml.items()}}
     write_json(output / "report.json", result)

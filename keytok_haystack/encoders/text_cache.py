@@ -5,7 +5,8 @@
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -75,7 +76,7 @@ class TextCache:
             block = _read(file)
             if block is None or block.embeddings.shape[1] != (dimension := dimension or block.embeddings.shape[1]):
                 continue
-            for row, key in enumerate(map(bytes, block.keys)):
+            for row, key in enumerate(_as_bytes(block.keys)):
                 if (text := wanted.get(key)) is not None:
                     found.setdefault(text, (block.embeddings[row], float(block.seconds[row])))
         return found
@@ -131,6 +132,12 @@ def key_of(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:_KEY_BYTES]
 
 
+def _as_bytes(keys: NDArray[np.uint8]) -> list[bytes]:
+    """Return the keys of a block, shape `(n, 16)`, one by one."""
+    joined = keys.tobytes()
+    return [joined[start : start + _KEY_BYTES] for start in range(0, len(joined), _KEY_BYTES)]
+
+
 def _digest(block: Block) -> NDArray[np.uint8]:
     digest = hashlib.sha256()
     for part in block:
@@ -138,11 +145,11 @@ def _digest(block: Block) -> NDArray[np.uint8]:
     return np.frombuffer(digest.digest(), dtype=np.uint8)
 
 
-def _has_any(file: Path, keys: Collection[bytes]) -> bool:
+def _has_any(file: Path, keys: AbstractSet[bytes]) -> bool:
     """Return whether a file has the embedding of a text, or is damaged; its embeddings are not read for that."""
     try:
         with safe_open(file, framework="numpy") as block:
-            return any(bytes(key) in keys for key in block.get_tensor("keys"))
+            return not keys.isdisjoint(_as_bytes(block.get_tensor("keys")))
     except OSError:  # joined with others, removed, or of another user
         return False
     except (SafetensorError, TypeError):

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers of Elasticsearch: all that is particular to it and its client."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -36,16 +36,19 @@ class ElasticsearchServer(Server):
             **{"request_timeout": TIMEOUT, **self._store._kwargs, **options},
         )
 
-    def hidden(self, client: Elasticsearch, index: str) -> Hidden:
+    def hidden(self, client: Elasticsearch, indices: Collection[str]) -> Hidden:
         """Return what field-level and document-level security hide: no role of this user shows it."""
         privileges: list[Mapping[str, Any]] = []
         with self.tolerating_refusals():  # without the security features, or with an API key
             privileges = client.security.get_user_privileges()["indices"]
-        reads = [each for each in privileges if _allows_reading(each, (index, self.index))]
-        return Hidden(
-            fields=bool(reads) and not any(_shows_all_fields(each.get("field_security", ())) for each in reads),
-            documents=bool(reads) and all(each.get("query") for each in reads),
-        )
+        hidden = Hidden(fields=[], documents=[])
+        for index in indices:
+            reads = [each for each in privileges if _allows_reading(each, (index, self.index))]
+            if reads and not any(_shows_all_fields(each.get("field_security", ())) for each in reads):
+                hidden.fields.append(index)
+            if reads and all(each.get("query") for each in reads):
+                hidden.documents.append(index)
+        return hidden
 
     def leaves_vectors_out(self, client: Elasticsearch, *, unasked: bool = False) -> bool:
         """Return whether vectors are left out of the `_source` of documents, as by default from version 9.2 on."""

@@ -4,7 +4,7 @@
 """Servers of OpenSearch and Elasticsearch, found by the document store: one module for each engine."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from http import HTTPStatus
 from pkgutil import resolve_name
@@ -50,14 +50,14 @@ class Told(NamedTuple):
 
 class Hidden(NamedTuple):
     """
-    What a server hides of an index.
+    What a server hides of indices.
 
-    :param fields: Whether documents come without some of their fields.
-    :param documents: Whether some documents are not to be seen.
+    :param fields: Indices whose documents come without some of their fields.
+    :param documents: Indices of which some documents are not to be seen.
     """
 
-    fields: bool
-    documents: bool
+    fields: list[str]
+    documents: list[str]
 
 
 class Server(ABC):
@@ -125,14 +125,14 @@ class Server(ABC):
         """
         return {}
 
-    def hidden(self, client: Any, index: str) -> Hidden:  # noqa: ARG002
+    def hidden(self, client: Any, indices: Collection[str]) -> Hidden:  # noqa: ARG002
         """
         Return what the server hides from these credentials, as far as it tells them.
 
         :param client: Client of the engine.
-        :param index: Name of an index itself, which may be one behind the name of the store.
+        :param indices: Names of the indices themselves behind the name of the store.
         """
-        return Hidden(fields=False, documents=False)
+        return Hidden(fields=[], documents=[])
 
     def check_cosines(self, version: tuple[int, int]) -> None:  # noqa: B027
         """

@@ -12,7 +12,7 @@ from haystack.document_stores.types import DocumentStore
 from keytok_haystack.engines import index_definition
 from keytok_haystack.engines.connection import connected
 from keytok_haystack.live_index.inspection import check_one_name
-from keytok_haystack.live_index.mappings import change_mappings, mappings_of, planned_changes
+from keytok_haystack.live_index.mappings import change_mappings, planned_changes
 from keytok_haystack.live_index.templates import extend_template, warning_of_next
 from keytok_haystack.model import KeyTokenModel, loaded_model
 
@@ -75,19 +75,20 @@ def create_index(
         )
         indices = connection.client.indices
         change: Literal["created", "extended", "marked", "kept"]
-        name = None
+        name = warning = None
         if not template and not indices.exists(index=connection.index):
             indices.create(index=connection.index, body=definition)
             change = "created"
         else:
-            changes = planned_changes(mappings_of(connection), definition, field, model.fingerprint)
+            described = indices.get(index=connection.index, flat_settings=True)
+            live = {index: about["mappings"] for index, about in described.items()}
+            changes = planned_changes(live, definition, field, model.fingerprint)
             if template:
-                name = extend_template(connection, definition, field, model.fingerprint)
+                name = extend_template(connection, described, definition, field, model.fingerprint)
             change_mappings(connection, changes)
             has_new_field = any("properties" in changed for changed in changes.values())
             change = "extended" if has_new_field else "marked" if changes else "kept"
-        described = indices.get(index=connection.index, flat_settings=True)
-        warning = warning_of_next(connection, described, field)
+            warning = warning_of_next(connection, described, field)
         return CreatedIndex(
             change, name, warning, connection.server.leaves_vectors_out(connection.client, unasked=True)
         )

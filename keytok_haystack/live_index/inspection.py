@@ -86,13 +86,11 @@ def inspection_of(connection: Connection, field: str, *, keep_versions: bool, wa
     described = connection.client.indices.get(index=connection.index, flat_settings=True)
     notes: list[str] = []
     warnings: list[str] = []
-    is_partial = False
+    hidden = connection.server.hidden(connection.client, described.keys())
     for name, index in described.items():
         _check_settings(name, index["settings"])
         _check_source(name, index, besides=field)
-        hidden = connection.server.hidden(connection.client, name)
-        is_partial |= hidden.documents
-        if hidden.fields:
+        if name in hidden.fields:
             msg = (
                 f"These credentials see documents of the index '{name}' without some of their fields (field-level "
                 "security), which would be lost by writing them back: use credentials that see all."
@@ -101,7 +99,7 @@ def inspection_of(connection: Connection, field: str, *, keep_versions: bool, wa
         notes += _notes(name, index)
         warnings += _warnings(name, index)
     views = [index["aliases"][connection.index] for index in described.values() if connection.index in index["aliases"]]
-    is_partial |= any(part in view for view in views for part in _PARTIAL)
+    is_partial = bool(hidden.documents) or any(part in view for view in views for part in _PARTIAL)
     if is_partial:
         warnings.append(
             f"'{connection.index}' shows only part of the documents, by a filter or a routing of the alias, or to "

@@ -61,18 +61,24 @@ def warning_of_next(
     return f"These credentials may not see whether the next index of '{connection.index}' has the field '{field}'."
 
 
-def extend_template(connection: Connection, definition: Mapping[str, Any], field: str, fingerprint: str) -> str:
+def extend_template(
+    connection: Connection,
+    described: Mapping[str, Any],
+    definition: Mapping[str, Any],
+    field: str,
+    fingerprint: str,
+) -> str:
     """
     Put a field of key tokens into the index template that makes the next index, and return the template's name.
 
     :param connection: Connection to an alias or a data stream.
+    :param described: Description of the indices behind its name, as the engine returns it.
     :param definition: Definition of an index with the field (`index_definition`).
     :param field: Field of the key tokens.
     :param fingerprint: Fingerprint of the model of the key tokens.
     :raises MappingError: No index template makes a next index, or it has the field, of another type or for another
         model.
     """
-    described = connection.client.indices.get(index=connection.index, flat_settings=True)
     name = _next_name(connection.index, described)
     template = None if name is None else _template_of(connection, name, described)
     if template is None:

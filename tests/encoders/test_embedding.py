@@ -19,16 +19,7 @@ from keytok_haystack import KeyTokenModel, Spectrum
 from keytok_haystack.encoders import PRESETS, CachedEmbedder, embed, head_of
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("KEYTOK_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache/embeddings"
-
-
-@pytest.fixture
-def gritlm(tiny: Callable[[str], Path]) -> str:
-    return f"gritlm-7b:{tiny('mistral')}"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_what_an_embedder_gives_is_taken_from_the_cache_the_next_time(gritlm: str, cache: Path):

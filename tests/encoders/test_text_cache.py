@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,16 +21,7 @@ from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.encoders.text_cache import key_of
 from keytok_haystack.utils import progress
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("KEYTOK_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache/embeddings"
-
-
-@pytest.fixture
-def gritlm(tiny: Callable[[str], Path]) -> str:
-    return f"gritlm-7b:{tiny('mistral')}"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

@@ -58,15 +58,16 @@ def _check_document(document: Document, dimension: int, *, with_text: bool) -> N
     :raises EmbeddingError: Its embedding is missing or unusable; the message names it.
     :raises ValueError: Its content is not of whole characters.
     """
+    embedding = _embedding_of(document)
     try:
-        check_embeddings([_embedding_of(document)], dimension)
+        check_embeddings([embedding], dimension)
     except EmbeddingError as error:
-        if document.embedding is None:
-            raise
         msg = f"The embedding of document '{document.id}' is unusable. {error}"
         raise EmbeddingError(msg) from error
+    if not with_text:
+        return
     try:
-        check_texts([(document.content or "") if with_text else ""])
+        check_texts([document.content or ""])
     except ValueError as error:
         msg = f"The content of document '{document.id}' has half a surrogate pair: replace it."
         raise ValueError(msg) from error
