@@ -4,6 +4,7 @@
 """The linear map from an embedding to a logit for each feature of a vocabulary."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +20,19 @@ from keytok_haystack.utils.checks import check_embeddings, check_same_number
 _CHUNK_ENTRIES = 1 << 24  # logits held at a time: 64 MiB of float32
 _GATHERED_ENTRIES = 1 << 18  # entries of the decoder that are copied at a time, into a cache
 _SUM_ROUNDING = 2.0**-22  # of a logit and a literal, added, relative to the sum
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """
+    What embeddings decode to.
+
+    :param rows: Shape `(n, V)`, the largest positive logits of each embedding; `(n, W)` if literals were added.
+    :param strengths: Shape `(n,)`, the largest logit of each embedding before literals are added.
+    """
+
+    rows: csr_array
+    strengths: NDArray[np.float32]
 
 
 class TokenDecoder:
@@ -83,24 +97,32 @@ class TokenDecoder:
         :raises EmbeddingError: The embeddings are unusable (`check_embeddings`).
         :raises ValueError: There are not as many rows of literals as embeddings.
         """
+        return self.decode(embeddings, k, literals, check_input=check_input).rows
+
+    def decode(
+        self, embeddings: ArrayLike, k: int, literals: csr_array | None = None, *, check_input: bool = True
+    ) -> Decoded:
+        """Do what `top_k` does, and return the strengths of the embeddings, too."""
         check_k(k)
         checked = check_embeddings(embeddings, self.dimension) if check_input else np.asarray(embeddings)
         if literals is not None:
             check_same_number(len(checked), literals.shape[0])
+        width = len(self) if literals is None else literals.shape[1]
         rows: list[csr_array] = []
+        strengths = np.empty(len(checked), dtype=np.float32)
         for chunk in self._slices(len(checked)):
             prepared = self.preparation(checked[chunk])
-            if literals is None:
-                rows.append(self._largest(prepared, None, k))
-                continue
-            decoded, others = literals[chunk, : len(self)], literals[chunk, len(self) :]
-            joined = csr_array(hstack([self._largest(prepared, decoded, k), others], format="csr"))
-            joined.sort_indices()
-            rows.append(top_k(joined, k))
+            of_decoder = None if literals is None else literals[chunk, : len(self)]
+            largest, strengths[chunk] = self._largest(prepared, of_decoder, k)
+            if literals is not None:
+                joined = csr_array(hstack([largest, literals[chunk, len(self) :]], format="csr"))
+                joined.sort_indices()
+                largest = top_k(joined, k)
+            rows.append(largest)
         if len(rows) == 1:
-            return rows[0]
-        width = len(self) if literals is None else literals.shape[1]
-        return csr_array(vstack(rows, format="csr")) if rows else csr_array((0, width), dtype=np.float32)
+            return Decoded(rows[0], strengths)
+        joined = csr_array(vstack(rows, format="csr")) if rows else csr_array((0, width), dtype=np.float32)
+        return Decoded(joined, strengths)
 
     def strongest(self, embeddings: ArrayLike, k: int) -> list[SparseRow]:
         """
@@ -131,15 +153,18 @@ class TokenDecoder:
         logits: NDArray[np.float32] = self.preparation(embeddings) @ self.weight.T
         return logits
 
-    def _largest(self, prepared: NDArray[np.float32], literals: csr_array | None, k: int) -> csr_array:
+    def _largest(
+        self, prepared: NDArray[np.float32], literals: csr_array | None, k: int
+    ) -> tuple[csr_array, NDArray[np.float32]]:
         """
-        Return the `k` largest positive logits of prepared embeddings, shape `(n, d)`, with literals added.
+        Return the largest positive logits of prepared embeddings, shape `(n, d)`, and their strengths (`Decoded`).
 
         BLAS adds up a logit in an order that depends on the batch and the threads. So its logits only tell which may be
         among the largest, and these are computed anew, each by itself.
         """
         n, size = len(prepared), len(self)
         logits: NDArray[np.float32] = prepared @ self.weight.T
+        strengths: NDArray[np.float32] = logits.max(axis=1)
         if literals is not None:
             positions = np.repeat(np.arange(n) * size, np.diff(literals.indptr)) + literals.indices
             logits.reshape(-1)[positions] += literals.data
@@ -159,7 +184,7 @@ class TokenDecoder:
         candidates, exact = candidates[exact > 0], exact[exact > 0]
         row, column = np.divmod(candidates, size)
         indptr = np.searchsorted(row, np.arange(n + 1)).astype(np.int32)
-        return top_k(csr_array((exact, column.astype(np.int32), indptr), shape=logits.shape), k)
+        return top_k(csr_array((exact, column.astype(np.int32), indptr), shape=logits.shape), k), strengths
 
     def _products(self, prepared: NDArray[np.float32], positions: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return logits of prepared embeddings, shape `(n, d)`, at flat positions in `(n, V)`, summed up one by one."""

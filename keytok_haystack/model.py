@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
+from keytok_haystack.confidence import Chance
 from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.embedding_space import HeadTransform, Preparation, Spectrum
 from keytok_haystack.model_folder import (
@@ -36,7 +37,7 @@ from keytok_haystack.sparse_vectors.rows import (
 )
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.blocks import row_blocks
-from keytok_haystack.utils.checks import check_embeddings, check_same_number
+from keytok_haystack.utils.checks import check_embeddings, check_not_one_string, check_same_number
 from keytok_haystack.vocabulary import TokenizerVocabulary, Vocabulary, WordVocabulary
 from keytok_haystack.weighting import DocumentStatistics, Weighting, add_literals, drop_poor_gain, root_frequencies
 
@@ -100,6 +101,7 @@ class KeyTokenModel:
     :param idf: Shape `(V + 1,)`, the inverse document frequency of each feature in the fitting corpus (`feature_idf`),
         if there was one; the last is that of all words that the vocabulary has not seen.
     :param statistics: Statistics of the key tokens of documents, if known; without them, queries keep all tokens.
+    :param chance: Strengths of random embeddings, if known; without them, no confidence is known.
     :param spectrum: Spectrum of the embeddings, if known; `PC1Adjuster` needs it.
     :param comprehension: How well the decoder, before any refinement, reads the embeddings that it was fitted to.
     :param refined: Whether the decoder has been refined (`refine`).
@@ -115,6 +117,7 @@ class KeyTokenModel:
     embedder: str | None = None
     idf: NDArray[np.float32] | None = None
     statistics: DocumentStatistics | None = None
+    chance: Chance | None = None
     spectrum: Spectrum | None = None
     comprehension: Comprehension | None = None
     refined: bool = False
@@ -152,18 +155,24 @@ class KeyTokenModel:
         :param texts: The `n` texts, whose literal tokens join the aligned ones: each adds `literal_factor * idf *
             sqrt(tf / length)` to its logit, before the strongest are chosen. None reads the embeddings alone.
         :param top_k: Number of tokens to keep; the weighting's `k_document` by default.
-        :returns: `n` rows, float32. A row is empty if no logit is positive.
+        :returns: `n` rows, float32, with their confidences, if `chance` is known. A row is empty if no logit is
+            positive.
         :raises EmbeddingError: The embeddings are unusable: wrong dimension, zero or not finite.
         :raises ValueError: There are not as many texts as embeddings.
         """
         k = self.weighting.k_document if top_k is None else top_k
-        if texts is None:
-            logits = self._widened(self.decoder.top_k(embeddings, k), len(self.vocabulary))
-            return TokenRows(self.weighting.document_weights(logits))
-        counts = self.vocabulary.literal_counts(texts)
-        logits = self.decoder.top_k(embeddings, k, self.literal_logits(counts.rows))
-        check_same_number(logits.shape[0], len(counts))
-        return counts.with_rows(self.weighting.document_weights(self._widened(logits, counts.rows.shape[1])))
+        counts = None if texts is None else self.vocabulary.literal_counts(texts)
+        decoded = self.decoder.decode(embeddings, k, None if counts is None else self.literal_logits(counts.rows))
+        confidences = self._confidences(decoded.strengths)
+        if counts is None:
+            logits = self._widened(decoded.rows, len(self.vocabulary))
+            return TokenRows(self.weighting.document_weights(logits), confidences=confidences)
+        check_same_number(len(decoded.strengths), len(counts))
+        logits = self._widened(decoded.rows, counts.rows.shape[1])
+        return counts.with_rows(self.weighting.document_weights(logits), confidences)
+
+    def _confidences(self, strengths: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        return None if self.chance is None else self.chance.confidences(strengths)
 
     def literal_logits(self, counts: csr_array) -> csr_array | None:
         """
@@ -182,25 +191,36 @@ class KeyTokenModel:
         """
         Turn query embeddings into the weights of their aligned and literal tokens.
 
-        Tokens of poor gain are left out (`drop_poor_gain`).
+        Tokens of poor gain are left out (`drop_poor_gain`). A text that asks for nothing, since it is empty or has no
+        words but stop words, has no tokens, whatever its embedding decodes to.
 
         :param embeddings: Shape `(n, d)`.
         :param texts: The `n` texts of the queries; None leaves the literal tokens out.
         :param top_k: Number of aligned tokens to keep; the weighting's `m_query` by default, 0 for the literals alone.
-        :returns: `n` rows, float32, the largest weight of each is 1.
+        :returns: `n` rows, float32, the largest weight of each is 1, with their confidences, if `chance` is known.
         :raises EmbeddingError: The embeddings are unusable: wrong dimension, zero or not finite.
         :raises ValueError: There are not as many texts as embeddings.
         """
         m = self.weighting.m_query if top_k is None else top_k
         aligned = self.decoder.strongest(embeddings, max(m, 1))
+        strengths = np.array([logits.max(initial=0) for _, logits in aligned], dtype=np.float32)
         if m == 0:
             aligned = [_NO_TOKENS] * len(aligned)
         if texts is None:
-            return TokenRows(join_rows([self._query(each, _NO_TOKENS) for each in aligned], len(self.vocabulary)))
+            queries = [self._query(each, _NO_TOKENS) for each in aligned]
+            return TokenRows(join_rows(queries, len(self.vocabulary)), confidences=self._confidences(strengths))
+        check_not_one_string(texts)
+        texts = list(texts)
         counts = self.vocabulary.literal_counts(texts)
         check_same_number(len(aligned), len(counts))
-        queries = [self._query(*each) for each in zip(aligned, split_rows(counts.rows), strict=True)]
-        return counts.with_rows(join_rows(queries, counts.rows.shape[1]))
+        queries = []
+        for i, (text, literals) in enumerate(zip(texts, split_rows(counts.rows), strict=True)):
+            if len(literals[0]) or self.vocabulary.may_lack_words_of(text):
+                queries.append(self._query(aligned[i], literals))
+            else:
+                queries.append(_NO_TOKENS)
+                strengths[i] = 0
+        return counts.with_rows(join_rows(queries, counts.rows.shape[1]), self._confidences(strengths))
 
     def _query(self, aligned: SparseRow, literals: SparseRow) -> SparseRow:
         """Weigh the aligned tokens and the literal counts of a query."""
@@ -267,7 +287,7 @@ class KeyTokenModel:
 
     def scaled_to(self, embeddings: ArrayLike, counts: csr_array | None = None, *, check_input: bool = True) -> Self:
         """
-        Return this model with its scales and statistics fitted to a sample of documents.
+        Return this model with its scales, statistics and chance fitted to a sample of documents.
 
         :param embeddings: Shape `(n, d)`, a few thousand.
         :param counts: Shape `(n, V + u)`, literal counts of their texts; None leaves literal tokens out.
@@ -288,7 +308,11 @@ class KeyTokenModel:
         mean = float(largest.mean()) if len(largest) else 0.0
         scaled = unscaled.with_weighting(weight_scale=mean if mean > 0 else 1.0)
         weights = scaled.weighting.document_weights(logits)
-        return replace(scaled, statistics=DocumentStatistics.of(weights, len(self.vocabulary)))
+        return replace(
+            scaled,
+            statistics=DocumentStatistics.of(weights, len(self.vocabulary)),
+            chance=Chance.of(self.decoder, checked) if len(checked) else None,
+        )
 
     def save(self, path: str | Path) -> None:
         """
@@ -318,6 +342,7 @@ class KeyTokenModel:
             "weight": self.decoder.weight.astype(np.float16),
             "idf": self.idf,
             **({_STATISTICS + name: array for name, array in vars(self.statistics).items()} if self.statistics else {}),
+            "chance": None if self.chance is None else self.chance.strengths,
             "mean": preparation.mean,
             "removed": preparation.removed,
             "shift": preparation.shift,
@@ -382,6 +407,7 @@ class KeyTokenModel:
             embedder=config["embedder"],
             idf=arrays.get("idf"),
             statistics=DocumentStatistics(**statistics) if statistics else None,
+            chance=Chance(arrays["chance"]) if "chance" in arrays else None,
             spectrum=None if content.spectrum is None else Spectrum(**content.spectrum),
             comprehension=Comprehension(**config["comprehension"]) if config["comprehension"] else None,
             refined=config["refined"],

@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Display of key tokens, for several commands."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -14,21 +15,43 @@ from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 from keytok_haystack.vocabulary import TokenizerVocabulary
 
+_LITERAL, _ALIGNED = ("█", "#3d85c6"), ("▒", "#d9822b")  # told apart without colours, too
+_BAR = 32
 
-def token_table(model: KeyTokenModel, texts: list[str], embeddings: NDArray[np.float32], top: int) -> Table:
-    """Return the key tokens of texts as bars."""
+
+def token_table(model: KeyTokenModel, texts: Sequence[str], embeddings: NDArray[np.float32], top: int) -> Group:
+    """
+    Return the key tokens of texts as bars, as retrieval uses them, with the confidence of each text.
+
+    :param model: Key-token model.
+    :param texts: The `n` texts.
+    :param embeddings: Shape `(n, d)`.
+    :param top: Maximum number of tokens of a text.
+    """
     grid = Table(show_header=False, box=None, padding=(0, 1))
     grid.add_column(justify="right", style="bold")
     grid.add_column(justify="right")
     grid.add_column()
-    weights = model.encode_documents(embeddings, top_k=top)
-    for text, tokens in zip(texts, model.document_tokens(weights), strict=True):
-        grid.add_row("", "", Text(text[:90] + ("…" if len(text) > 90 else ""), style="dim"))
-        strongest = max(tokens.values(), default=1.0)
+    weights = model.encode_documents(embeddings, texts, top_k=top)
+    strongest = weights.rows.data.max(initial=1e-9)
+    for i, (text, tokens) in enumerate(zip(texts, model.document_tokens(weights), strict=True)):
+        about = Text(text[:90] + ("…" if len(text) > 90 else ""), style="dim")
+        if weights.confidences is not None:
+            about.append(f"  confidence {weights.confidences[i]:.2f}", style="not dim")
+        grid.add_row("", "", about)
+        literals = with_whole_words(model, text, dict.fromkeys(literal_keys(model, text), 0.0))
         for word, weight in with_whole_words(model, text, tokens).items():
-            bar = Text("█" * round(32 * weight / strongest), style="#d9822b")
+            character, color = _LITERAL if word in literals else _ALIGNED
+            bar = Text(character * max(1, round(_BAR * weight / strongest)), style=color)
             grid.add_row(Text(word), f"{weight:.2f}", bar)
-    return grid
+    legend = Text.assemble(_LITERAL, " a word of the text   ", _ALIGNED, " read from its embedding alone")
+    return Group(grid, legend)
+
+
+def literal_keys(model: KeyTokenModel, text: str) -> list[str]:
+    """Return the keys of a text's literal tokens."""
+    counts = model.vocabulary.literal_counts([text])
+    return list(model.query_tokens(counts)[0])
 
 
 def with_whole_words(model: KeyTokenModel, text: str, tokens: Mapping[str, float]) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
+from keytok_haystack.confidence import Chance
 from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.model import KeyTokenModel
@@ -124,7 +125,8 @@ def _rescaled(refined: KeyTokenModel, before: TokenDecoder, embeddings: NDArray[
     ]
     ratio = sizes[1] / sizes[0] if min(sizes) > 0 else 1.0
     weighting = refined.weighting
-    return refined.with_weighting(
+    rescaled = refined.with_weighting(
         literal_scale=weighting.literal_scale * ratio,
         weight_scale=weighting.weight_scale * ratio ** ((1 - weighting.normalization) * weighting.exponent),
     )
+    return replace(rescaled, chance=Chance.of(refined.decoder, embeddings))

@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from haystack.document_stores.types import DocumentStore
 from keytok_haystack.engines import MappingError, index_definition
 from keytok_haystack.engines.connection import PATIENCE, Connection, connected
 from keytok_haystack.live_index.changes import Failure, RewriteReport, Rewritten, Skipped
+from keytok_haystack.live_index.documents import StoredDocument
 from keytok_haystack.live_index.fields import HAYSTACK_FIELDS, Fields
 from keytok_haystack.live_index.inspection import Inspection, inspection_of, leaves_out
 from keytok_haystack.live_index.mappings import change_mappings, embedding_dimension, planned_changes
-from keytok_haystack.live_index.projection import Projection
+from keytok_haystack.live_index.projection import Projection, warning_about_embeddings
 from keytok_haystack.live_index.rewrite import rewrite
 from keytok_haystack.live_index.scan import scan
 from keytok_haystack.model import KeyTokenModel, loaded_model
@@ -91,6 +92,7 @@ def backfill(
     with connected(store, patience) as connection:
         inspection = inspection_of(connection, fields.key_tokens, keep_versions=keep_versions)
         changes = _checked_changes(connection, inspection, model, fields)
+        inspection = _with_warning(inspection, model, fields, _first_page(connection))
         if confirm is not None:
             confirm(inspection)
         change_mappings(connection, changes)
@@ -130,8 +132,8 @@ def dry_run(
     with connected(store, patience=0) as connection:
         inspection = inspection_of(connection, fields.key_tokens, keep_versions=keep_versions)
         _checked_changes(connection, inspection, model, fields)
-        with scan(connection, {"match_all": {}}) as (_, pages):
-            page = next(pages, [])
+        page = _first_page(connection)
+        inspection = _with_warning(inspection, model, fields, page)
     changes = Projection(model, fields)(page)
     examples = [
         (fields.text_of(document), msgspec.json.decode(change.source[fields.key_tokens], type=dict[str, float]))
@@ -146,6 +148,19 @@ def dry_run(
         failures=[change for change in changes if isinstance(change, Failure)],
         examples=examples[:_EXAMPLES],
     )
+
+
+def _first_page(connection: Connection) -> list[StoredDocument]:
+    with scan(connection, {"match_all": {}}) as (_, pages):
+        return next(pages, [])
+
+
+def _with_warning(
+    inspection: Inspection, model: KeyTokenModel, fields: Fields, documents: list[StoredDocument]
+) -> Inspection:
+    """Return an inspection that warns of embeddings which the model seems not to read, too."""
+    warning = warning_about_embeddings(model, fields, documents)
+    return replace(inspection, warnings=[*inspection.warnings, warning]) if warning else inspection
 
 
 def _checked_changes(

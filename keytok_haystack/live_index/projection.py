@@ -4,15 +4,33 @@
 """Change of documents that get key tokens: the projection of their embeddings."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 import numpy as np
 
+from keytok_haystack.confidence import warning_of
 from keytok_haystack.live_index.changes import Change, Failure, Rewritten, Skipped
 from keytok_haystack.live_index.documents import StoredDocument
 from keytok_haystack.live_index.fields import Fields
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import truncate_weights
+
+
+def warning_about_embeddings(model: KeyTokenModel, fields: Fields, documents: Sequence[StoredDocument]) -> str | None:
+    """
+    Return what seems to be wrong with the embeddings of a sample of documents, and the remedy; None if nothing.
+
+    :param model: Model that is to read them.
+    :param fields: Fields of the index.
+    :param documents: The sample.
+    """
+    embeddings = []
+    for document in documents:
+        if document.has(fields.embedding):
+            with suppress(ValueError):  # reported when the document is projected
+                embeddings.append(fields.embedding_of(document, model.dimension))
+    return warning_of(model.encode_documents(np.array(embeddings), top_k=1).confidences) if embeddings else None
 
 
 class Projection:

@@ -19,10 +19,12 @@ class TokenRows:
 
     :param rows: Shape `(n, V + u)`.
     :param unseen: The `u` words, distinct: names of the last columns.
+    :param confidences: Shape `(n,)`, how surely the embedding of each row decodes to tokens (`Chance`), if it is known.
     """
 
     rows: csr_array
     unseen: tuple[str, ...] = ()
+    confidences: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Return the number of rows, `n`."""
@@ -33,9 +35,9 @@ class TokenRows:
         """The rows over the features of the vocabulary alone, shape `(n, V)`."""
         return self.rows[:, : self.rows.shape[1] - len(self.unseen)] if self.unseen else self.rows
 
-    def with_rows(self, rows: csr_array) -> Self:
+    def with_rows(self, rows: csr_array, confidences: NDArray[np.float32] | None = None) -> Self:
         """Return other rows over the same columns."""
-        return type(self)(rows, self.unseen)
+        return type(self)(rows, self.unseen, confidences)
 
     def columns(self, of_unseen: Iterable[int]) -> NDArray[np.int64]:
         """

@@ -93,6 +93,15 @@ class Vocabulary(ABC):
     def _count(self, texts: list[str]) -> TokenRows:
         """Count the literal features of checked texts."""
 
+    def may_lack_words_of(self, text: str) -> bool:
+        """
+        Return whether a text without literal features may have words that count all the same.
+
+        Tokenizers that read the bytes of a script have no features for its words. Words of a corpus are open, so that
+        a text without any is empty, or of stop words.
+        """
+        return not self.is_open and any(map(str.isalnum, text))
+
     def may_be_unseen(self, index: int) -> bool:
         """Return whether an index of a `SparseEmbedding` can be that of a word that the vocabulary has not seen."""
         return self.is_open and len(self) <= index < _INDICES

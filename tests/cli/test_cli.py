@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from keytok_haystack import KeyTokenModel, fit
+from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 from keytok_haystack.utils.resources import resource
 
 SYSTEMS = {
@@ -381,12 +382,35 @@ def test_tokens_shows_texts_and_tokens_as_they_are(keytok, place, small_model, s
     assert code == 0
     assert texts[0] in out
     assert "x" * 90 + "…" in out
-    shown = {line.split()[0] for line in out.splitlines() if "█" in line}
+    shown = {line.split()[0] for line in out.splitlines() if line.rstrip().endswith(("█", "▒"))}
     logits = small_model.decoder.logits(embedded)
     expected = {f for row in logits for f, v in zip(small_model.vocabulary.features, row, strict=True) if v > 0}
-    assert shown <= expected
-    assert len(shown) >= len(expected) - 2  # the weakest have no bar
-    assert {"3.5", "100%"} & expected <= shown
+    assert shown == expected
+    assert {"3.5", "100%"} & expected
+
+
+def test_tokens_tells_words_of_a_text_from_what_ready_made_embeddings_say(keytok, place, small_model, small_embeddings):
+    np.save("vectors.npy", small_embeddings[:2])
+    texts = ["shock shock", "heat"]
+    code, out, _ = keytok("tokens", "model", *texts, "--embeddings", "vectors.npy", "--json")
+    assert code == 0
+    rows = json.loads(out)
+    encoded = small_model.encode_documents(small_embeddings[:2], texts, top_k=16)
+    assert [row["confidence"] for row in rows] == pytest.approx(encoded.confidences.tolist(), abs=0.0005)
+    assert [row["literal"] for row in rows] == [["shock"], ["heat"]]
+    expected = [
+        {unescape_feature(key): weight for key, weight in t.items()} for t in small_model.document_tokens(encoded)
+    ]
+    assert [row["key_tokens"] for row in rows] == expected
+    code, out, _ = keytok("tokens", "model", *texts, "--embeddings", "vectors.npy")
+    bars = [(line.split()[0], line.split()[-1][0]) for line in out.splitlines() if line.rstrip().endswith(("█", "▒"))]
+    assert {word for word, bar in bars if bar == "█"} == {"shock", "heat"}
+    assert {bar for word, bar in bars if word not in {"shock", "heat"}} == {"▒"}
+    assert f"confidence {rows[0]['confidence']:.2f}" in out
+    code, _, err = keytok("tokens", "model", "one", "--embeddings", "vectors.npy")
+    assert (code, "2 embeddings for 1 texts" in err) == (2, True)
+    code, _, err = keytok("tokens", "model", *texts, "--embeddings", "vectors.npy", "--embedder", "any")
+    assert (code, "leave --embedder out" in err) == (2, True)
 
 
 def test_evaluate_writes_what_it_is_asked_for(keytok, place):

@@ -36,7 +36,7 @@ async def test_the_hybrid_retriever_embeds_asks_once_and_explains(
     embedding = text_embedder.run(text)["embedding"]
     retriever = SparseRetriever(store, model=small_model_folder, dense_weight=1.5, bm25_weight=0.05, top_k=5)
     expected = retriever.run(query_embedding=embedding, query=text)
-    explained = KeyTokenExplainer().run(documents=expected["documents"], key_tokens=expected["key_tokens"])
+    explained = KeyTokenExplainer().run(**expected)
     assert_same_hits(hits, explained["documents"])
     for hit in hits:
         assert "key_tokens" not in hit.meta

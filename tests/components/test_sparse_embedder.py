@@ -373,7 +373,10 @@ def test_documents_that_cannot_be_processed_are_returned_unchanged_where_that_is
 
 
 def test_run_on_empty_list(small_model_folder):
-    assert KeyTokenSparseEmbedder(small_model_folder).run(documents=[]) == {"documents": []}
+    assert KeyTokenSparseEmbedder(small_model_folder).run(documents=[]) == {
+        "documents": [],
+        "meta": {"confidences": []},
+    }
 
 
 @pytest.mark.parametrize("wrong", ["shock", ["shock"], [1, 2], Document(content="shock"), ({},)])
@@ -455,7 +458,7 @@ def test_a_weight_that_rounds_to_zero_leaves_the_sparse_embedding_whole(small_vo
     assert {i: value for i, value in pairs if value > 1e-6} == {0: 1.0, 2: 0.5, 4: 0.25}
 
 
-@pytest.mark.parametrize("text", ["", "   ", "unheard-of words", "[UNK]"])
+@pytest.mark.parametrize("text", ["unheard-of words", "[UNK]"])
 def test_a_text_without_a_known_word_adds_nothing(text, small_model_folder, small_embeddings):
     embedder = KeyTokenSparseEmbedder(small_model_folder)
     embedding = small_embeddings[0].tolist()

@@ -544,6 +544,29 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be(kind, new_index, sourc
 
 
 @two_engines
+def test_embeddings_that_the_model_seems_not_to_read_are_warned_of_before_anything_is_written(
+    kind, new_index, sources, small_model, small_embeddings
+):
+    store, _ = new_index(kind, sources)
+    assert dry_run(store, small_model).inspection.warnings == []
+    mean = small_embeddings.mean(axis=0).tolist()
+    others = {key: compact(content="shock", embedding=mean) for key in sources}
+    store, raw = new_index(kind, others)
+    before = raw.mappings(), raw.versions()
+    seen: list[str] = []
+
+    def refuse(inspection):
+        seen.extend(inspection.warnings)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backfill(store, small_model, confirm=refuse, progress_bar=False)
+    assert (raw.mappings(), raw.versions()) == before
+    assert ["as weakly as random ones" in warning for warning in seen] == [True]
+    assert backfill(store, small_model, progress_bar=False).warnings == seen
+
+
+@two_engines
 def test_shards_that_cannot_be_read_are_not_left_out(kind, new_index, make_store, sources, small_model):
     alias = f"test-{uuid4().hex[:12]}"
     _, whole = new_index(kind, sources)

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from haystack import Document, logging
 from haystack.dataclasses import SparseEmbedding
+from numpy.typing import NDArray
 
 from keytok_haystack import EmbeddingError, KeyTokenModel, TokenRows, Vocabulary
 from keytok_haystack.inverted_index import contributions
@@ -217,11 +219,25 @@ def stringified(sparse_embedding: SparseEmbedding) -> dict[str, float]:
     return {key: value for key, value in tokens.items() if value != 0}
 
 
+class EncodedQuery(NamedTuple):
+    """
+    A query as retrievers take it.
+
+    :param key_tokens: Its key tokens, `{key: weight}`, strongest first.
+    :param sparse_embedding: The same over the features of the model.
+    :param confidence: Its confidence, if the model knows it.
+    """
+
+    key_tokens: dict[str, float]
+    sparse_embedding: SparseEmbedding
+    confidence: float | None
+
+
 def encode_query(
     model: KeyTokenModel, embedding: list[float], text: str | None, top_k: int | None = None
-) -> tuple[dict[str, float], SparseEmbedding]:
+) -> EncodedQuery:
     """
-    Return the key tokens of a query, strongest first, and the same as a sparse embedding over the model's features.
+    Encode a query.
 
     :param model: Key-token model.
     :param embedding: Dense embedding of the query.
@@ -230,7 +246,13 @@ def encode_query(
     :raises ValueError: The embedding or the text is unusable.
     """
     weights = model.encode_queries([embedding], None if text is None else [text], top_k)
-    return model.query_tokens(weights)[0], sparse_embeddings(weights, model.vocabulary)[0]
+    (confidence,) = as_floats(weights.confidences, 1)
+    return EncodedQuery(model.query_tokens(weights)[0], sparse_embeddings(weights, model.vocabulary)[0], confidence)
+
+
+def as_floats(confidences: NDArray[np.float32] | None, n: int) -> list[float | None]:
+    """Return `n` confidences, rounded to thousandths, as JSON has them; None if they are not known."""
+    return [None] * n if confidences is None else [round(each, 3) for each in confidences.astype(float).tolist()]
 
 
 def named_tokens(

@@ -6,12 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from haystack import Document, component, default_to_dict
+import numpy as np
+from haystack import Document, component, default_to_dict, logging
 from haystack.dataclasses import SparseEmbedding
 from tqdm import tqdm
 
 from haystack_integrations.components.embedders.keytok.alternatives import is_branch_not_taken
 from haystack_integrations.components.embedders.keytok.conversion import (
+    as_floats,
     check_documents,
     document_embeddings,
     encode_query,
@@ -21,7 +23,10 @@ from haystack_integrations.components.embedders.keytok.conversion import (
 )
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from keytok_haystack import KeyTokenModel
+from keytok_haystack.confidence import warning_of
 from keytok_haystack.engines import check_field_name
+
+logger = logging.getLogger(__name__)
 
 
 @component
@@ -146,13 +151,15 @@ class KeyTokenSparseEmbedder:
         self._model = model
         return model
 
-    @component.output_types(documents=list[Document], key_tokens=dict[str, float], sparse_embedding=SparseEmbedding)
+    @component.output_types(
+        documents=list[Document], key_tokens=dict[str, float], sparse_embedding=SparseEmbedding, meta=dict[str, Any]
+    )
     def run(
         self,
         documents: list[Document] | None = None,
         embedding: list[float] | None = None,
         text: str | None = None,
-    ) -> dict[str, list[Document] | dict[str, float] | SparseEmbedding]:
+    ) -> dict[str, Any]:
         """
         Finds the key tokens of documents, or of one query.
 
@@ -165,11 +172,17 @@ class KeyTokenSparseEmbedder:
         :returns:
             A dictionary with the following keys for `documents`:
             - `documents`: Copies of the documents with key tokens, `{token: weight}`, in their `meta`.
+            - `meta`: `confidences`, a number for each document: the share of random embeddings that decode to tokens
+                more weakly, about 1 for what says something about the words that the model was fitted to. None for
+                documents that are returned unchanged, and for models without that measure. If half of them are below
+                0.5, a warning says so: another embedder's vectors look like that.
 
             And for `embedding`:
-            - `key_tokens`: The query's `{token: weight}`, strongest first.
+            - `key_tokens`: The query's `{token: weight}`, strongest first. It is empty for a text without any words but
+                stop words.
             - `sparse_embedding`: The same; its indices are features of the model, or hashes of words that it does not
                 know.
+            - `meta`: `confidence`, that of the query; 0 for one without tokens.
 
             In a pipeline whose router has sent both elsewhere, it is empty.
 
@@ -180,8 +193,12 @@ class KeyTokenSparseEmbedder:
             If `documents` is not a list of Documents, or `text` is not a string.
         """
         if embedding is not None and documents is None:
-            tokens, sparse_embedding = encode_query(self._loaded_model(), embedding, text, self.query_top_k)
-            return {"key_tokens": tokens, "sparse_embedding": sparse_embedding}
+            query = encode_query(self._loaded_model(), embedding, text, self.query_top_k)
+            return {
+                "key_tokens": query.key_tokens,
+                "sparse_embedding": query.sparse_embedding,
+                "meta": {"confidence": query.confidence},
+            }
         if documents is None and embedding is None and is_branch_not_taken(self, "documents", "embedding"):
             return {}
         if documents is None or embedding is not None:
@@ -194,24 +211,37 @@ class KeyTokenSparseEmbedder:
         model = self._loaded_model()
         batches = range(0, len(documents), self.batch_size)
         show = self.progress_bar and len(batches) > 1
-        return {
-            "documents": [
-                document
-                for start in tqdm(batches, desc="Finding key tokens", disable=not show)
-                for document in self._processed(model, documents[start : start + self.batch_size])
+        processed: list[Document] = []
+        confidences: list[float | None] = []
+        for start in tqdm(batches, desc="Finding key tokens", disable=not show):
+            batch = documents[start : start + self.batch_size]
+            known: list[float | None] = []
+            processed += self._processed(model, batch, known)
+            of_changed = iter(known)
+            confidences += [
+                None if new is old else next(of_changed) for new, old in zip(processed[start:], batch, strict=True)
             ]
-        }
+        if warning := warning_of(np.array([each for each in confidences if each is not None], dtype=np.float32)):
+            logger.warning(warning)
+        return {"documents": processed, "meta": {"confidences": confidences}}
 
-    def _processed(self, model: KeyTokenModel, documents: list[Document]) -> list[Document]:
+    def _processed(
+        self, model: KeyTokenModel, documents: list[Document], confidences: list[float | None]
+    ) -> list[Document]:
+        """Process a batch, and add the confidences of those documents that are changed."""
+        process = partial(self._with_key_tokens, model, confidences)
         if self.raise_on_failure:
-            return self._with_key_tokens(model, documents)
-        return process_usable(documents, model.dimension, partial(self._with_key_tokens, model), type(self).__name__)
+            return process(documents)
+        return process_usable(documents, model.dimension, process, type(self).__name__)
 
-    def _with_key_tokens(self, model: KeyTokenModel, documents: list[Document]) -> list[Document]:
+    def _with_key_tokens(
+        self, model: KeyTokenModel, confidences: list[float | None], documents: list[Document]
+    ) -> list[Document]:
         embeddings = document_embeddings(documents)
         texts = [document.content or "" for document in documents]
         with naming_document(documents, model.dimension):
             weights = model.encode_documents(embeddings, texts, self.top_k)
+        confidences += as_floats(weights.confidences, len(documents))
         changes: list[dict[str, Any]] = [
             {"meta": {**document.meta, self.field: tokens}}
             for document, tokens in zip(documents, model.document_tokens(weights), strict=True)

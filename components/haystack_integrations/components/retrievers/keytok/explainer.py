@@ -70,7 +70,9 @@ class KeyTokenExplainer:
         return default_to_dict(self, top_k=self.top_k, strip=self.strip, field=self.field)
 
     @component.output_types(documents=list[Document])
-    def run(self, documents: list[Document], key_tokens: dict[str, float]) -> dict[str, list[Document]]:
+    def run(
+        self, documents: list[Document], key_tokens: dict[str, float], meta: dict[str, Any] | None = None
+    ) -> dict[str, list[Document]]:
         """
         Explains documents.
 
@@ -78,11 +80,14 @@ class KeyTokenExplainer:
             Documents that any retriever has found.
         :param key_tokens:
             Key tokens of the query, `{token: weight}`: those that `SparseRetriever` has found its hits with.
+        :param meta:
+            What `SparseRetriever` or `KeyTokenSparseEmbedder` tells about them, the `confidence`.
         :returns:
             A dictionary with the following keys:
             - `documents`: Copies of the documents, in the same order. `meta["matched_tokens"]` is a list of dicts with
                 the keys `token`, `query_weight`, `document_weight` and `contribution`; it is empty for a document that
-                shares no key token with the query or was written without any.
+                shares no key token with the query or was written without any. `meta["query_confidence"]` is the
+                confidence of the query, if it is known.
 
         :raises TypeError:
             If `documents` is not a list of Documents, or the query's key tokens, or what a document's field holds, are
@@ -92,15 +97,17 @@ class KeyTokenExplainer:
         """
         check_documents(documents, "KeyTokenExplainer")
         query = checked_key_tokens(key_tokens, "the query")
-        return {"documents": [self._explain(document, query) for document in documents]}
+        confidence = (meta or {}).get("confidence")
+        known = {} if confidence is None else {"query_confidence": confidence}
+        return {"documents": [self._explain(document, query, known) for document in documents]}
 
-    def _explain(self, document: Document, key_tokens: dict[str, float]) -> Document:
+    def _explain(self, document: Document, key_tokens: dict[str, float], known: dict[str, Any]) -> Document:
         stripped = {key: value for key, value in document.meta.items() if not (self.strip and key == self.field)}
         if tokens := stored_key_tokens(document, self.field):
             matched = matched_tokens(key_tokens, checked_key_tokens(tokens, f"document '{document.id}'"))
         else:
             matched = _told_by_retriever(document, key_tokens)
-        return replace(document, meta={**stripped, "matched_tokens": matched[: self.top_k]})
+        return replace(document, meta={**stripped, "matched_tokens": matched[: self.top_k], **known})
 
 
 def _told_by_retriever(document: Document, key_tokens: dict[str, float]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from haystack import Document, Pipeline, default_to_dict, super_component
+from haystack import Pipeline, default_to_dict, super_component
 from haystack.components.embedders.types import TextEmbedder
 from haystack.document_stores.types import DocumentStore, FilterPolicy
 
@@ -133,19 +133,18 @@ class KeyTokenHybridRetriever:
         self.pipeline.connect("text_embedder.embedding", "retriever.query_embedding")
         self.pipeline.connect("retriever.documents", "explainer.documents")
         self.pipeline.connect("retriever.key_tokens", "explainer.key_tokens")
+        self.pipeline.connect("retriever.meta", "explainer.meta")
 
         self.input_mapping = {
             "query": ["text_embedder.text", "retriever.query"],
             "filters": ["retriever.filters"],
             "top_k": ["retriever.top_k"],
         }
-        self.output_mapping = {"explainer.documents": "documents"}
+        self.output_mapping = {"explainer.documents": "documents", "retriever.meta": "meta"}
 
     if TYPE_CHECKING:
 
-        def run(
-            self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
-        ) -> dict[str, list[Document]]:
+        def run(self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None) -> dict[str, Any]:
             """
             Retrieves documents.
 
@@ -159,6 +158,7 @@ class KeyTokenHybridRetriever:
                 A dictionary with the following keys:
                 - `documents`: The documents, best first. `meta["matched_tokens"]` lists the tokens shared with the
                     query, `meta["score_parts"]` the score and the rank by each part.
+                - `meta`: `confidence` of the query, about 1 for one about what the model was fitted to.
             """
 
     def to_dict(self) -> dict[str, Any]:

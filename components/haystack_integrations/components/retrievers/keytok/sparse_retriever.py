@@ -12,7 +12,7 @@ from haystack.dataclasses import SparseEmbedding
 from haystack.document_stores.types import DocumentStore, FilterPolicy, apply_filter_policy
 
 from haystack_integrations.components.embedders.keytok.alternatives import is_branch_not_taken
-from haystack_integrations.components.embedders.keytok.conversion import checked_key_tokens, named_tokens
+from haystack_integrations.components.embedders.keytok.conversion import checked_key_tokens, encode_query, named_tokens
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from haystack_integrations.components.retrievers.keytok.adapters import SearchQuery, SearchSettings, adapter_for
 from keytok_haystack import KeyTokenModel
@@ -217,7 +217,7 @@ class SparseRetriever:
         await self._adapter.close_async()
         self._warm = None
 
-    @component.output_types(documents=list[Document], key_tokens=dict[str, float])
+    @component.output_types(documents=list[Document], key_tokens=dict[str, float], meta=dict[str, Any])
     def run(
         self,
         key_tokens: dict[str, float] | None = None,
@@ -255,7 +255,11 @@ class SparseRetriever:
                 `meta["score_parts"]` maps `key_tokens`, `bm25` and `dense` to the `score` that each gave, and to the
                 `rank` by it among these documents; engines that do not tell BM25 and dense apart have both as
                 `bm25_and_dense`.
-            - `key_tokens`: Key tokens of the query, for `KeyTokenExplainer`.
+            - `key_tokens`: Key tokens of the query, for `KeyTokenExplainer`. They are empty for a `query` without any
+                words but stop words, whatever its embedding decodes to.
+            - `meta`: `confidence` of the tokens that are read from `query_embedding`: the share of random embeddings
+                that decode to tokens more weakly. It is about 1 for a query about what the model was fitted to, about
+                0.5 or less for any other, and None if it is not known.
 
             In a pipeline whose router has sent every form of the query elsewhere, it is empty.
 
@@ -267,11 +271,12 @@ class SparseRetriever:
         """
         if self._is_branch_not_taken(key_tokens, query_sparse_embedding, query_embedding):
             return {}
-        search = self._search_query(self._warmed_up(), key_tokens, query_sparse_embedding, query_embedding, query)
+        search, meta = self._search_query(self._warmed_up(), key_tokens, query_sparse_embedding, query_embedding, query)
         filters, top_k = self._resolve(filters, top_k)
-        return {"documents": self._adapter.search(search, filters, top_k), "key_tokens": dict(search.tokens)}
+        documents = self._adapter.search(search, filters, top_k)
+        return {"documents": documents, "key_tokens": dict(search.tokens), "meta": meta}
 
-    @component.output_types(documents=list[Document], key_tokens=dict[str, float])
+    @component.output_types(documents=list[Document], key_tokens=dict[str, float], meta=dict[str, Any])
     async def run_async(
         self,
         key_tokens: dict[str, float] | None = None,
@@ -300,16 +305,17 @@ class SparseRetriever:
             A dictionary with the following keys:
             - `documents`: The documents with the highest scores, best first.
             - `key_tokens`: Key tokens of the query.
+            - `meta`: `confidence` of the query.
         """
         if self._is_branch_not_taken(key_tokens, query_sparse_embedding, query_embedding):
             return {}
         model = await asyncio.to_thread(self._warmed_up)
-        search = await asyncio.to_thread(
+        search, meta = await asyncio.to_thread(
             self._search_query, model, key_tokens, query_sparse_embedding, query_embedding, query
         )
         filters, top_k = self._resolve(filters, top_k)
         documents = await self._adapter.search_async(search, filters, top_k)
-        return {"documents": documents, "key_tokens": dict(search.tokens)}
+        return {"documents": documents, "key_tokens": dict(search.tokens), "meta": meta}
 
     def run_batch(
         self,
@@ -347,7 +353,7 @@ class SparseRetriever:
                 msg = f"There are key tokens of {len(key_tokens)} queries, but {len(given)} {name}."
                 raise ValueError(msg)
         searches = [
-            self._search_query(model, tokens, None, embedding, text)
+            self._search_query(model, tokens, None, embedding, text)[0]
             for tokens, embedding, text in zip(key_tokens, embeddings, texts, strict=True)
         ]
         filters, top_k = self._resolve(filters, top_k)
@@ -381,7 +387,8 @@ class SparseRetriever:
         query_sparse_embedding: SparseEmbedding | None,
         query_embedding: list[float] | None,
         query: str | None,
-    ) -> SearchQuery:
+    ) -> tuple[SearchQuery, dict[str, Any]]:
+        """Return what is searched for, and what is known of the query's key tokens."""
         # beside other key tokens, an embedding is for cosines alone
         alternatives = (key_tokens, query_sparse_embedding, None if self.dense_weight else query_embedding)
         given = sum(form is not None for form in alternatives)
@@ -396,6 +403,7 @@ class SparseRetriever:
             raise ValueError(msg)
         if query is not None:
             check_texts([query])
+        confidence = None
         embedding = None if query_embedding is None else check_embeddings([query_embedding])[0].tolist()
         if query_sparse_embedding is not None:
             key_tokens = named_tokens(query_sparse_embedding, model, query)
@@ -403,7 +411,7 @@ class SparseRetriever:
             if model is None:
                 msg = "SparseRetriever needs a key-token model for `query_embedding`: set `model`."
                 raise ValueError(msg)
-            weights = model.encode_queries([query_embedding], None if query is None else [query])
-            (key_tokens,) = model.query_tokens(weights)
+            key_tokens, _, confidence = encode_query(model, query_embedding, query)
         tokens = {} if key_tokens is None else checked_key_tokens(key_tokens, "the query")
-        return SearchQuery(tokens, self.first_phase, query or "", self.bm25_weight, embedding, self.dense_weight)
+        search = SearchQuery(tokens, self.first_phase, query or "", self.bm25_weight, embedding, self.dense_weight)
+        return search, {"confidence": confidence}
