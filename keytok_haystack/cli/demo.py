@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
-from keytok_haystack.cli.options import JsonFlag
+from keytok_haystack.cli.options import CaCertOption, InsecureFlag, JsonFlag
 from keytok_haystack.cli.terminal import print_json, terminal
 from keytok_haystack.decoders import fit
 from keytok_haystack.encoders import CachedEmbedder
@@ -44,6 +44,8 @@ def demo_command(
         Engine | None, typer.Option(help="Search engine to index in. Default: the embedded index.")
     ] = None,
     url: Annotated[str | None, typer.Option(help="Address of the engine. Default: http://localhost:9200.")] = None,
+    ca_cert: CaCertOption = None,
+    insecure: InsecureFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """
@@ -67,9 +69,7 @@ def demo_command(
     collection = Collection.load(resource("examples/cranfield"), "test")
     embedder = str(get_model_path())
     texts, query_texts = list(collection.documents.values()), list(collection.queries.values())
-    if engine is not None:
-        url = url or "http://localhost:9200"
-        _check_reachable(engine, url)
+    server = None if engine is None else _reachable(engine, url or "http://localhost:9200", ca_cert, not insecure)
 
     console.rule("[bold]1. Embed[/bold]", align="left")
     console.print(
@@ -89,7 +89,7 @@ def demo_command(
 
     suffix = engine or "in_memory"
     console.rule(f"[bold]3. Index through pipelines/indexing.{suffix}.yml[/bold]", align="left")
-    resources: dict[str, Any] = {"model": output / "model", "document_store": _empty_index(engine, url, model)}
+    resources: dict[str, Any] = {"model": output / "model", "document_store": _empty_index(server, model)}
     definition = pipeline_yaml(
         f"indexing.{suffix}",
         {
@@ -164,29 +164,30 @@ class _Cached:
         return [self._embeddings[text] for text in data]
 
 
-def _check_reachable(engine: Engine, url: str) -> None:
-    """Connect to the engine, so that an unreachable one is reported before the work begins."""
+def _reachable(engine: Engine, url: str, ca_cert: Path | None, verify: bool) -> "DocumentStore":  # noqa: FBT001
+    """Connect to the engine, so that an unreachable one is reported before the work begins, and return the store."""
     from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
 
-    with connected(document_store(engine, url, _INDEX)):
-        pass
+    store = document_store(engine, url, _INDEX, ca_cert=ca_cert, verify=verify)
+    with connected(store):
+        return store
 
 
-def _empty_index(engine: Engine | None, url: str | None, model: KeyTokenModel) -> dict[str, Any]:
+def _empty_index(store: "DocumentStore | None", model: KeyTokenModel) -> dict[str, Any]:
     """Empty the index of an earlier demo or create one, and return the parameters of document stores over it."""
-    if engine is None or url is None:
+    if store is None:
         from haystack.document_stores.in_memory import InMemoryDocumentStore  # noqa: PLC0415  # takes seconds
 
         InMemoryDocumentStore(index="keytok").delete_all_documents()
         return {}
-    from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.engines.connection import connected  # noqa: PLC0415  # needs an extra
     from keytok_haystack.live_index import create_index  # noqa: PLC0415  # needs an extra
 
-    store = document_store(engine, url, _INDEX)
     with connected(store) as connection:
         connection.client.indices.delete(index=_INDEX, ignore_unavailable=True)
     create_index(store, model)
-    return {"hosts": url, "index": _INDEX}
+    parameters: dict[str, Any] = store.to_dict()["init_parameters"]
+    return parameters
 
 
 def with_embeddings(

@@ -178,14 +178,3 @@ def test_hayhooks_serves_every_query_pipeline(filled, embedder, tmp_path):
     finally:
         server.terminate()
         server.wait(20)
-
-
-@pytest.mark.slow
-def test_the_demo_runs_on_an_engine(make_store, keytok, tmp_path):
-    url = make_store.url("opensearch-knn")
-    code, out, err = keytok("demo", "--engine", "opensearch", "--url", url, "--output", tmp_path / "demo", "--json")
-    assert code == 0, err
-    assert json.loads(out)["through_query_pipeline"]["nDCG@10"] == pytest.approx(0.433, abs=0.001)
-    with connection_to("opensearch", url, "keytok-demo") as connection:
-        assert connection.client.count(index="keytok-demo")["count"] == 1400
-    make_store.delete("opensearch-knn", "keytok-demo")

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers with https have to prove who they are, before they are told credentials and documents."""
 
+import json
 import re
 import ssl
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import trustme
 from haystack import Document, Pipeline
 from haystack.document_stores.errors import DocumentStoreError
 from nodes.gate import Gate
-from nodes.stores import engine_of
+from nodes.stores import connection_to, engine_of
 
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack import pipeline_yaml
@@ -63,8 +64,12 @@ def proxy(authority: trustme.CA, make_store) -> Iterator[Callable[[str, str], Ga
         yield start
 
 
+def server_options(kind: str, url: str) -> tuple[str, ...]:
+    return ("--engine", engine_of(kind), "--url", url.replace("://", f"://admin:{PASSWORD}@"))
+
+
 def commands(kind: str, url: str, index: str, model: Path, output: Path) -> list[tuple[Any, ...]]:
-    server = ("--engine", engine_of(kind), "--url", url.replace("://", f"://admin:{PASSWORD}@"))
+    server = server_options(kind, url)
     return [
         ("mapping", model, *server),
         ("mapping", model, *server, "--create", "--index", index),
@@ -114,7 +119,8 @@ def test_a_server_that_proves_nothing_is_told_nothing(
 ):
     gate = proxy(kind, sort)
     options = ("--ca-cert", ca_cert) if is_named else ()
-    for command in commands(kind, gate.url, index, small_model_folder, tmp_path / "model"):
+    demo = ("demo", "--output", tmp_path / "demo", *server_options(kind, gate.url))
+    for command in (*commands(kind, gate.url, index, small_model_folder, tmp_path / "model"), demo):
         code, out, err = keytok(*command, *options)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert re.search(rf"has not proved who it is \(({reason}).*--ca-cert.*--insecure", err), err
@@ -124,6 +130,18 @@ def test_a_server_that_proves_nothing_is_told_nothing(
         code, out, err = keytok(*command, "--insecure")
         assert code == 0, err
     assert gate.seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["opensearch-knn"])
+def test_the_demo_runs_on_an_engine_with_tls(kind, proxy, make_store, ca_cert, keytok, tmp_path):
+    server = server_options(kind, proxy(kind, "good").url)
+    code, out, err = keytok("demo", *server, "--ca-cert", ca_cert, "--output", tmp_path / "demo", "--json")
+    assert code == 0, err
+    assert json.loads(out)["through_query_pipeline"]["nDCG@10"] == pytest.approx(0.433, abs=0.001)
+    with connection_to("opensearch", make_store.url(kind), "keytok-demo") as connection:
+        assert connection.client.count(index="keytok-demo")["count"] == 1400
+    make_store.delete(kind, "keytok-demo")
 
 
 @two_engines
