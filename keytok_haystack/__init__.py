@@ -8,6 +8,7 @@ from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.decoders import calibrate, fit, from_language_model, from_masked_lm, from_word_embeddings, refine
 from keytok_haystack.decoders.checkpoints import CheckpointError
 from keytok_haystack.embedding_space import Preparation, Spectrum, embed_filter
+from keytok_haystack.explanation import Explanation, explain
 from keytok_haystack.inverted_index import InvertedIndex
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.model_folder import ModelFolderError
@@ -21,6 +22,7 @@ __all__ = [
     "Alignment",
     "CheckpointError",
     "EmbeddingError",
+    "Explanation",
     "InvertedIndex",
     "KeyTokenModel",
     "ModelFolderError",
@@ -35,6 +37,7 @@ __all__ = [
     "alignment",
     "calibrate",
     "embed_filter",
+    "explain",
     "fit",
     "from_language_model",
     "from_masked_lm",

@@ -246,6 +246,15 @@ class KeyTokenModel:
         """Turn query weights into `{key: weight}`, strongest first, rounded to 6 decimals."""
         return self._named(weights, weights.rows.data.astype(float).round(6))
 
+    def literal_tokens(self, text: str) -> list[str]:
+        """
+        Return the literal tokens of a text as keys, each once.
+
+        :raises TypeError: The text is not a string.
+        :raises ValueError: It is not of whole characters.
+        """
+        return list(self.query_tokens(self.vocabulary.literal_counts([text]))[0])
+
     def _named(self, weights: TokenRows, data: NDArray[np.float64]) -> list[dict[str, float]]:
         unseen = [escape_feature(word) for word in weights.unseen]
         return rows_to_dicts(weights.rows, self.vocabulary.keys, unseen, entries=data)

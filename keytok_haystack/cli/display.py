@@ -39,19 +39,13 @@ def token_table(model: KeyTokenModel, texts: Sequence[str], embeddings: NDArray[
         if weights.confidences is not None:
             about.append(f"  confidence {weights.confidences[i]:.2f}", style="not dim")
         grid.add_row("", "", about)
-        literals = with_whole_words(model, text, dict.fromkeys(literal_keys(model, text), 0.0))
+        literals = with_whole_words(model, text, dict.fromkeys(model.literal_tokens(text), 0.0))
         for word, weight in with_whole_words(model, text, tokens).items():
             character, color = _LITERAL if word in literals else _ALIGNED
             bar = Text(character * max(1, round(_BAR * weight / strongest)), style=color)
             grid.add_row(Text(word), f"{weight:.2f}", bar)
     legend = Text.assemble(_LITERAL, " a word of the text   ", _ALIGNED, " read from its embedding alone")
     return Group(grid, legend)
-
-
-def literal_keys(model: KeyTokenModel, text: str) -> list[str]:
-    """Return the keys of a text's literal tokens."""
-    counts = model.vocabulary.literal_counts([text])
-    return list(model.query_tokens(counts)[0])
 
 
 def with_whole_words(model: KeyTokenModel, text: str, tokens: Mapping[str, float]) -> dict[str, float]:

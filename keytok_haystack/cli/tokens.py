@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keytok_haystack.cli.display import literal_keys, token_table
+from keytok_haystack.cli.display import token_table
 from keytok_haystack.cli.inputs import embedder_of, ready_made
 from keytok_haystack.cli.options import EmbedderOption, JsonFlag
 from keytok_haystack.cli.terminal import print_json, terminal
@@ -45,7 +45,7 @@ def tokens_command(
             "text": text,
             "confidence": confidence,
             "key_tokens": {unescape_feature(key): weight for key, weight in tokens.items()},
-            "literal": [unescape_feature(key) for key in literal_keys(loaded, text) if key in tokens],
+            "literal": [unescape_feature(key) for key in loaded.literal_tokens(text) if key in tokens],
         }
         for text, confidence, tokens in zip(texts, confidences, loaded.document_tokens(weights), strict=True)
     ]

@@ -225,12 +225,13 @@ class EncodedQuery(NamedTuple):
 
     :param key_tokens: Its key tokens, `{key: weight}`, strongest first.
     :param sparse_embedding: The same over the features of the model.
-    :param confidence: Its confidence, if the model knows it.
+    :param meta: What is known of its key tokens: their `confidence`, if the model knows it, and the `literal_tokens`,
+        those that are words of its text.
     """
 
     key_tokens: dict[str, float]
     sparse_embedding: SparseEmbedding
-    confidence: float | None
+    meta: dict[str, Any]
 
 
 def encode_query(
@@ -247,7 +248,10 @@ def encode_query(
     """
     weights = model.encode_queries([embedding], None if text is None else [text], top_k)
     (confidence,) = as_floats(weights.confidences, 1)
-    return EncodedQuery(model.query_tokens(weights)[0], sparse_embeddings(weights, model.vocabulary)[0], confidence)
+    (key_tokens,) = model.query_tokens(weights)
+    literals = [] if text is None else [unescape_feature(key) for key in model.literal_tokens(text)]
+    meta = {"confidence": confidence, "literal_tokens": literals}
+    return EncodedQuery(key_tokens, sparse_embeddings(weights, model.vocabulary)[0], meta)
 
 
 def as_floats(confidences: NDArray[np.float32] | None, n: int) -> list[float | None]:

@@ -182,7 +182,8 @@ class KeyTokenSparseEmbedder:
                 stop words.
             - `sparse_embedding`: The same; its indices are features of the model, or hashes of words that it does not
                 know.
-            - `meta`: `confidence`, that of the query; 0 for one without tokens.
+            - `meta`: `confidence`, that of the query, 0 for one without tokens; and `literal_tokens`, those that are
+                words of its `text`.
 
             In a pipeline whose router has sent both elsewhere, it is empty.
 
@@ -197,7 +198,7 @@ class KeyTokenSparseEmbedder:
             return {
                 "key_tokens": query.key_tokens,
                 "sparse_embedding": query.sparse_embedding,
-                "meta": {"confidence": query.confidence},
+                "meta": query.meta,
             }
         if documents is None and embedding is None and is_branch_not_taken(self, "documents", "embedding"):
             return {}

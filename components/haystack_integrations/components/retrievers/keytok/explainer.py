@@ -12,6 +12,7 @@ from haystack_integrations.components.embedders.keytok.conversion import (
     matched_tokens,
     stored_key_tokens,
 )
+from keytok_haystack.explanation import sentence_of
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 
 
@@ -43,7 +44,7 @@ class KeyTokenExplainer:
         Creates a KeyTokenExplainer component.
 
         :param top_k:
-            Maximum number of matched tokens to list; `None` lists all.
+            Maximum number of matched tokens, and of missing ones, to list; `None` lists all.
         :param strip:
             Whether to remove the document's key tokens from its `meta`, of which they take about 1 KB; hits of
             `SparseRetriever` come without.
@@ -81,13 +82,17 @@ class KeyTokenExplainer:
         :param key_tokens:
             Key tokens of the query, `{token: weight}`: those that `SparseRetriever` has found its hits with.
         :param meta:
-            What `SparseRetriever` or `KeyTokenSparseEmbedder` tells about them, the `confidence`.
+            What `SparseRetriever` or `KeyTokenSparseEmbedder` tells about them, their output `meta`: it is needed to
+            tell the words of the query from what its embedding adds.
         :returns:
             A dictionary with the following keys:
             - `documents`: Copies of the documents, in the same order. `meta["matched_tokens"]` is a list of dicts with
                 the keys `token`, `query_weight`, `document_weight` and `contribution`; it is empty for a document that
-                shares no key token with the query or was written without any. `meta["query_confidence"]` is the
-                confidence of the query, if it is known.
+                shares no key token with the query or was written without any. `meta["missing"]` lists the tokens of the
+                query that the document lacks, strongest first: dicts with the keys `token` and `query_weight`.
+                With the input `meta`, `meta["added_by_meaning"]` lists those matched tokens that are not words of the
+                query, `meta["why"]` is the explanation in a sentence, and `meta["query_confidence"]` the confidence of
+                the query, if it is known.
 
         :raises TypeError:
             If `documents` is not a list of Documents, or the query's key tokens, or what a document's field holds, are
@@ -97,17 +102,27 @@ class KeyTokenExplainer:
         """
         check_documents(documents, "KeyTokenExplainer")
         query = checked_key_tokens(key_tokens, "the query")
-        confidence = (meta or {}).get("confidence")
-        known = {} if confidence is None else {"query_confidence": confidence}
-        return {"documents": [self._explain(document, query, known) for document in documents]}
+        return {"documents": [self._explain(document, query, meta or {}) for document in documents]}
 
-    def _explain(self, document: Document, key_tokens: dict[str, float], known: dict[str, Any]) -> Document:
+    def _explain(self, document: Document, key_tokens: dict[str, float], about: dict[str, Any]) -> Document:
         stripped = {key: value for key, value in document.meta.items() if not (self.strip and key == self.field)}
         if tokens := stored_key_tokens(document, self.field):
             matched = matched_tokens(key_tokens, checked_key_tokens(tokens, f"document '{document.id}'"))
         else:
             matched = _told_by_retriever(document, key_tokens)
-        return replace(document, meta={**stripped, "matched_tokens": matched[: self.top_k], **known})
+        shared = [each["token"] for each in matched]
+        missing = [
+            {"token": token, "query_weight": weight}
+            for token, weight in ((unescape_feature(key), weight) for key, weight in key_tokens.items())
+            if token not in shared
+        ]
+        explanation: dict[str, Any] = {"matched_tokens": matched[: self.top_k], "missing": missing[: self.top_k]}
+        if (literals := about.get("literal_tokens")) is not None:
+            explanation["added_by_meaning"] = [token for token in shared if token not in literals][: self.top_k]
+            explanation["why"] = sentence_of(shared, literals)
+        if (confidence := about.get("confidence")) is not None:
+            explanation["query_confidence"] = confidence
+        return replace(document, meta={**stripped, **explanation})
 
 
 def _told_by_retriever(document: Document, key_tokens: dict[str, float]) -> list[dict[str, Any]]:

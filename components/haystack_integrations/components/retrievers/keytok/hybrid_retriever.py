@@ -157,8 +157,10 @@ class KeyTokenHybridRetriever:
             :returns:
                 A dictionary with the following keys:
                 - `documents`: The documents, best first. `meta["matched_tokens"]` lists the tokens shared with the
-                    query, `meta["score_parts"]` the score and the rank by each part.
-                - `meta`: `confidence` of the query, about 1 for one about what the model was fitted to.
+                    query, `meta["score_parts"]` the score and the rank by each part, and `meta["why"]` is the
+                    explanation in a sentence.
+                - `meta`: `confidence` of the query, about 1 for one about what the model was fitted to; `empty` says
+                    why nothing is found.
             """
 
     def to_dict(self) -> dict[str, Any]:

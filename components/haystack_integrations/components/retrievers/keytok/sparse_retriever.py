@@ -10,6 +10,7 @@ from typing import Any
 from haystack import Document, component, default_to_dict
 from haystack.dataclasses import SparseEmbedding
 from haystack.document_stores.types import DocumentStore, FilterPolicy, apply_filter_policy
+from haystack.tracing.tracer import tracer
 
 from haystack_integrations.components.embedders.keytok.alternatives import is_branch_not_taken
 from haystack_integrations.components.embedders.keytok.conversion import checked_key_tokens, encode_query, named_tokens
@@ -20,6 +21,7 @@ from keytok_haystack.utils.checks import check_embeddings, check_texts
 from keytok_haystack.weighting import FIRST_PHASE, RESCORED
 
 _FORMS = ("key_tokens", "query_sparse_embedding", "query_embedding")
+_EXPLAINING = ("matched_tokens", "score_parts")
 
 
 @component
@@ -257,9 +259,10 @@ class SparseRetriever:
                 `bm25_and_dense`.
             - `key_tokens`: Key tokens of the query, for `KeyTokenExplainer`. They are empty for a `query` without any
                 words but stop words, whatever its embedding decodes to.
-            - `meta`: `confidence` of the tokens that are read from `query_embedding`: the share of random embeddings
-                that decode to tokens more weakly. It is about 1 for a query about what the model was fitted to, about
-                0.5 or less for any other, and None if it is not known.
+            - `meta`: For `query_embedding` the `confidence` of the tokens that are read from it: the share of random
+                embeddings that decode to tokens more weakly, about 1 for a query about what the model was fitted to,
+                about 0.5 or less for any other, and None if it is not known; and the `literal_tokens`, those that are
+                words of `query`. If nothing is found, `empty` says why, in a sentence.
 
             In a pipeline whose router has sent every form of the query elsewhere, it is empty.
 
@@ -274,7 +277,9 @@ class SparseRetriever:
         search, meta = self._search_query(self._warmed_up(), key_tokens, query_sparse_embedding, query_embedding, query)
         filters, top_k = self._resolve(filters, top_k)
         documents = self._adapter.search(search, filters, top_k)
-        return {"documents": documents, "key_tokens": dict(search.tokens), "meta": meta}
+        if not documents and top_k:
+            meta["empty"] = _why_empty(search, filters and self._adapter.search(search, None, 1))
+        return _result(documents, search, meta)
 
     @component.output_types(documents=list[Document], key_tokens=dict[str, float], meta=dict[str, Any])
     async def run_async(
@@ -305,7 +310,7 @@ class SparseRetriever:
             A dictionary with the following keys:
             - `documents`: The documents with the highest scores, best first.
             - `key_tokens`: Key tokens of the query.
-            - `meta`: `confidence` of the query.
+            - `meta`: What is known of the key tokens, and why nothing is found.
         """
         if self._is_branch_not_taken(key_tokens, query_sparse_embedding, query_embedding):
             return {}
@@ -315,7 +320,9 @@ class SparseRetriever:
         )
         filters, top_k = self._resolve(filters, top_k)
         documents = await self._adapter.search_async(search, filters, top_k)
-        return {"documents": documents, "key_tokens": dict(search.tokens), "meta": meta}
+        if not documents and top_k:
+            meta["empty"] = _why_empty(search, filters and await self._adapter.search_async(search, None, 1))
+        return _result(documents, search, meta)
 
     def run_batch(
         self,
@@ -403,7 +410,7 @@ class SparseRetriever:
             raise ValueError(msg)
         if query is not None:
             check_texts([query])
-        confidence = None
+        meta: dict[str, Any] = {}
         embedding = None if query_embedding is None else check_embeddings([query_embedding])[0].tolist()
         if query_sparse_embedding is not None:
             key_tokens = named_tokens(query_sparse_embedding, model, query)
@@ -411,7 +418,34 @@ class SparseRetriever:
             if model is None:
                 msg = "SparseRetriever needs a key-token model for `query_embedding`: set `model`."
                 raise ValueError(msg)
-            key_tokens, _, confidence = encode_query(model, query_embedding, query)
+            key_tokens, _, meta = encode_query(model, query_embedding, query)
         tokens = {} if key_tokens is None else checked_key_tokens(key_tokens, "the query")
         search = SearchQuery(tokens, self.first_phase, query or "", self.bm25_weight, embedding, self.dense_weight)
-        return search, {"confidence": confidence}
+        return search, meta
+
+
+def _why_empty(search: SearchQuery, without_filters: object) -> str:
+    """
+    Return why a search finds nothing, in a sentence.
+
+    :param search: What is searched for.
+    :param without_filters: What is found without the filters, if there are any.
+    """
+    if without_filters:
+        return "The filters leave out every document that the query finds."
+    if not search.tokens:
+        return "The query has no key tokens, since its text has no words but stop words."
+    return "No document has a token of the query."
+
+
+def _result(documents: list[Document], search: SearchQuery, meta: dict[str, Any]) -> dict[str, Any]:
+    """Return the outputs of a search, and tell the span of the component what they are made of."""
+    if (span := tracer.current_span()) is not None:
+        span.set_tags({f"keytok.{name}": meta[name] for name in ("confidence", "empty") if name in meta})
+        span.set_content_tag("keytok.key_tokens", dict(search.tokens))
+        hits = [
+            {"id": hit.id, "score": hit.score, **{key: hit.meta[key] for key in _EXPLAINING if key in hit.meta}}
+            for hit in documents
+        ]
+        span.set_content_tag("keytok.hits", hits)
+    return {"documents": documents, "key_tokens": dict(search.tokens), "meta": meta}

@@ -1,0 +1,133 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Why a query finds a document, as data and as a sentence."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from keytok_haystack.encoders import embed
+from keytok_haystack.inverted_index import contributions
+from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.sparse_vectors.rank_features import unescape_feature
+from keytok_haystack.utils.checks import check_embeddings, check_same_number
+
+_NAMED = 3  # tokens of each kind that a sentence names
+
+
+@dataclass(frozen=True)
+class SharedToken:
+    """
+    Token that a query and a document share.
+
+    :param token: The token.
+    :param is_literal: Whether it is a word of the query's text, and not of its embedding alone.
+    :param query_weight: Its weight in the query.
+    :param document_weight: Its weight in the document, as Lucene stores it.
+    """
+
+    token: str
+    is_literal: bool
+    query_weight: float
+    document_weight: float
+
+    @property
+    def contribution(self) -> float:
+        """What it adds to the score: the product of the weights."""
+        return self.query_weight * self.document_weight
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """
+    What a query and a document have in common, and what not, in tokens.
+
+    :param shared: Tokens that they share, the largest contribution first.
+    :param missing: Tokens of the query that the document lacks, with their weights, the strongest first.
+    :param unasked: Tokens of the document that the query lacks, with their weights, the strongest first.
+    :param confidence: Confidence of the query, if the model knows it.
+    :param cosine: Cosine of the embeddings.
+    """
+
+    shared: list[SharedToken]
+    missing: dict[str, float]
+    unasked: dict[str, float]
+    confidence: float | None
+    cosine: float
+
+    @property
+    def score(self) -> float:
+        """Score of the document by key tokens: the sum of the contributions."""
+        return sum(each.contribution for each in self.shared)
+
+    @property
+    def sentence(self) -> str:
+        """The explanation in one sentence."""
+        literals = [each.token for each in self.shared if each.is_literal]
+        return sentence_of([each.token for each in self.shared], literals)
+
+
+def explain(
+    model: KeyTokenModel,
+    query: str,
+    document: str,
+    *,
+    embedder: str | None = None,
+    embeddings: ArrayLike | None = None,
+) -> Explanation:
+    """
+    Explain how a query finds a document, without an index.
+
+    :param model: Key-token model.
+    :param query: Text of the query.
+    :param document: Text of the document.
+    :param embedder: Embedding model; by default the one that the model was fitted to.
+    :param embeddings: Embeddings of the two texts, shape `(2, d)`, if they are there already.
+    :raises EmbeddingError: The embeddings are unusable.
+    :raises ValueError: It is not known which embedder to use, or the embedder cannot be run.
+    """
+    if embeddings is None:
+        name = embedder or model.embedder
+        if name is None:
+            msg = "The model does not name its embedder: pass `embedder`, or the `embeddings` of both texts."
+            raise ValueError(msg)
+        asked = embed([query], name, role="query", progress_bar=False).embeddings
+        embeddings = np.concatenate([asked, embed([document], name, progress_bar=False).embeddings])
+    both = check_embeddings(embeddings, model.dimension)
+    check_same_number(len(both), 2)
+    queries = model.encode_queries(both[:1], [query])
+    (query_tokens,) = model.query_tokens(queries)
+    (document_tokens,) = model.document_tokens(model.encode_documents(both[1:], [document]))
+    literals = set(model.literal_tokens(query))
+    return Explanation(
+        shared=[
+            SharedToken(unescape_feature(key), key in literals, query_weight, document_weight)
+            for key, query_weight, document_weight, _ in contributions(query_tokens, document_tokens)
+        ],
+        missing=_without(query_tokens, document_tokens),
+        unasked=_without(document_tokens, query_tokens),
+        confidence=None if queries.confidences is None else float(queries.confidences[0]),
+        cosine=float(both[0] @ both[1] / np.prod(np.linalg.norm(both, axis=1))),
+    )
+
+
+def sentence_of(tokens: Sequence[str], literals: Iterable[str]) -> str:
+    """
+    Say what a document is found for.
+
+    :param tokens: Tokens that it shares with the query, the largest contribution first.
+    :param literals: Words of the query's text.
+    """
+    words = set(literals)
+    own = [token for token in tokens if token in words][:_NAMED]
+    other = [token for token in tokens if token not in words][:_NAMED]
+    parts = [f"{', '.join(named)} ({kind})" for named, kind in ((own, "your words"), (other, "its meaning")) if named]
+    return f"found for {' and '.join(parts)}" if parts else "shares no token with the query"
+
+
+def _without(tokens: Mapping[str, float], others: Mapping[str, Any]) -> dict[str, float]:
+    return {unescape_feature(key): weight for key, weight in tokens.items() if key not in others}
