@@ -33,7 +33,7 @@ def evaluate_command(
     refine: Annotated[bool, typer.Option("--refine", help="Refine the model, and measure that, too.")] = False,
     other: Annotated[
         list[Path] | None,
-        typer.Option(help="Fit a model to this collection, too: a folder in BEIR's layout, or a JSONL file."),
+        typer.Option(help="Fit a model to these texts, too: a folder in BEIR's layout, or a file as for `keytok fit`."),
     ] = None,
     splade: Annotated[
         str | None, typer.Option(help="SPLADE to compare with: a sparse encoder over tokens, hub id or path.")
