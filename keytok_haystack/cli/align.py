@@ -9,6 +9,7 @@ import typer
 
 from keytok_haystack.cli.options import MaxTokensOption, TextFieldOption
 from keytok_haystack.cli.terminal import terminal
+from keytok_haystack.utils.extras import check_plots, needs
 from keytok_haystack.utils.files import write_json
 
 
@@ -48,8 +49,11 @@ def align_command(
     """
     Show what embeddings say: their alignment with tokens, the principal components, and the effect of removing them.
     """
-    from keytok_haystack.evaluation import TextFields, align  # noqa: PLC0415  # needs the extra eval
-    from keytok_haystack.evaluation.alignment.page import adjustment_table, write_page  # noqa: PLC0415
+    with needs("eval", "The report needs an extra"):
+        from keytok_haystack.evaluation import TextFields, align  # noqa: PLC0415
+        from keytok_haystack.evaluation.alignment.page import adjustment_table, write_page  # noqa: PLC0415
+    if html_path is not None:
+        check_plots()
 
     report = align(
         model,

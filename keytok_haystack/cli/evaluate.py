@@ -14,6 +14,7 @@ from keytok_haystack.cli.inputs import ready_made
 from keytok_haystack.cli.options import EmbedderOption, LanguageOption, MaxTokensOption
 from keytok_haystack.cli.terminal import terminal
 from keytok_haystack.evaluation import Collection
+from keytok_haystack.utils.extras import check_plots, needs
 from keytok_haystack.utils.files import write_json
 
 
@@ -50,9 +51,12 @@ def evaluate_command(
 
     Without --model, models are fitted to all documents, to a random half of them, and to each --other collection.
     """
-    from keytok_haystack.evaluation import evaluate  # noqa: PLC0415  # needs the extra eval
-    from keytok_haystack.evaluation.chart import draw_chart  # noqa: PLC0415
-    from keytok_haystack.evaluation.tables import terminal_table, write_markdown  # noqa: PLC0415
+    with needs("eval", "The evaluation needs an extra"):
+        from keytok_haystack.evaluation import evaluate  # noqa: PLC0415
+        from keytok_haystack.evaluation.chart import draw_chart  # noqa: PLC0415
+        from keytok_haystack.evaluation.tables import terminal_table, write_markdown  # noqa: PLC0415
+    if png_path is not None:
+        check_plots()
 
     collection = Collection.load(data, split)
     report = evaluate(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from keytok_haystack.alignment import RefinementEffect
+from keytok_haystack.alignment_measures import RefinementEffect
 from keytok_haystack.cli.confirmation import confirm
 from keytok_haystack.cli.display import token_table
 from keytok_haystack.cli.inputs import ready_made
@@ -39,6 +39,7 @@ from keytok_haystack.engines import Engine
 from keytok_haystack.evaluation import TextFields, stream_texts
 from keytok_haystack.model import Comprehension, KeyTokenModel
 from keytok_haystack.model_folder import check_replaceable, has_model
+from keytok_haystack.utils.extras import needs, needs_engine
 from keytok_haystack.utils.files import sole_writer
 from keytok_haystack.utils.sampling import sampled
 from keytok_haystack.vocabulary import NO_LANGUAGE, WordVocabulary, check_language, detect_language
@@ -169,7 +170,8 @@ def fit_command(
 def _check_options(language: str | None, keep: float | None, *, head: bool, refine: bool, device: str | None) -> None:
     """Refuse options that do not go together, before any work."""
     if refine:
-        from keytok_haystack.utils.device import usable_device  # noqa: PLC0415  # needs torch
+        with needs("refine", "Refining needs torch"):
+            from keytok_haystack.utils.device import usable_device  # noqa: PLC0415
 
         usable_device(device)
     if keep is not None and not head:
@@ -266,10 +268,11 @@ def _of_data(
 
 def _of_index(index: _Index, embedding_field: str, content_field: str, size: int) -> tuple[list[str], Embedded]:
     """Return the texts and embeddings of documents of an index."""
-    from keytok_haystack.engines.connection import document_store  # noqa: PLC0415  # needs an extra
-    from keytok_haystack.live_index import Fields, sample  # noqa: PLC0415  # needs an extra
+    with needs_engine(index.engine):
+        from keytok_haystack.engines.connection import document_store  # noqa: PLC0415
+        from keytok_haystack.live_index import Fields, sample  # noqa: PLC0415
 
-    store = document_store(index.engine, index.url, index.name, ca_cert=index.ca_cert, verify=index.verify)
+        store = document_store(index.engine, index.url, index.name, ca_cert=index.ca_cert, verify=index.verify)
     fields = Fields(embedding_field, content_field)
     texts, embeddings = sample(store, size, fields)
     return texts, Embedded(embeddings)

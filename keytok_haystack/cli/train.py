@@ -19,6 +19,7 @@ from keytok_haystack.encoders.cache import RECORD
 from keytok_haystack.encoders.heads import KEY_TOKENS
 from keytok_haystack.evaluation import TextFields
 from keytok_haystack.training import Settings, TargetRule
+from keytok_haystack.utils.extras import needs
 from keytok_haystack.utils.files import sole_writer
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ def train_command(
 
     An interrupted run continues where it stopped when the same command is given again.
     """
-    from keytok_haystack.training import preview_targets, read_stop_words, train  # noqa: PLC0415  # the extra train
+    with needs("train", "Training needs an extra"):
+        from keytok_haystack.training import preview_targets, read_stop_words, train  # noqa: PLC0415
 
     settings = Settings(
         method=method,

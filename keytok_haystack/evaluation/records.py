@@ -13,6 +13,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from keytok_haystack.utils.extras import needs
+
 _LONGEST = 2**26
 """Maximum number of characters of a line: a damaged or malicious file must not fill the memory."""
 _BATCH = 256  # rows of a Parquet file that are decoded at a time
@@ -45,6 +47,7 @@ def records_of(file: Path, wanted: Container[str]) -> Records:
     :param file: The file.
     :param wanted: Names of the fields that are needed, if there are such; records may lack others.
     :raises CollectionError: There is no such file, it cannot be read, or a line of it is malformed.
+    :raises MissingExtraError: It is a Parquet file, and pyarrow is not installed.
     """
     match Path(file.name.lower().removesuffix(".gz")).suffix:
         case ".csv":
@@ -150,11 +153,8 @@ def _record(file: Path, number: int, header: list[str], row: list[str]) -> dict[
 
 
 def _parquet(file: Path, wanted: Container[str]) -> Records:
-    try:
-        from pyarrow.parquet import read_schema  # noqa: PLC0415  # an extra
-    except ImportError as error:
-        msg = 'Reading Parquet files needs an extra: pip install "keytok-haystack[parquet]"'
-        raise CollectionError(msg) from error
+    with needs("parquet", "Reading Parquet files needs an extra"):
+        from pyarrow.parquet import read_schema  # noqa: PLC0415
     with _explained_parquet(file):
         columns = tuple(read_schema(file).names)
     return Records("Row", columns, _parquet_rows(file, [name for name in columns if name in wanted]))
