@@ -124,8 +124,9 @@ def fit_command(
     with sole_writer(output):
         if isinstance(source, _Index):
             texts, embedded = _of_index(source, embedding_field, content_field, sample)
+            total = len(texts)  # of those that are not drawn, nothing is known
         else:
-            texts, embedded = _of_data(source, fields, sample, embedder, max_tokens, embeddings)
+            texts, embedded, total = _of_data(source, fields, sample, embedder, max_tokens, embeddings)
         if refine:
             check_enough_texts(len(texts))
         if decoder is not None:
@@ -147,7 +148,7 @@ def fit_command(
         if refine:  # what is fitted is kept if that fails
             model, effect = _refined(model, embedded.embeddings, texts, seed, device)
             model.save(output)
-    for warning in _warnings(model, texts, language):
+    for warning in _warnings(model, texts, total, language):
         warn(warning)
     if as_json:
         summary = {
@@ -255,15 +256,13 @@ def _of_data(
     embedder: str | None,
     max_tokens: int | None,
     embeddings: Path | None,
-) -> tuple[list[str], Embedded]:
-    """Return texts of DATA, and their embeddings."""
+) -> tuple[list[str], Embedded, int]:
+    """Return texts of DATA, their embeddings, and the number of all texts."""
     texts, rows, total = sampled(stream_texts(data, fields), size)
-    if len(texts) < total:
-        warn(f"The model is fitted to {len(texts):,} of {total:,} texts, drawn at random (--sample).")
     if embedder is not None:
-        return texts, embed(texts, embedder, max_tokens=max_tokens)
+        return texts, embed(texts, embedder, max_tokens=max_tokens), total
     given = ready_made(embeddings, total)
-    return texts, given if len(texts) == total else Embedded(given.embeddings[rows])
+    return texts, given if len(texts) == total else Embedded(given.embeddings[rows]), total
 
 
 def _of_index(index: _Index, embedding_field: str, content_field: str, size: int) -> tuple[list[str], Embedded]:
@@ -296,8 +295,10 @@ def _positive_number(value: str) -> float:
     return number
 
 
-def _warnings(model: KeyTokenModel, texts: Sequence[str], language: str | None) -> Iterator[str]:
+def _warnings(model: KeyTokenModel, texts: Sequence[str], total: int, language: str | None) -> Iterator[str]:
     """Yield what seems to be wrong with the corpus that a model was fitted to, or with its language."""
+    if len(texts) < total:
+        yield f"The model is fitted to {len(texts):,} of {total:,} texts, drawn at random: --sample draws more."
     if empty := sum(not text.strip() for text in texts):
         yield f"{empty:,} of the {len(texts):,} texts are empty: they say nothing about their embeddings."
     if language not in {None, NO_LANGUAGE} and (found := detect_language(texts)) != language:
