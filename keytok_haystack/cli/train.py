@@ -15,8 +15,6 @@ from rich.text import Text
 
 from keytok_haystack.cli.options import IdFieldOption, JsonFlag, MaxTokensOption, TextFieldOption
 from keytok_haystack.cli.terminal import print_json, terminal
-from keytok_haystack.encoders.cache import RECORD
-from keytok_haystack.encoders.heads import KEY_TOKENS
 from keytok_haystack.evaluation import TextFields
 from keytok_haystack.training import Settings, TargetRule
 from keytok_haystack.utils.extras import needs
@@ -161,6 +159,8 @@ def train_command(
             progress_bar=True,
         )
     if as_json:
+        from keytok_haystack.encoders.cache import RECORD  # noqa: PLC0415  # help does not wait for its room
+
         print_json(json.loads((output / RECORD).read_text(encoding="utf-8")))
         return
     console.print(_summary(report, output))
@@ -179,6 +179,7 @@ def _targets_table(previews: "Sequence[TargetPreview]") -> Table:
 
 
 def _summary(report: "TrainingReport", output: Path) -> Group:
+    from keytok_haystack.encoders.heads import KEY_TOKENS  # noqa: PLC0415  # help does not wait for its room
     from keytok_haystack.evaluation.embedder_quality import comparison  # noqa: PLC0415  # needs the extra eval
 
     trained = report.trained
