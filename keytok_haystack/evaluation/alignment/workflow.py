@@ -44,7 +44,7 @@ def align(
 
     :param embedder: Embedding model, as for `CachedEmbedder`.
     :param data: Test collection, or the path of a folder or file, as for `read_texts`.
-    :param fields: Fields with the texts, if they are not a test collection's.
+    :param fields: Fields with the texts; if they are named, judgements are not read.
     :param split: Split of the judgements in the folder; by default "test", if the folder has it.
     :param head: Model that decodes the embeddings, or the path of a key-token model or a checkpoint; by default the
         embedder's own head.
@@ -100,8 +100,11 @@ def _heads(source: KeyTokenModel | str | Path) -> tuple[KeyTokenModel, KeyTokenM
 
 def _read(data: Collection | str | Path, fields: TextFields, split: str | None) -> tuple[list[str], Collection | None]:
     """Return texts, and their test collection if there are judgements."""
+    if fields != USUAL_FIELDS and (isinstance(data, Collection) or split is not None):
+        msg = "Fields are named for texts alone: those of a test collection are known, so leave them out, or the split."
+        raise ValueError(msg)
     if not isinstance(data, Collection):
-        if split is None and not (Path(data) / "qrels" / "test.tsv").is_file():
+        if fields != USUAL_FIELDS or (split is None and not (Path(data) / "qrels" / "test.tsv").is_file()):
             return read_texts(data, fields), None
         data = Collection.load(data, split or "test")
     return list(data.documents.values()), data
