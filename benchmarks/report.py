@@ -30,7 +30,7 @@ from haystack.utils import Secret
 from haystack_integrations.components.embedders import keytok as embedders
 from haystack_integrations.components.retrievers import keytok as retrievers
 
-from keytok_haystack.cli.app import app
+from keytok_haystack.cli.app import SUMMARIES, command_of
 from keytok_haystack.encoders import overview
 from keytok_haystack.evaluation.tables import LABELS, markdown_table, marks
 
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = {"speed": "embedded.cranfield.md", "language-models": "language_models.md", "training": "training.md"}
 """Tables that are files in benchmarks/results."""
 COMPONENTS = {name: getattr(module, name) for module in (embedders, retrievers) for name in module.__all__}
-COMMANDS = {f"keytok-{name}": command for name, command in typer.main.get_command(app).commands.items()}
+COMMANDS = {f"keytok-{name}": command_of(name) for name in SUMMARIES}
 PARAMETER = re.compile(r"^:param (\w+):(.*?)(?=^:|\Z)", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^<!-- table: ([\w-]+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
 

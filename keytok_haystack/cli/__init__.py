@@ -6,6 +6,8 @@
 import os
 import sys
 
+from keytok_haystack.utils.extras import explained
+
 
 def main() -> None:
     """Run the command line, or say what to install if that is what it lacks."""
@@ -16,4 +18,4 @@ def main() -> None:
 
         run()
     except ModuleNotFoundError as error:
-        sys.exit(f"keytok needs the package '{error.name}': pip install 'keytok-haystack[all]'")
+        sys.exit(explained(error))

@@ -7,14 +7,21 @@ from typing import Annotated
 
 import typer
 
-from keytok_haystack.cli.options import MaxTokensOption
+from keytok_haystack.cli.options import MaxTokensOption, TextFieldOption
 from keytok_haystack.cli.terminal import terminal
+from keytok_haystack.utils.extras import check_plots, needs
 from keytok_haystack.utils.files import write_json
 
 
 def align_command(
     model: Annotated[str, typer.Option(help="Embedder to look into, as for --embedder of the other commands.")],
-    data: Annotated[Path, typer.Option(help="Texts: a folder in BEIR's layout, or a JSONL file.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Texts: a folder in BEIR's layout, or a file: .jsonl, .csv, .tsv or .txt, also .gz, or .parquet."
+        ),
+    ],
+    text_field: TextFieldOption = None,
     split: Annotated[
         str | None, typer.Option(help="Split of the judgements for retrieval. Default: test, if the folder has it.")
     ] = None,
@@ -42,12 +49,16 @@ def align_command(
     """
     Show what embeddings say: their alignment with tokens, the principal components, and the effect of removing them.
     """
-    from keytok_haystack.evaluation import align  # noqa: PLC0415  # needs the extra eval
-    from keytok_haystack.evaluation.alignment.page import adjustment_table, write_page  # noqa: PLC0415
+    with needs("eval", "The report needs an extra"):
+        from keytok_haystack.evaluation import TextFields, align  # noqa: PLC0415
+        from keytok_haystack.evaluation.alignment.page import adjustment_table, write_page  # noqa: PLC0415
+    if html_path is not None:
+        check_plots()
 
     report = align(
         model,
         data,
+        fields=TextFields(text_field or ()),
         split=split,
         head=head,
         backbone=backbone,

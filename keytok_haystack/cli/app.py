@@ -6,25 +6,46 @@
 import logging
 import os
 import sys
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.core
 from rich.text import Text
 
-from keytok_haystack.cli.align import align_command
-from keytok_haystack.cli.backfill import backfill_command
-from keytok_haystack.cli.demo import demo_command
-from keytok_haystack.cli.drop import drop_command
-from keytok_haystack.cli.evaluate import evaluate_command
-from keytok_haystack.cli.fit import fit_command
-from keytok_haystack.cli.mapping import mapping_command
-from keytok_haystack.cli.presets import presets_command
 from keytok_haystack.cli.terminal import WarningHandler, terminal
-from keytok_haystack.cli.tokens import tokens_command
-from keytok_haystack.cli.train import train_command
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+SUMMARIES = {
+    "demo": "Run every step on a real collection: Cranfield, all-MiniLM-L6-v2, no server, no network.",
+    "fit": "Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding.",
+    "tokens": "Show the key tokens of texts: what their embeddings say, in words.",
+    "presets": "List the language models that are known by name, and their recipes.",
+    "mapping": (
+        "Print the settings and mappings of an index for key tokens, or create it, on OpenSearch or Elasticsearch."
+    ),
+    "backfill": "Give the documents of an index key tokens, made of its dense vectors: nothing is embedded again.",
+    "drop": "Remove a field of key tokens from all documents of an index, when another has taken its place.",
+    "evaluate": "Measure key tokens next to the dense vectors and BM25 on a test collection.",
+    "align": (
+        "Show what embeddings say: their alignment with tokens, the principal components, "
+        "and the effect of removing them."
+    ),
+    "train": (
+        "Train an embedder on your texts without labels (Text2Token): its embeddings learn to express their key tokens."
+    ),
+}
+"""Commands, and the first sentences of their help: the overview does not wait for what commands import."""
+
+
+class _Commands(typer.core.TyperGroup):
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the name of a command, the command itself instead of its place in the overview, and the rest."""
+        name, placeholder, rest = super().resolve_command(ctx, args)
+        return name, placeholder and command_of(str(name)), rest
+
+
+app = typer.Typer(cls=_Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 # typer's own errors derive from click's, or in later versions from its copy of click's, so the base is found by name
 _USAGE_ERROR: type[Exception] = next(
@@ -78,13 +99,16 @@ def _fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-app.command("demo")(demo_command)
-app.command("fit")(fit_command)
-app.command("tokens")(tokens_command)
-app.command("presets")(presets_command)
-app.command("mapping")(mapping_command)
-app.command("backfill")(backfill_command)
-app.command("drop")(drop_command)
-app.command("evaluate")(evaluate_command)
-app.command("align")(align_command)
-app.command("train")(train_command)
+def command_of(name: str) -> Any:
+    """Import a command."""
+    only = typer.Typer(add_completion=False)
+    only.command(name)(getattr(import_module(f"keytok_haystack.cli.{name}"), f"{name}_command"))
+    return typer.main.get_command(only)
+
+
+def _placeholder() -> None:
+    """Stand for a command in the overview."""
+
+
+for _name, _summary in SUMMARIES.items():
+    app.command(_name, help=_summary)(_placeholder)

@@ -22,6 +22,7 @@ from keytok_haystack.cli.options import (
     UrlOption,
     YesFlag,
 )
+from keytok_haystack.utils.extras import needs_engine
 
 
 def backfill_command(
@@ -49,10 +50,11 @@ def backfill_command(
     run again at any time: documents that are up to date are not written again. An index that it could damage is
     refused.
     """
-    from keytok_haystack import live_index  # noqa: PLC0415  # needs an extra
-    from keytok_haystack.engines.connection import document_store  # noqa: PLC0415  # needs an extra
+    with needs_engine(engine):
+        from keytok_haystack import live_index  # noqa: PLC0415
+        from keytok_haystack.engines.connection import document_store  # noqa: PLC0415
 
-    store = document_store(engine, url, index, ca_cert=ca_cert, verify=not insecure)
+        store = document_store(engine, url, index, ca_cert=ca_cert, verify=not insecure)
     fields = live_index.Fields(embedding_field, content_field, field)
     if dry_run:
         show_dry_run(live_index.dry_run(store, model, fields, keep_versions=keep_versions), field, as_json=as_json)

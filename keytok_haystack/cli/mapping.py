@@ -12,6 +12,7 @@ from keytok_haystack.cli.options import CaCertOption, EngineOption, InsecureFlag
 from keytok_haystack.cli.terminal import print_json, terminal
 from keytok_haystack.engines import index_definition
 from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.utils.extras import needs_engine
 
 
 def mapping_command(
@@ -59,15 +60,16 @@ def mapping_command(
     if not url:
         print_json(index_definition(engine, dimension, loaded, field=field, graph=graph, lean=lean))
         return
-    from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415  # needs an extra
-    from keytok_haystack.live_index import create_index  # noqa: PLC0415  # needs an extra
+    with needs_engine(engine):
+        from keytok_haystack.engines.connection import connected, document_store  # noqa: PLC0415
+        from keytok_haystack.live_index import create_index  # noqa: PLC0415
 
+        store = document_store(engine, url, index or "*", ca_cert=ca_cert, verify=not insecure)
     if not index:
-        with connected(document_store(engine, url, "*", ca_cert=ca_cert, verify=not insecure)) as connection:
+        with connected(store) as connection:
             version = connection.version
         print_json(index_definition(engine, dimension, loaded, field=field, graph=graph, lean=lean, version=version))
         return
-    store = document_store(engine, url, index, ca_cert=ca_cert, verify=not insecure)
     created = create_index(store, loaded, field=field, dense=dense, graph=graph, lean=lean, template=template)
     message = {
         "created": f"Created the index '{index}' with the field '{field}' for the model {loaded.fingerprint}.",

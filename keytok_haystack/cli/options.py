@@ -27,6 +27,24 @@ LanguageOption = Annotated[
         show_default=False,
     ),
 ]
+TextFieldOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-field",
+        help="Field or column of the file with texts. Can be repeated: values are joined by spaces. Default: title, if "
+        "there is one, and text or content.",
+        show_default=False,
+    ),
+]
+IdFieldOption = Annotated[
+    str | None,
+    typer.Option(
+        "--id-field",
+        help="Field or column of the file with ids, to refuse ids with two texts, and to count repetitions. Default: "
+        "ids are not read.",
+        show_default=False,
+    ),
+]
 EngineOption = Annotated[Engine, typer.Option(help="Search engine.")]
 UrlOption = Annotated[str, typer.Option(help="Address of the server.")]
 CaCertOption = Annotated[

@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-from rich.table import Table
+from rich.text import Text
 
 from keytok_haystack.cli.terminal import terminal
 from keytok_haystack.encoders import overview
@@ -10,10 +10,9 @@ from keytok_haystack.encoders import overview
 
 def presets_command() -> None:
     """List the language models that are known by name, and their recipes."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("name", no_wrap=True, style="bold")
-    for column in ("checkpoint", "pooling", "attention", "head of"):
-        table.add_column(column, overflow="fold")
-    for row in overview():
-        table.add_row(*row)
-    terminal().print(table)
+    console = terminal()
+    for name, checkpoint, pooling, attention, backbone in overview():
+        recipe = f"  pooling: {pooling}" + (f"; attention: {attention}" if attention else "")
+        lines = [*checkpoint.replace(" + ", "\n+ ").splitlines(), *([f"head of {backbone}"] if backbone else [])]
+        indented = "".join(f"\n    {line}" for line in lines)  # whole names do not fit beside each other
+        console.print(Text.assemble((name, "bold"), (recipe, "dim"), indented), soft_wrap=True)

@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from keytok_haystack.cli.options import JsonFlag, MaxTokensOption
+from keytok_haystack.cli.options import IdFieldOption, JsonFlag, MaxTokensOption, TextFieldOption
 from keytok_haystack.cli.terminal import print_json, terminal
-from keytok_haystack.encoders.cache import RECORD
-from keytok_haystack.encoders.heads import KEY_TOKENS
+from keytok_haystack.evaluation import TextFields
 from keytok_haystack.training import Settings, TargetRule
+from keytok_haystack.utils.extras import needs
 from keytok_haystack.utils.files import sole_writer
 
 if TYPE_CHECKING:
@@ -27,12 +27,25 @@ _SHOWN_TOKENS, _SHOWN_CHARACTERS = 12, 240
 
 
 def train_command(
-    data: Annotated[list[Path], typer.Argument(help="Folders in BEIR's layout or JSONL files to read texts from.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Texts: folders in BEIR's layout, or files: .jsonl, .csv, .tsv or .txt, also .gz, or .parquet."
+        ),
+    ],
     model: Annotated[
         str, typer.Option(help="Model to train: a preset, NAME or NAME:CHECKPOINT, or another language model.")
     ],
     output: Annotated[
         Path | None, typer.Option(help="Folder to write the trained embedder to.", show_default=False)
+    ] = None,
+    text_field: TextFieldOption = None,
+    id_field: IdFieldOption = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            help="Maximum number of texts to train on, drawn at random. Default: all.", min=2, show_default=False
+        ),
     ] = None,
     targets: Annotated[
         Literal["data", "model", "both"],
@@ -96,7 +109,8 @@ def train_command(
 
     An interrupted run continues where it stopped when the same command is given again.
     """
-    from keytok_haystack.training import preview_targets, read_stop_words, train  # noqa: PLC0415  # the extra train
+    with needs("train", "Training needs an extra"):
+        from keytok_haystack.training import preview_targets, read_stop_words, train  # noqa: PLC0415
 
     settings = Settings(
         method=method,
@@ -111,6 +125,7 @@ def train_command(
         checkpoint_steps=checkpoint_steps,
         seed=seed,
     )
+    fields = TextFields(text_field or (), id_field)
     rule = TargetRule(targets, share, min_df, max_df, read_stop_words(stop_words))
     console = terminal()
     if show_targets is not None:
@@ -118,6 +133,8 @@ def train_command(
             data,
             model,
             show_targets,
+            fields=fields,
+            sample=sample,
             rule=rule,
             max_tokens=max_tokens,
             dtype=settings.dtype,
@@ -133,6 +150,8 @@ def train_command(
             data,
             model,
             output,
+            fields=fields,
+            sample=sample,
             rule=rule,
             settings=settings,
             evaluate_on=evaluate_on or (),
@@ -140,6 +159,8 @@ def train_command(
             progress_bar=True,
         )
     if as_json:
+        from keytok_haystack.encoders.cache import RECORD  # noqa: PLC0415  # help does not wait for its room
+
         print_json(json.loads((output / RECORD).read_text(encoding="utf-8")))
         return
     console.print(_summary(report, output))
@@ -158,6 +179,7 @@ def _targets_table(previews: "Sequence[TargetPreview]") -> Table:
 
 
 def _summary(report: "TrainingReport", output: Path) -> Group:
+    from keytok_haystack.encoders.heads import KEY_TOKENS  # noqa: PLC0415  # help does not wait for its room
     from keytok_haystack.evaluation.embedder_quality import comparison  # noqa: PLC0415  # needs the extra eval
 
     trained = report.trained

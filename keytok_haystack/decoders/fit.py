@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from keytok_haystack.alignment import literal_auc
+from keytok_haystack.alignment_measures import literal_auc
 from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.decoders.ridge import RegressionSums, RidgeSolution
 from keytok_haystack.embedding_space import Moments, Preparation, Spectrum, in_batches

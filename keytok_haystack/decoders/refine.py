@@ -17,6 +17,7 @@ from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rows import row_maxima
 from keytok_haystack.utils.checks import check_embeddings, check_not_one_string, check_same_number
+from keytok_haystack.utils.extras import needs
 from keytok_haystack.utils.sampling import random_rows
 from keytok_haystack.weighting import Weighting
 
@@ -102,11 +103,8 @@ def _distilled(
     progress_bar: bool,
 ) -> NDArray[np.float32]:
     """Return the refined matrix of a decoder of `v` features; literals have the shape `(n, V)`, `V >= v`."""
-    try:
+    with needs("refine", "Refining needs torch"):
         from keytok_haystack.decoders import distillation  # noqa: PLC0415  # torch takes seconds to import
-    except ModuleNotFoundError as error:
-        msg = 'Refining needs torch: pip install "keytok-haystack[refine]"'
-        raise ModuleNotFoundError(msg, name=error.name) from error
 
     check_enough_texts(len(embeddings))
     if literals is None:

@@ -7,9 +7,14 @@ Run embedders, with a cache.
 `LanguageModelEncoder` is in `keytok_haystack.encoders.language_model`, which imports torch and transformers.
 """
 
-from keytok_haystack.encoders.embedding import CachedEmbedder, Embedded, embed, load_encoder
-from keytok_haystack.encoders.heads import head_of, head_source
-from keytok_haystack.encoders.presets import PRESETS, Preset, find_preset, overview
+from typing import TYPE_CHECKING
+
+from keytok_haystack.utils.lazy import imported_on_access
+
+if TYPE_CHECKING:
+    from keytok_haystack.encoders.embedding import CachedEmbedder, Embedded, embed, load_encoder
+    from keytok_haystack.encoders.heads import head_of, head_source
+    from keytok_haystack.encoders.presets import PRESETS, Preset, find_preset, overview
 
 __all__ = [
     "PRESETS",
@@ -23,3 +28,19 @@ __all__ = [
     "load_encoder",
     "overview",
 ]
+
+_MODULES = {
+    "CachedEmbedder": "embedding",
+    "Embedded": "embedding",
+    "PRESETS": "presets",
+    "Preset": "presets",
+    "embed": "embedding",
+    "find_preset": "presets",
+    "head_of": "heads",
+    "head_source": "heads",
+    "load_encoder": "embedding",
+    "overview": "presets",
+}
+"""Modules of the names: a list of presets waits for no arrays."""
+
+__getattr__ = imported_on_access(__name__, _MODULES)

@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from keytok_haystack.utils.extras import needs
+
 _PREFIX = "base_model.model."
 
 
@@ -40,11 +42,8 @@ def with_adapter(model: PreTrainedModel, adapter: str, token: str | None = None)
     :raises ValueError: The adapter cannot be read, or is not for this model.
     :raises ModuleNotFoundError: peft is not installed.
     """
-    try:
+    with needs("transformers", f"'{adapter}' is a PEFT adapter, which needs an extra"):
         from peft import PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_dict  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        msg = f"'{adapter}' is a PEFT adapter, which needs an extra: pip install \"keytok-haystack[transformers]\""
-        raise ModuleNotFoundError(msg, name=error.name) from error
 
     part = model.base_model_prefix
     try:

@@ -23,6 +23,7 @@ from keytok_haystack.encoders.presets import Role, find_preset
 from keytok_haystack.encoders.progress import without_progress_bars
 from keytok_haystack.encoders.text_cache import TextCache
 from keytok_haystack.utils.checks import check_texts
+from keytok_haystack.utils.extras import needs
 from keytok_haystack.utils.progress import progress_of
 
 if TYPE_CHECKING:
@@ -172,7 +173,8 @@ class CachedEmbedder:
     @cached_property
     def _sentence_transformer(self) -> Any:
         check_without_code(self.embedder)
-        from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # seconds to import
+        with needs("sentence-transformers", f"The embedder '{self.embedder}' needs an extra"):
+            from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # seconds to import
 
         try:
             with self._loading_bars():
@@ -243,11 +245,8 @@ def load_encoder(embedder: str, **options: Any) -> "LanguageModelEncoder":
     :raises ValueError: As `LanguageModelEncoder`.
     :raises ModuleNotFoundError: torch or transformers is not installed.
     """
-    try:
+    with needs("transformers", f"'{embedder}' is a language model, which needs an extra"):
         from keytok_haystack.encoders.language_model import LanguageModelEncoder  # noqa: PLC0415  # imports torch
-    except ModuleNotFoundError as error:
-        msg = f"'{embedder}' is a language model, which needs an extra: pip install \"keytok-haystack[transformers]\""
-        raise ModuleNotFoundError(msg, name=error.name) from error
     return LanguageModelEncoder(embedder, **options)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keytok_haystack.encoders.cache import cache_folder
+from keytok_haystack.utils.extras import needs
 from keytok_haystack.utils.files import replaced_folder
 
 _CONVERSION = 2
@@ -33,15 +34,13 @@ def unpacked(checkpoint: str) -> str:
     folder = cache_folder() / "checkpoints" / f"{file.stem}-{digest}-{_CONVERSION}"
     if folder.is_dir():
         return str(folder)
-    import torch  # noqa: PLC0415  # seconds to import; not needed when cached
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
-
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except ImportError as error:
-        msg = 'Reading GGUF files needs an extra: pip install "keytok-haystack[transformers]"'
-        raise ModuleNotFoundError(msg) from error
+        with needs("transformers", "Reading GGUF files needs an extra"):
+            import torch  # noqa: PLC0415  # seconds to import; not needed when cached
+            from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+            model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (OSError, ValueError, KeyError, struct.error) as error:
         msg = f"'{file}' cannot be read as a language model: {error}"
         raise ValueError(msg) from error

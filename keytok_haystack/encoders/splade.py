@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 
 from keytok_haystack.encoders.foreign_code import check_without_code
 from keytok_haystack.encoders.progress import without_progress_bars
+from keytok_haystack.utils.extras import needs
 
 _BATCH_SIZE = 8  # the logits of 8 texts of 512 tokens over 30,522 tokens take half a gigabyte
 
@@ -49,12 +50,9 @@ class SpladeEncoder:
 
     def __init__(self, encoder: str | Path) -> None:
         self._name = str(encoder)
-        try:
+        with needs("sentence-transformers", f"The SPLADE '{encoder}' needs an extra"):
             from sentence_transformers import SparseEncoder  # noqa: PLC0415  # seconds to import
             from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            msg = f"The SPLADE '{encoder}' needs an extra: pip install \"keytok-haystack[sentence-transformers]\""
-            raise ModuleNotFoundError(msg, name=error.name) from error
         check_without_code(self._name)
         try:
             with without_progress_bars(), _without_warnings():

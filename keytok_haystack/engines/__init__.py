@@ -8,16 +8,21 @@ Requests to OpenSearch and Elasticsearch, and their answers.
 `elasticsearch`: `server` and one module for each engine, `connection` for the commands, `failures`.
 """
 
-from keytok_haystack.engines.mapping import (
-    Engine,
-    FieldType,
-    KeyTokenField,
-    MappingError,
-    check_field_name,
-    index_definition,
-    key_token_field,
-)
-from keytok_haystack.engines.request import DenseShare, search_request
+from typing import TYPE_CHECKING
+
+from keytok_haystack.utils.lazy import imported_on_access
+
+if TYPE_CHECKING:
+    from keytok_haystack.engines.mapping import (
+        Engine,
+        FieldType,
+        KeyTokenField,
+        MappingError,
+        check_field_name,
+        index_definition,
+        key_token_field,
+    )
+    from keytok_haystack.engines.request import DenseShare, search_request
 
 __all__ = [
     "DenseShare",
@@ -30,3 +35,18 @@ __all__ = [
     "key_token_field",
     "search_request",
 ]
+
+_MODULES = {
+    "DenseShare": "request",
+    "Engine": "mapping",
+    "FieldType": "mapping",
+    "KeyTokenField": "mapping",
+    "MappingError": "mapping",
+    "check_field_name": "mapping",
+    "index_definition": "mapping",
+    "key_token_field": "mapping",
+    "search_request": "request",
+}
+"""Modules of the names: the help of commands asks for engines, and waits for no arrays."""
+
+__getattr__ = imported_on_access(__name__, _MODULES)

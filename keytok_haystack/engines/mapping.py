@@ -6,9 +6,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from keytok_haystack.model import KeyTokenModel
+if TYPE_CHECKING:
+    from keytok_haystack.model import KeyTokenModel
 
 Engine = Literal["opensearch", "elasticsearch"]
 FieldType = Literal["rank_features", "sparse_vector"]
@@ -41,7 +42,7 @@ class KeyTokenField:
 def index_definition(
     engine: Engine,
     embedding_dimension: int | None,
-    model: KeyTokenModel | None,
+    model: "KeyTokenModel | None",
     *,
     field: str = "key_tokens",
     graph: bool = True,
@@ -127,7 +128,7 @@ def check_field_name(field: str) -> None:
         raise ValueError(msg)
 
 
-def _check_dimension(embedding_dimension: int, model: KeyTokenModel | None) -> None:
+def _check_dimension(embedding_dimension: int, model: "KeyTokenModel | None") -> None:
     if embedding_dimension <= 0:
         msg = f"The embedding dimension must be positive, but it is {embedding_dimension}."
         raise ValueError(msg)
@@ -137,7 +138,7 @@ def _check_dimension(embedding_dimension: int, model: KeyTokenModel | None) -> N
 
 
 def _mappings(
-    field_type: FieldType, dense: dict[str, Any] | None, field: str, model: KeyTokenModel | None, *, in_source: bool
+    field_type: FieldType, dense: dict[str, Any] | None, field: str, model: "KeyTokenModel | None", *, in_source: bool
 ) -> dict[str, Any]:
     properties: dict[str, Any] = {"content": {"type": "text"}}
     if dense is not None:

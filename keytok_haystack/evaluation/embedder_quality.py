@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy.stats import spearmanr
 
-from keytok_haystack.alignment import Alignment, alignments_among
+from keytok_haystack.alignment_measures import Alignment, alignments_among
 from keytok_haystack.decoders import calibrate
 from keytok_haystack.embedding_space import Preparation, Spectrum
 from keytok_haystack.encoders.presets import Role

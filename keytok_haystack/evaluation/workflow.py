@@ -15,9 +15,10 @@ from keytok_haystack.decoders import refine as refine_model
 from keytok_haystack.decoders.checkpoints import CheckpointError
 from keytok_haystack.encoders import CachedEmbedder, Embedded, head_of
 from keytok_haystack.encoders.splade import SpladeEncoder
-from keytok_haystack.evaluation.collection import Collection, read_texts
+from keytok_haystack.evaluation.collection import Collection
 from keytok_haystack.evaluation.experiment import measure_systems
 from keytok_haystack.evaluation.report import EvaluationReport
+from keytok_haystack.evaluation.texts import read_texts
 from keytok_haystack.model import KeyTokenModel, loaded_model
 from keytok_haystack.utils.checks import check_embeddings, check_same_number
 from keytok_haystack.utils.sampling import random_rows
@@ -52,7 +53,7 @@ def evaluate(
     :param language: Language of the texts, as for `fit`; by default it is found from them.
     :param embeddings: Ready-made embeddings of the documents, shape `(n, d)`.
     :param query_embeddings: Ready-made embeddings of the judged queries, shape `(queries, d)`.
-    :param others: Other collections to fit models to: folders in BEIR's layout, or JSONL files.
+    :param others: Other collections to fit models to: folders or files, as for `read_texts`.
     :param splade: SPLADE to compare with, as for `SpladeEncoder`.
     :param refine: Whether to refine the model that is fitted to all documents, and measure that, too.
     :param seed: Seed of the random half, and of the order in which refinement reads texts.

@@ -4,24 +4,29 @@
 """The texts of a training, and the test collections that its result is evaluated on."""
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
-from keytok_haystack.evaluation import Collection, read_texts
+from keytok_haystack.evaluation import Collection, TextFields, stream_texts
 from keytok_haystack.utils.checks import check_not_one_string, check_texts
+from keytok_haystack.utils.sampling import sampled
 
 
-def distinct_texts(data: Iterable[str | Path]) -> list[str]:
+def distinct_texts(data: Iterable[str | Path], fields: TextFields, size: int | None = None) -> list[str]:
     """
     Return the texts to train on, each once, without empty ones.
 
-    :param data: Texts as strings, or as `Path`s of JSONL files and of folders in BEIR's layout.
+    :param data: Texts as strings, or as `Path`s of files and folders, as for `read_texts`.
+    :param fields: Fields of the files with the texts and ids.
+    :param size: Maximum number of texts, drawn at random from all of them; by default all.
     :raises CollectionError: A file is missing or malformed.
     :raises ValueError: There are no texts.
     :raises TypeError: `data` is one string.
     """
     check_not_one_string(data)
     data = list(data)
-    given = [text for each in data for text in (read_texts(each) if isinstance(each, Path) else [each])]
+    every = chain.from_iterable(stream_texts(each, fields) if isinstance(each, Path) else [each] for each in data)
+    given = list(every) if size is None else sampled(every, size)[0]
     check_texts(given)
     texts = list(dict.fromkeys(text for text in given if text.strip()))
     if not texts:

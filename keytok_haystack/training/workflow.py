@@ -19,7 +19,7 @@ from keytok_haystack.encoders import CachedEmbedder, head_of
 from keytok_haystack.encoders.heads import KEY_TOKENS
 from keytok_haystack.encoders.language_model import LanguageModelEncoder
 from keytok_haystack.encoders.presets import Role, find_preset
-from keytok_haystack.evaluation import Collection
+from keytok_haystack.evaluation import USUAL_FIELDS, Collection, TextFields
 from keytok_haystack.evaluation.embedder_quality import EmbedderQuality, judge
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rows import rows_to_dicts
@@ -46,6 +46,8 @@ def train(
     model: str,
     output: str | Path,
     *,
+    fields: TextFields = USUAL_FIELDS,
+    sample: int | None = None,
     rule: TargetRule | None = None,
     settings: Settings | None = None,
     evaluate_on: Iterable[Collection | Path] = (),
@@ -63,11 +65,13 @@ def train(
     sentence-transformers, too; the key-token model of its head in `key_tokens`; the report as `training.json`; and the
     plot of the loss, `training.svg`.
 
-    :param texts: Texts as strings, or as `Path`s of JSONL files and of folders in BEIR's layout. Empty texts and
-        repetitions are left out.
+    :param texts: Texts as strings, or as `Path`s of files and folders, as for `read_texts`. Empty texts and repetitions
+        are left out.
     :param model: Model to train: a preset, `NAME` or `NAME:CHECKPOINT` (`find_preset`), or the path or hub id of a
         causal language model, which is run as "prompt-eol".
     :param output: Path of the folder to write.
+    :param fields: Fields of the files with the texts and ids.
+    :param sample: Maximum number of texts to train on, drawn at random; by default all.
     :param rule: Rule by which targets are made; by default of literal tokens without English stop words.
     :param settings: Settings of the training.
     :param evaluate_on: Test collections to measure retrieval on before and after, as `Collection`s or as `Path`s of
@@ -81,7 +85,7 @@ def train(
     """
     rule, settings = rule or _default_rule(), settings or Settings()
     base, output = base_embedder(model), Path(output).resolve()
-    collections, texts = distinct_collections(evaluate_on), distinct_texts(texts)
+    collections, texts = distinct_collections(evaluate_on), distinct_texts(texts, fields, sample)
     check_output(output, base)
 
     load = partial(CachedEmbedder, max_tokens=max_tokens, dtype=settings.dtype, progress_bar=progress_bar)
@@ -149,6 +153,8 @@ def preview_targets(
     model: str,
     count: int,
     *,
+    fields: TextFields = USUAL_FIELDS,
+    sample: int | None = None,
     rule: TargetRule | None = None,
     max_tokens: int | None = None,
     dtype: str | None = None,
@@ -160,6 +166,8 @@ def preview_targets(
     :param texts: As for `train`.
     :param model: As for `train`.
     :param count: Maximum number of texts to return; the filters count all of them.
+    :param fields: As for `train`.
+    :param sample: As for `train`.
     :param rule: As for `train`.
     :param max_tokens: As for `train`.
     :param dtype: Type of the model's weights; by default the one that suits the device.
@@ -167,7 +175,7 @@ def preview_targets(
     :raises NoTargetsError: The filters leave targets of fewer than 2 texts.
     :raises ValueError: There are no texts, or the model cannot be loaded.
     """
-    base, texts = base_embedder(model), distinct_texts(texts)
+    base, texts = base_embedder(model), distinct_texts(texts, fields, sample)
     embedder = CachedEmbedder(base, max_tokens=max_tokens, dtype=dtype, progress_bar=progress_bar)
     head = head_of(base)
     targets = make_targets(rule or _default_rule(), head, texts, partial(_pool, embedder, progress_bar=progress_bar))

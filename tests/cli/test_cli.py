@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+import csv
 import json
 import os
 import subprocess
@@ -15,8 +16,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from keytok_haystack import KeyTokenModel, fit
+from keytok_haystack.cli.app import SUMMARIES, command_of
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 from keytok_haystack.utils.resources import resource
+from keytok_haystack.utils.sampling import sampled
 
 SYSTEMS = {
     "dense",
@@ -40,6 +43,9 @@ def place(tmp_path, monkeypatch, small_texts, small_embeddings, small_vocabulary
     monkeypatch.chdir(tmp_path)
     lines = [json.dumps({"text": text}) for text in small_texts]
     Path("texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with Path("texts.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("key", "body"), *enumerate(small_texts)])
+    Path("texts.jsonl.gz").write_bytes(b"no gzip")
     Path("bad.jsonl").write_text("\n".join([*lines[:2], "no JSON"]), encoding="utf-8")
     Path("empty.jsonl").write_text("")
     Path("tokenizer.json").write_text(small_vocabulary.settings["tokenizer"], encoding="utf-8")
@@ -124,6 +130,15 @@ BAD_INPUT = {
     f"fit texts.jsonl --output texts.jsonl {READY_MADE}": "texts.jsonl",
     f"fit texts.jsonl --output texts.jsonl/model {READY_MADE}": "texts.jsonl",
     f"fit texts.jsonl {READY_MADE}": "--output",
+    f"fit texts.jsonl --output out {READY_MADE} --text-field body": "has no 'body'",
+    f"fit texts.csv --output out {READY_MADE}": "'key', 'body'",
+    f"fit texts.csv --output out {READY_MADE} --text-field body --id-field id": "no column 'id': its columns are 'key'",
+    f"fit texts.csv --output out {READY_MADE} --text-field body --sample 0": "--sample",
+    "fit texts.csv --output out --embeddings short.npy --text-field body --sample 20": "59 embeddings for 60 texts",
+    "fit --engine opensearch --url http://localhost:1 --index x --output out --text-field body": "--content-field",
+    f"fit texts.jsonl.gz --output out {READY_MADE}": "texts.jsonl.gz",
+    "align --model x --head model --data texts.csv": "'key', 'body'",
+    "align --model x --head model --data beir --split test --text-field text": "leave them out",
     "tokens nothing shock": "nothing",
     "tokens occupied shock": "not a key-token model",
     "tokens corrupt shock": "corrupt",
@@ -205,9 +220,18 @@ def test_help(arguments, keytok):
 
 
 def test_help_waits_for_nothing_that_takes_seconds_to_import():
-    heavy = "{'haystack', 'torch', 'transformers', 'sentence_transformers'}"
-    code = f"import sys, keytok_haystack.cli.app; assert not {heavy} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    heavy = {"haystack", "huggingface_hub", "numpy", "safetensors", "scipy", "tokenizers", "torch", "transformers"}
+    code = "import sys; sys.argv = ['keytok', '--help']; from keytok_haystack.cli import main\n"
+    code += "try: main()\nexcept SystemExit: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "Usage" in done.stdout
+    assert not heavy & set(done.stderr.split())
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_the_overview_says_what_the_help_of_a_command_begins_with(name, keytok):
+    described = command_of(name).help
+    assert " ".join(described.partition("\n\n")[0].split()) == SUMMARIES[name]
 
 
 def test_the_version_is_that_of_the_package(keytok):
@@ -265,6 +289,23 @@ def test_fit_says_what_it_has_understood(keytok, place, small_texts, small_embed
         "10 words, not stemmed, from 60 texts"
         in keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--language", "none", "--yes")[1]
     )
+
+
+def test_fit_reads_columns(keytok, place):
+    columns = ("--text-field", "body", "--id-field", "key")
+    assert keytok("fit", "texts.jsonl", "--output", "lines", *READY_MADE.split())[0] == 0
+    assert keytok("fit", "texts.csv", "--output", "rows", *READY_MADE.split(), *columns)[0] == 0
+    assert KeyTokenModel.load("rows").fingerprint == KeyTokenModel.load("lines").fingerprint
+
+
+def test_fit_samples_texts_with_their_vectors(keytok, place, small_texts, small_embeddings):
+    code, out, err = keytok("fit", "texts.jsonl", "--output", "out", *READY_MADE.split(), "--sample", 40, "--json")
+    assert code == 0
+    assert "The model is fitted to 40 of 60 texts" in err
+    assert json.loads(out)["texts"] == 40
+    texts, rows, _ = sampled(small_texts, 40)
+    assert texts == [small_texts[row] for row in rows]
+    assert KeyTokenModel.load("out").fingerprint == fit(small_embeddings[rows], texts).fingerprint
 
 
 def test_fit_warns_of_another_language_than_that_of_the_texts(keytok, place, small_texts):
@@ -338,7 +379,7 @@ def test_fit_chooses_the_regularization(keytok, place, small_texts, small_embedd
 def test_fit_a_folder_with_an_embedder(keytok, place, embedder, cranfield_model):
     data = resource("examples/cranfield")
     code, out, err = keytok("fit", data, "--embedder", embedder, "--output", "out", "--json")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "2 of the 1,400 texts are empty: they say nothing about their embeddings.\n")
     assert json.loads(out)["texts"] == 1400
     assert json.loads(out)["seconds"]["embed"] > 0
     model = KeyTokenModel.load("out")

@@ -769,7 +769,5 @@ def test_without_torch_the_extra_is_named(place: Path, model: KeyTokenModel):
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.stdout == 'torch Refining needs torch: pip install "keytok-haystack[refine]"\n'
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "torch" in done.stderr
-    assert "pip install 'keytok-haystack[" in done.stderr
+    assert done.stderr == 'Refining needs torch: pip install "keytok-haystack[refine]"\n'
     assert not Path("new").exists()

@@ -220,7 +220,17 @@ def test_bad_input_of_fit_is_one_line_and_writes_nothing(
 def test_presets_are_listed(keytok):
     code, out, err = keytok("presets")
     assert (code, err) == (0, "")
-    rows = {line.split()[0]: line for line in out.splitlines()[1:] if not line.startswith(" ")}
+    rows = {line.split()[0]: line for line in out.splitlines() if not line.startswith(" ")}
     assert list(rows) == list(PRESETS)
     assert "weighted-mean" in rows["sgpt-nli"]
     assert "both ways" in rows["gritlm-7b"]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_names_of_checkpoints_are_whole_on_a_terminal_of_any_width(columns, keytok, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = keytok("presets")
+    words = out.split()
+    for name, preset in PRESETS.items():
+        assert {name, *preset.adapters, preset.checkpoint or name, preset.backbone or name} <= set(words)
+    assert max(map(len, out.splitlines())) <= 80

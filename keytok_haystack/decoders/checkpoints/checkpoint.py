@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from tokenizers import Tokenizer
 
 from keytok_haystack.decoders.checkpoints.legacy import PickledFile, converted_tokenizer
@@ -65,15 +63,17 @@ class Checkpoint:
             return folder / file
 
         def remote(file: str) -> Path:
+            from huggingface_hub import errors, hf_hub_download  # noqa: PLC0415  # with its client of HTTP, not at once
+
             try:
                 return Path(hf_hub_download(name, file, local_files_only=local_files_only))
-            except LocalEntryNotFoundError as error:  # first: it derives from EntryNotFoundError
+            except errors.LocalEntryNotFoundError as error:  # first: it derives from EntryNotFoundError
                 msg = f"'{name}' is not a folder, and the Hugging Face hub, where it might be, cannot be reached."
                 raise CheckpointError(msg) from error
-            except EntryNotFoundError as error:
+            except errors.EntryNotFoundError as error:
                 msg = f"The checkpoint '{name}' has no {file}."
                 raise CheckpointError(msg) from error
-            except (HfHubHTTPError, HFValidationError, OSError) as error:
+            except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
                 msg = f"'{name}' is neither a folder nor a model that the Hugging Face hub gives out: {error}"
                 raise CheckpointError(msg) from error
 

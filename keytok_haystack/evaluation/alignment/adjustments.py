@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from keytok_haystack.alignment import alignments_among
+from keytok_haystack.alignment_measures import alignments_among
 from keytok_haystack.embedding_space import Preparation, Spectrum, embed_filter
 from keytok_haystack.evaluation.alignment.report import AdjustmentMeasures
 from keytok_haystack.evaluation.alignment.subject import Subject

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from keytok_haystack.alignment import Alignment
+from keytok_haystack.alignment_measures import Alignment
 from keytok_haystack.utils.files import rounded
 
 

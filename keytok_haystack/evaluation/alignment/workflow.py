@@ -14,8 +14,9 @@ from keytok_haystack.encoders import CachedEmbedder, head_of
 from keytok_haystack.evaluation.alignment.analysis import analyze
 from keytok_haystack.evaluation.alignment.report import AlignmentReport
 from keytok_haystack.evaluation.alignment.subject import Subject
-from keytok_haystack.evaluation.collection import Collection, read_texts
+from keytok_haystack.evaluation.collection import Collection
 from keytok_haystack.evaluation.report import embedder_name
+from keytok_haystack.evaluation.texts import USUAL_FIELDS, TextFields, read_texts
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.utils.sampling import evenly_spaced_rows
 
@@ -26,6 +27,7 @@ def align(
     embedder: str,
     data: Collection | str | Path,
     *,
+    fields: TextFields = USUAL_FIELDS,
     split: str | None = None,
     head: KeyTokenModel | str | Path | None = None,
     backbone: str | None = None,
@@ -41,7 +43,8 @@ def align(
     Retrieval is measured if the texts come with judged queries.
 
     :param embedder: Embedding model, as for `CachedEmbedder`.
-    :param data: Test collection, or the path of a folder in BEIR's layout or of a JSONL file.
+    :param data: Test collection, or the path of a folder or file, as for `read_texts`.
+    :param fields: Fields with the texts; if they are named, judgements are not read.
     :param split: Split of the judgements in the folder; by default "test", if the folder has it.
     :param head: Model that decodes the embeddings, or the path of a key-token model or a checkpoint; by default the
         embedder's own head.
@@ -57,7 +60,7 @@ def align(
     :raises ValueError: Something cannot be read or embedded, or no text has a token that the head knows.
     """
     model, ids = _heads(embedder if head is None else head)
-    texts, collection = _read(data, split)
+    texts, collection = _read(data, fields, split)
     if len(texts) > max_texts:
         texts, collection = [texts[row] for row in evenly_spaced_rows(len(texts), max_texts)], None
     cached = CachedEmbedder(embedder, max_tokens=max_tokens, progress_bar=progress_bar)
@@ -95,10 +98,13 @@ def _heads(source: KeyTokenModel | str | Path) -> tuple[KeyTokenModel, KeyTokenM
     return head_of(str(source)), head_of(str(source), fold=False)
 
 
-def _read(data: Collection | str | Path, split: str | None) -> tuple[list[str], Collection | None]:
+def _read(data: Collection | str | Path, fields: TextFields, split: str | None) -> tuple[list[str], Collection | None]:
     """Return texts, and their test collection if there are judgements."""
+    if fields != USUAL_FIELDS and (isinstance(data, Collection) or split is not None):
+        msg = "Fields are named for texts alone: those of a test collection are known, so leave them out, or the split."
+        raise ValueError(msg)
     if not isinstance(data, Collection):
-        if split is None and not (Path(data) / "qrels" / "test.tsv").is_file():
-            return read_texts(data), None
+        if fields != USUAL_FIELDS or (split is None and not (Path(data) / "qrels" / "test.tsv").is_file()):
+            return read_texts(data, fields), None
         data = Collection.load(data, split or "test")
     return list(data.documents.values()), data

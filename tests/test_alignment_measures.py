@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from keytok_haystack import Alignment, EmbeddingError, Preparation, TokenDecoder, Vocabulary, alignment, tokens_kept
 from keytok_haystack import decoder as decoder_module
-from keytok_haystack.alignment import alignments_among
+from keytok_haystack.alignment_measures import alignments_among
 
 READ_OFF = TokenDecoder(np.eye(12), Preparation(normalize=False))  # the embedding is the logits
 
