@@ -24,10 +24,12 @@ from keytok_haystack import (
     Vocabulary,
     alignment,
     calibrate,
+    fit,
     from_language_model,
     from_masked_lm,
 )
-from keytok_haystack.evaluation import Collection
+from keytok_haystack.encoders import embed
+from keytok_haystack.evaluation import Collection, align, read_texts
 from keytok_haystack.evaluation.alignment.analysis import analyze
 from keytok_haystack.evaluation.alignment.components import backbone_change, leading_components
 from keytok_haystack.evaluation.alignment.page import adjustment_table, html_page
@@ -36,6 +38,7 @@ from keytok_haystack.evaluation.alignment.report import AlignmentReport
 from keytok_haystack.evaluation.alignment.subject import Subject
 from keytok_haystack.evaluation.alignment.token_classes import CLASSES, token_class
 from keytok_haystack.evaluation.measures import mean_ndcg
+from keytok_haystack.utils.resources import resource
 
 Keytok = Callable[..., tuple[int, str, str]]
 Tiny = Callable[[str], Path]
@@ -421,19 +424,47 @@ def beir(tmp_path: Path, cranfield: Collection) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
-def test_the_command_looks_into_minilm_by_its_word_embeddings(keytok: Keytok, beir: Path, embedder: str):
+def test_the_command_fits_a_decoder_to_an_embedder_without_a_head(keytok: Keytok, beir: Path, embedder: str):
+    """As `keytok fit` does it: MiniLM's word embeddings, which no head is tied to, read little in its embeddings."""
     html, file = beir / "out" / "report.html", beir / "out" / "report.json"
-    pair = ("--pair", "the wing lifts", "an airfoil generates lift")
-    code, out, err = keytok("align", "--model", embedder, "--data", beir, *pair, "--html", html, "--json", file)
+    pair = ("the wing lifts", "an airfoil generates lift")
+    code, out, err = keytok(
+        "align", "--model", embedder, "--data", beir, "--pair", *pair, "--html", html, "--json", file
+    )
     assert code == 0, err
     assert "remove PC1" in out
+    assert "decoder: fitted" in out
     report = json.loads(file.read_text(encoding="utf-8"))
-    assert (report["head"], report["ids"], report["texts"], report["dimension"]) == ("word embeddings", True, 40, 384)
+    texts = read_texts(beir)
+    head = fit(embed(texts, embedder).embeddings, texts)
+    assert report == json.loads(json.dumps(align(embedder, beir, head=head, pair=pair).to_dict()))
+    assert (report["head"], report["ids"], report["texts"], report["dimension"]) == ("fitted", False, 40, 384)
     assert report["queries"] > 10
     assert report["methods"][0]["dense"] > 0.5
-    assert [(p["a"], p["b"]) for p in report["pairs"]] == [pair[1:]]
-    assert "an airfoil generates lift" in html.read_text(encoding="utf-8")
+    assert report["methods"][0]["key_tokens"] > 0.5
+    first, second, *_ = report["components"]
+    assert (first["tokens"], first["opposite"], first["contribution"]) == ([], [], 0)
+    assert second["tokens"]
+    for sample in report["samples"]:
+        assert sum(token["literal"] for token in sample["before"]) > len(sample["before"]) / 2
+    assert [(p["a"], p["b"]) for p in report["pairs"]] == [pair]
+    assert pair[1] in html.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_the_command_prints_of_minilm(keytok: Keytok, embedder: str):
+    code, out, err = keytok("align", "--model", embedder, "--data", resource("examples/cranfield"))
+    assert code == 0, err
+    page = (Path(__file__).parents[2] / "docs" / "alignment-report.md").read_text(encoding="utf-8")
+
+    def rows(text: str) -> dict[str, list[float]]:
+        lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if "│" in line]
+        return {name: [float(value) for value in values] for name, *values in lines}
+
+    printed, shown = rows(out), rows(page)
+    assert printed.keys() == shown.keys()
+    for name, values in shown.items():
+        assert printed[name] == pytest.approx(values, abs=0.003)
 
 
 def test_the_command_looks_into_a_language_model_and_its_backbone(keytok: Keytok, beir: Path, tiny: Tiny):

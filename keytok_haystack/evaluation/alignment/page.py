@@ -51,7 +51,9 @@ def adjustment_table(report: AlignmentReport) -> Table:
     """Return the measures of each way to adjust embeddings as a table for the terminal."""
     first = report.components[0]
     result = Table(
-        title=Text(f"{report.embedder} on {report.data}: {report.texts:,} texts", style="italic"),
+        title=Text(
+            f"{report.embedder} on {report.data}: {report.texts:,} texts\ndecoder: {report.head}", style="italic"
+        ),
         title_justify="left",
         caption=Text(f"PC1 holds {first.explained_energy:.1%} of the energy. It reads: {_joined(first.tokens)}"),
         caption_justify="left",
