@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -40,6 +42,7 @@ from keytok_haystack.evaluation.alignment.token_classes import CLASSES, token_cl
 from keytok_haystack.evaluation.measures import mean_ndcg
 from keytok_haystack.utils.resources import resource
 
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 Keytok = Callable[..., tuple[int, str, str]]
 Tiny = Callable[[str], Path]
 
@@ -380,7 +383,7 @@ def test_the_page_stands_for_itself(report: AlignmentReport):
     assert set(re.findall(r"url\((.)", html)) <= {"#"}
     assert "@import" not in html
     drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
-    assert len(drawings) == 3
+    assert len(drawings) == 6
     for drawing in drawings:
         root = ET.fromstring(drawing)
         assert root.attrib["role"] == "img"
@@ -391,6 +394,31 @@ def test_the_page_stands_for_itself(report: AlignmentReport):
         assert f"{measured.alignment.global_alignment_rate:.3f}" in text
         assert f"{measured.dense:.3f}" in text
     assert "name the <field>" in text
+
+
+def test_the_page_fits_on_a_phone(report: AlignmentReport):
+    html = html_page(report)
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
+    assert max(row.count("<th") + row.count("<td") for row in re.findall(r"<tr>.*?</tr>", html, re.DOTALL)) == 5
+    assert "overflow-x" not in html
+    for drawing in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+        width, height = map(float, ET.fromstring(drawing).attrib["viewBox"].split()[2:])
+        assert 1 < width / height < 2
+        assert 400 / width * 9 > 8, "its smallest text, of 9 points, in pixels of a screen of 400"
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+def test_no_element_of_the_page_is_wider_than_a_phone(report: AlignmentReport, tmp_path: Path):
+    page = tmp_path / "page.html"
+    long = replace(report, embedder="organisation/" + "long-name" * 20, data="x" * 100)
+    measured = """<style>html { width: 400px }</style><script>
+        addEventListener("load", () => document.title = "beyond: " + [...document.querySelectorAll("body, body *")]
+            .filter(each => each.getBoundingClientRect().right > 401 && !each.closest("svg")).map(each => each.tagName))
+        </script>"""
+    page.write_text(html_page(long) + measured, encoding="utf-8")
+    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom")
+    dom = subprocess.run([BROWSER, *options, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
+    assert "<title>beyond: </title>" in dom.stdout
 
 
 def test_a_page_without_retrieval_change_and_instructions(subject: Subject):
