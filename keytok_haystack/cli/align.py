@@ -27,7 +27,9 @@ def align_command(
     ] = None,
     head: Annotated[
         str | None,
-        typer.Option(help="Head that decodes the embeddings: a checkpoint or key-token model. Default: its own."),
+        typer.Option(
+            help="Head that decodes the embeddings: a checkpoint or key-token model. Default: its own, or a fitted one."
+        ),
     ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Embedder that it was trained from, to show what training has changed.")

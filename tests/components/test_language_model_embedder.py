@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from haystack import Document, Pipeline
+from haystack.components.retrievers import InMemoryEmbeddingRetriever, TextEmbeddingRetriever
 from haystack.components.writers import DocumentWriter
 from haystack.core.serialization import component_from_dict
 from haystack.document_stores.in_memory import InMemoryDocumentStore
@@ -150,6 +151,19 @@ def test_a_text_is_embedded_as_a_query(model: str, embedder: LanguageModelEmbedd
     np.testing.assert_array_equal(document.embedding, encoder.encode(["lift"])[0])
 
 
+def test_it_is_called_as_haystacks_own_text_and_document_embedders(
+    embedder: LanguageModelEmbedder, documents: list[Document]
+):
+    assert embedder.run("lift") == embedder.run(text="lift")
+    assert embedder.run(documents) == embedder.run(documents=documents)
+    embedding = embedder.run(text=TEXTS[2])["embedding"]
+    store = InMemoryDocumentStore()
+    store.write_documents(embedder.run(documents)["documents"])
+    retriever = InMemoryEmbeddingRetriever(document_store=store, top_k=3)
+    found = TextEmbeddingRetriever(retriever=retriever, text_embedder=embedder).run(TEXTS[2])["documents"]
+    assert found == retriever.run(query_embedding=embedding)["documents"]
+
+
 def test_fields_of_meta_are_embedded_before_the_content(model: str, encoder: LanguageModelEncoder):
     embedder = LanguageModelEmbedder(
         model, meta_fields_to_embed=["title", "year", "missing"], embedding_separator=" | ", progress_bar=False
@@ -180,12 +194,17 @@ def test_no_documents_load_no_model():
 
 
 def test_exactly_one_input_is_needed(embedder: LanguageModelEmbedder, documents: list[Document]):
-    for inputs in ({}, {"documents": documents, "text": "lift"}, {"documents": [], "text": ""}):
+    for inputs in (
+        {},
+        {"documents": documents, "text": "lift"},
+        {"documents": [], "text": ""},
+        {"documents": "lift", "text": "lift"},
+    ):
         with pytest.raises(ValueError, match="needs exactly one of `documents` and `text`"):
             embedder.run(**inputs)
 
 
-@pytest.mark.parametrize("documents", ["lift", ["lift"], [None], Document(content="lift")])
+@pytest.mark.parametrize("documents", [["lift"], [None], Document(content="lift"), [0.5], b"lift"])
 def test_only_lists_of_documents_are_accepted(embedder: LanguageModelEmbedder, documents: object):
     with pytest.raises(TypeError, match="LanguageModelEmbedder expects a list of Documents"):
         embedder.run(documents=documents)

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -24,10 +26,12 @@ from keytok_haystack import (
     Vocabulary,
     alignment,
     calibrate,
+    fit,
     from_language_model,
     from_masked_lm,
 )
-from keytok_haystack.evaluation import Collection
+from keytok_haystack.encoders import embed
+from keytok_haystack.evaluation import Collection, align, read_texts
 from keytok_haystack.evaluation.alignment.analysis import analyze
 from keytok_haystack.evaluation.alignment.components import backbone_change, leading_components
 from keytok_haystack.evaluation.alignment.page import adjustment_table, html_page
@@ -36,7 +40,9 @@ from keytok_haystack.evaluation.alignment.report import AlignmentReport
 from keytok_haystack.evaluation.alignment.subject import Subject
 from keytok_haystack.evaluation.alignment.token_classes import CLASSES, token_class
 from keytok_haystack.evaluation.measures import mean_ndcg
+from keytok_haystack.utils.resources import resource
 
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 Keytok = Callable[..., tuple[int, str, str]]
 Tiny = Callable[[str], Path]
 
@@ -377,7 +383,7 @@ def test_the_page_stands_for_itself(report: AlignmentReport):
     assert set(re.findall(r"url\((.)", html)) <= {"#"}
     assert "@import" not in html
     drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
-    assert len(drawings) == 3
+    assert len(drawings) == 6
     for drawing in drawings:
         root = ET.fromstring(drawing)
         assert root.attrib["role"] == "img"
@@ -388,6 +394,31 @@ def test_the_page_stands_for_itself(report: AlignmentReport):
         assert f"{measured.alignment.global_alignment_rate:.3f}" in text
         assert f"{measured.dense:.3f}" in text
     assert "name the <field>" in text
+
+
+def test_the_page_fits_on_a_phone(report: AlignmentReport):
+    html = html_page(report)
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
+    assert max(row.count("<th") + row.count("<td") for row in re.findall(r"<tr>.*?</tr>", html, re.DOTALL)) == 5
+    assert "overflow-x" not in html
+    for drawing in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+        width, height = map(float, ET.fromstring(drawing).attrib["viewBox"].split()[2:])
+        assert 1 < width / height < 2
+        assert 400 / width * 9 > 8, "its smallest text, of 9 points, in pixels of a screen of 400"
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+def test_no_element_of_the_page_is_wider_than_a_phone(report: AlignmentReport, tmp_path: Path):
+    page = tmp_path / "page.html"
+    long = replace(report, embedder="organisation/" + "long-name" * 20, data="x" * 100)
+    measured = """<style>html { width: 400px }</style><script>
+        addEventListener("load", () => document.title = "beyond: " + [...document.querySelectorAll("body, body *")]
+            .filter(each => each.getBoundingClientRect().right > 401 && !each.closest("svg")).map(each => each.tagName))
+        </script>"""
+    page.write_text(html_page(long) + measured, encoding="utf-8")
+    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom")
+    dom = subprocess.run([BROWSER, *options, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
+    assert "<title>beyond: </title>" in dom.stdout
 
 
 def test_a_page_without_retrieval_change_and_instructions(subject: Subject):
@@ -421,19 +452,47 @@ def beir(tmp_path: Path, cranfield: Collection) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
-def test_the_command_looks_into_minilm_by_its_word_embeddings(keytok: Keytok, beir: Path, embedder: str):
+def test_the_command_fits_a_decoder_to_an_embedder_without_a_head(keytok: Keytok, beir: Path, embedder: str):
+    """As `keytok fit` does it: MiniLM's word embeddings, which no head is tied to, read little in its embeddings."""
     html, file = beir / "out" / "report.html", beir / "out" / "report.json"
-    pair = ("--pair", "the wing lifts", "an airfoil generates lift")
-    code, out, err = keytok("align", "--model", embedder, "--data", beir, *pair, "--html", html, "--json", file)
+    pair = ("the wing lifts", "an airfoil generates lift")
+    code, out, err = keytok(
+        "align", "--model", embedder, "--data", beir, "--pair", *pair, "--html", html, "--json", file
+    )
     assert code == 0, err
     assert "remove PC1" in out
+    assert "decoder: fitted" in out
     report = json.loads(file.read_text(encoding="utf-8"))
-    assert (report["head"], report["ids"], report["texts"], report["dimension"]) == ("word embeddings", True, 40, 384)
+    texts = read_texts(beir)
+    head = fit(embed(texts, embedder).embeddings, texts)
+    assert report == json.loads(json.dumps(align(embedder, beir, head=head, pair=pair).to_dict()))
+    assert (report["head"], report["ids"], report["texts"], report["dimension"]) == ("fitted", False, 40, 384)
     assert report["queries"] > 10
     assert report["methods"][0]["dense"] > 0.5
-    assert [(p["a"], p["b"]) for p in report["pairs"]] == [pair[1:]]
-    assert "an airfoil generates lift" in html.read_text(encoding="utf-8")
+    assert report["methods"][0]["key_tokens"] > 0.5
+    first, second, *_ = report["components"]
+    assert (first["tokens"], first["opposite"], first["contribution"]) == ([], [], 0)
+    assert second["tokens"]
+    for sample in report["samples"]:
+        assert sum(token["literal"] for token in sample["before"]) > len(sample["before"]) / 2
+    assert [(p["a"], p["b"]) for p in report["pairs"]] == [pair]
+    assert pair[1] in html.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_the_command_prints_of_minilm(keytok: Keytok, embedder: str):
+    code, out, err = keytok("align", "--model", embedder, "--data", resource("examples/cranfield"))
+    assert code == 0, err
+    page = (Path(__file__).parents[2] / "docs" / "alignment-report.md").read_text(encoding="utf-8")
+
+    def rows(text: str) -> dict[str, list[float]]:
+        lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if "│" in line]
+        return {name: [float(value) for value in values] for name, *values in lines}
+
+    printed, shown = rows(out), rows(page)
+    assert printed.keys() == shown.keys()
+    for name, values in shown.items():
+        assert printed[name] == pytest.approx(values, abs=0.003)
 
 
 def test_the_command_looks_into_a_language_model_and_its_backbone(keytok: Keytok, beir: Path, tiny: Tiny):

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+import inspect
 import itertools
 import json
 import math
@@ -21,7 +22,7 @@ from scipy.stats import ttest_rel
 from keytok_haystack import KeyTokenModel, Weighting, calibrate, fit, from_word_embeddings
 from keytok_haystack.encoders import Embedded, embed
 from keytok_haystack.evaluation import Collection, CollectionError, read_texts
-from keytok_haystack.evaluation.chart import draw_chart
+from keytok_haystack.evaluation.chart import chart_of, draw_chart
 from keytok_haystack.evaluation.experiment import measure_systems
 from keytok_haystack.evaluation.measures import measure_queries, measure_run, paired_p_value
 from keytok_haystack.evaluation.report import EvaluationReport
@@ -556,6 +557,35 @@ def test_the_chart_is_a_png(report, measured_small, small_model, tmp_path):
         content = (tmp_path / name).read_bytes()
         assert content.startswith(b"\x89PNG\r\n\x1a\n")
         assert len(content) > 10_000
+
+
+@pytest.mark.parametrize("name", [*sorted(path.stem for path in RESULTS.glob("*.json")), "noise"])
+def test_nothing_in_the_chart_is_struck_through_or_covered(name):
+    """All texts, boxes on the screen, against each other and against all that is drawn."""
+    noisy = name == "noise"
+    result = json.loads((RESULTS / f"{'cranfield' if noisy else name}.json").read_text())
+    random = np.random.default_rng(0)
+    for _ in range(4 if noisy else 1):
+        if noisy:  # curves that turn back, and points that coincide
+            for point in result["sweep"]:
+                point.update(ms_per_query=random.normal(1, 0.1), **{"nDCG@10": random.integers(4) / 10})
+                point.update(bytes_per_document=1000.0 * random.integers(1, 4))
+        parameters = inspect.signature(EvaluationReport).parameters
+        figure = chart_of(EvaluationReport(**{key: each for key, each in result.items() if key in parameters}))
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            texts = [text for text in [*axes.texts, axes.title, axes.xaxis.label] if text.get_text()]
+            assert len(axes.texts) >= 2
+            boxes = [text.get_window_extent() for text in texts]
+            lines = [line.get_transform().transform_path(line.get_path()) for line in axes.lines]
+            for drawn in axes.collections:
+                lines += map(drawn.get_transform().transform_path, drawn.get_paths())
+            bars = [bar.get_window_extent() for bar in axes.patches]
+            assert lines or bars
+            for i, box in enumerate(boxes):
+                assert box.count_overlaps(boxes[:i] + bars) == 0, texts[i]
+                assert not any(line.intersects_bbox(box, filled=False) for line in lines), texts[i]
+                assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, texts[i]
 
 
 def test_queries_without_a_searchable_word_are_evaluated(measured_small, small_model):

@@ -27,7 +27,7 @@ def leading_components(head: KeyTokenModel, embeddings: NDArray[np.float32], spe
     :param embeddings: Embeddings of some texts, shape `(n, d)`.
     :param spectrum: Spectrum of these embeddings, or of more.
     """
-    decoder, classes = linear_decoder(head), class_positions(head)
+    decoder, classes, preparation = linear_decoder(head), class_positions(head), head.decoder.preparation
     logits = decoder.logits(embeddings)
     top = np.argpartition(-logits, min(N_STRONGEST, len(decoder)) - 1, axis=1)[:, :N_STRONGEST]
     strongest = np.take_along_axis(logits, top, axis=1).sum()
@@ -37,10 +37,12 @@ def leading_components(head: KeyTokenModel, embeddings: NDArray[np.float32], spe
     ):
         coefficients = embeddings @ direction
         size = float(np.sqrt(np.square(coefficients).mean())) or 1.0
-        without = embeddings - np.outer(coefficients, direction).astype(np.float32)
+        # of what a decoder has removed, it would read rounding errors
+        seen = np.float32(not preparation.has_removed(direction[None]))
+        without = embeddings - seen * np.outer(coefficients, direction).astype(np.float32)
         contributions = logits - decoder.logits(without)
         raised = top_k(contributions, N_STRONGEST)
-        ends = decoder.logits(np.stack([direction, -direction]) * np.float32(size))
+        ends = seen * decoder.logits(np.stack([direction, -direction]) * np.float32(size))
         components.append(
             Component(
                 number=number,

@@ -4,7 +4,7 @@
 """An alignment report for people: a self-contained HTML page, and a table for the terminal."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
@@ -41,9 +41,7 @@ def html_page(report: AlignmentReport) -> str:
         classes=CLASSES,
         colors=_COLORS,
         hit_at=HIT_AT,
-        components=_drawing(_draw_components, report),
-        strengths=_drawing(_draw_strengths, report),
-        change=None if report.change is None else _drawing(_draw_change, report),
+        drawn=lambda name: _drawing(_DRAWINGS[name], report),
     )
 
 
@@ -51,7 +49,9 @@ def adjustment_table(report: AlignmentReport) -> Table:
     """Return the measures of each way to adjust embeddings as a table for the terminal."""
     first = report.components[0]
     result = Table(
-        title=Text(f"{report.embedder} on {report.data}: {report.texts:,} texts", style="italic"),
+        title=Text(
+            f"{report.embedder} on {report.data}: {report.texts:,} texts\ndecoder: {report.head}", style="italic"
+        ),
         title_justify="left",
         caption=Text(f"PC1 holds {first.explained_energy:.1%} of the energy. It reads: {_joined(first.tokens)}"),
         caption_justify="left",
@@ -84,8 +84,8 @@ def _strength(token: Token, tokens: Sequence[Token]) -> str:
     return f"{token.weight / tokens[0].weight:.2f}"
 
 
-def _drawing(draw: Callable[[Any, AlignmentReport], str], report: AlignmentReport) -> Markup:
-    """Return a drawing as SVG for light and dark pages."""
+def _drawing(draw: Callable[[Any, Any, AlignmentReport], str], report: AlignmentReport) -> Markup:
+    """Return a drawing with its caption, as SVG for light and dark pages, as wide as a phone."""
     import matplotlib as mpl  # noqa: PLC0415  # takes a second to import
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -97,83 +97,106 @@ def _drawing(draw: Callable[[Any, AlignmentReport], str], report: AlignmentRepor
         **dict.fromkeys(parts, _INK),
     }
     with mpl.rc_context(settings), StringIO() as file:
-        figure = Figure(layout="constrained")
-        label = draw(figure, report)
-        for axes in figure.axes:
-            axes.spines[["top", "right"]].set_visible(False)
+        figure = Figure(figsize=(5, 3), layout="constrained")
+        axes = figure.subplots()
+        caption = draw(figure, axes, report)
+        axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(file, format="svg", transparent=True)
         svg = file.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    opening = Markup('<svg role="img" aria-label="{}"').format(label)
-    return Markup(svg.replace("<svg", opening, 1).replace(_INK, "currentColor"))  # noqa: S704  # made by matplotlib
+    opening = Markup('<svg role="img" aria-label="{}"').format(caption)
+    drawing = Markup(svg.replace("<svg", opening, 1).replace(_INK, "currentColor"))  # noqa: S704  # made by matplotlib
+    return Markup("<figure><figcaption>{}</figcaption>{}</figure>").format(caption, drawing)
 
 
-def _draw_components(figure: Any, report: AlignmentReport) -> str:
-    figure.set_size_inches(9, 3.2)
-    energy, shares = figure.subplots(1, 2, width_ratios=(2, 3))
-    names = [f"PC{component.number}" for component in report.components]
+def _legend(figure: Any) -> None:
+    figure.legend(ncols=2, loc="outside upper left", frameon=False, fontsize=9)
+
+
+def _draw_energies(figure: Any, axes: Any, report: AlignmentReport) -> str:  # noqa: ARG001
     energies = [component.explained_energy for component in report.components]
-    bars = energy.bar(names, energies, color=[OURS, *[OTHERS] * (len(names) - 1)])
-    energy.bar_label(bars, [f"{100 * value:.3g}" for value in energies], fontsize=8, padding=2)
-    energy.set_yscale("log")
-    energy.set_ylim(top=3)
-    energy.tick_params(axis="y", which="both", left=False, labelleft=False)
-    energy.set_title("explained energy, % (log scale)", loc="left", fontsize=10)
-    energy.tick_params(axis="x", labelsize=8)
+    names = [f"PC{component.number}" for component in report.components]
+    bars = axes.bar(names, energies, color=[OURS, *[OTHERS] * (len(names) - 1)])
+    axes.bar_label(bars, [f"{100 * value:.3g}" for value in energies], fontsize=9, padding=2)
+    axes.set_yscale("log")
+    axes.set_ylim(top=3)
+    axes.tick_params(axis="y", which="both", left=False, labelleft=False)
+    return "Explained energy of the components, % (log scale)"
+
+
+def _draw_classes(figure: Any, axes: Any, report: AlignmentReport) -> str:
+    names = [f"PC{component.number}" for component in report.components]
     left = [0.0] * len(names)
     for name in CLASSES:
         values = [component.classes[name] for component in report.components]
-        shares.barh(names, values, left=left, color=_COLORS[name], label=name, height=0.75)
+        axes.barh(names, values, left=left, color=_COLORS[name], label=name, height=0.75)
         left = [start + value for start, value in zip(left, values, strict=True)]
-    shares.invert_yaxis()
-    shares.set_xlim(0, 1)
-    shares.set_title("their contributions by class of tokens", loc="left", fontsize=10, pad=22)
-    shares.legend(ncols=len(CLASSES), loc="lower left", bbox_to_anchor=(0, 0.98), frameon=False, fontsize=9)
-    return "Explained energy of the components, and their contributions by class of tokens"
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    _legend(figure)
+    return "Contributions of the components by class of tokens"
 
 
-def _draw_strengths(figure: Any, report: AlignmentReport) -> str:
-    figure.set_size_inches(9, 3.2)
-    panels = figure.subplots(1, 2 if report.queries else 1, squeeze=False)[0]
-
-    def line(axes: Any, name: str, values: Sequence[float | None], **style: Any) -> None:
-        axes.plot(STRENGTHS, values, marker="o", markersize=4, linewidth=1.5, label=name, **style)
-
-    measures = report.strengths
-    contents = [each.content_alignment for each in measures]
-    line(panels[0], f"content Hit@{HIT_AT}", [each.hit_at_k for each in contents], color="#b58db6")
-    line(panels[0], "content GAR", [each.global_alignment_rate for each in contents], color=OURS)
-    line(panels[0], "content LAR", [each.local_alignment_rate for each in contents], color="#5f9e8f")
-    function_words = [each.classes["stop words"] + each.classes["punctuation"] for each in measures]
-    line(panels[0], "stop words, punctuation", function_words, color=OTHERS, linestyle="--")
-    panels[0].set_title("alignment, and classes of the strongest tokens", loc="left", fontsize=10)
-    if report.queries:
-        line(panels[1], "dense vectors", [each.dense for each in measures], color=OTHERS)
-        line(panels[1], "key tokens alone", [each.key_tokens for each in measures], color=OURS)
-        panels[1].set_title("nDCG@10", loc="left", fontsize=10)
-    for axes in panels:
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("share of PC1 that is removed")
-        axes.axvline(1, color=_INK, linewidth=0.8, linestyle=":")
-        axes.grid(alpha=0.25, linewidth=0.5)
-        axes.legend(frameon=False, fontsize=9, loc="center left")
-    return "Alignment and retrieval by the share of the first component that is removed"
+def _draw_alignment(figure: Any, axes: Any, report: AlignmentReport) -> str:
+    contents = [each.content_alignment for each in report.strengths]
+    function_words = [each.classes["stop words"] + each.classes["punctuation"] for each in report.strengths]
+    lines = {
+        f"content Hit@{HIT_AT}": ([each.hit_at_k for each in contents], "#b58db6"),
+        "content GAR": ([each.global_alignment_rate for each in contents], OURS),
+        "content LAR": ([each.local_alignment_rate for each in contents], "#5f9e8f"),
+        "stop words, punctuation": (function_words, OTHERS),
+    }
+    _draw_strengths(figure, axes, lines)
+    return "Alignment, and classes of the strongest tokens"
 
 
-def _draw_change(figure: Any, report: AlignmentReport) -> str:
-    figure.set_size_inches(9, 2.8)
-    energy, variation = figure.subplots(1, 2)
+def _draw_retrieval(figure: Any, axes: Any, report: AlignmentReport) -> str:
+    lines = {
+        "dense vectors": ([each.dense for each in report.strengths], OTHERS),
+        "key tokens alone": ([each.key_tokens for each in report.strengths], OURS),
+    }
+    _draw_strengths(figure, axes, lines)
+    return "nDCG@10"
+
+
+def _draw_strengths(figure: Any, axes: Any, lines: Mapping[str, tuple[Sequence[float | None], str]]) -> None:
+    """Draw measures by the share of the first component that is removed: by name, the values and the color."""
+    for name, (values, color) in lines.items():
+        axes.plot(STRENGTHS, values, marker="o", markersize=4, linewidth=1.5, label=name, color=color)
+    axes.margins(y=0.2)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("share of PC1 that is removed")
+    axes.axvline(1, color=_INK, linewidth=0.8, linestyle=":")
+    axes.grid(alpha=0.25, linewidth=0.5)
+    _legend(figure)
+
+
+def _draw_change(figure: Any, axes: Any, report: AlignmentReport) -> str:
     change = report.change
     assert change is not None  # noqa: S101  # the page draws it only if there is one
     numbers = range(1, len(change.energy) + 1)
-    energy.bar(numbers, change.energy, color=OURS, label="of the change")
-    energy.plot(numbers, change.explained_energy, ".", markersize=3, color=_INK, label="of the backbone")
-    energy.set_yscale("log")
-    energy.set_title("share of energy", loc="left", fontsize=10)
-    energy.legend(frameon=False, fontsize=9)
-    variation.bar(numbers, change.variation, color=OURS)
-    variation.axhline(0, color=_INK, linewidth=0.8)
-    variation.set_title("mean difference (variation)", loc="left", fontsize=10)
-    for axes in (energy, variation):
-        axes.set_xlabel("component of the backbone")
-    return "The difference from the backbone on each of its components"
+    axes.bar(numbers, change.energy, color=OURS, label="of the change")
+    axes.plot(numbers, change.explained_energy, ".", markersize=3, color=_INK, label="of the backbone")
+    axes.set_yscale("log")
+    axes.set_xlabel("component of the backbone")
+    _legend(figure)
+    return "Share of energy"
+
+
+def _draw_variation(figure: Any, axes: Any, report: AlignmentReport) -> str:  # noqa: ARG001
+    change = report.change
+    assert change is not None  # noqa: S101  # the page draws it only if there is one
+    axes.bar(range(1, len(change.variation) + 1), change.variation, color=OURS)
+    axes.axhline(0, color=_INK, linewidth=0.8)
+    axes.set_xlabel("component of the backbone")
+    return "Mean difference (variation)"
+
+
+_DRAWINGS = {
+    "energies": _draw_energies,
+    "classes": _draw_classes,
+    "alignment": _draw_alignment,
+    "retrieval": _draw_retrieval,
+    "change": _draw_change,
+    "variation": _draw_variation,
+}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from keytok_haystack.decoders import fit
 from keytok_haystack.encoders import CachedEmbedder, head_of
 from keytok_haystack.evaluation.alignment.analysis import analyze
 from keytok_haystack.evaluation.alignment.report import AlignmentReport
@@ -47,7 +48,7 @@ def align(
     :param fields: Fields with the texts; if they are named, judgements are not read.
     :param split: Split of the judgements in the folder; by default "test", if the folder has it.
     :param head: Model that decodes the embeddings, or the path of a key-token model or a checkpoint; by default the
-        embedder's own head.
+        embedder's own head or, if it has none, a decoder that is fitted to the embeddings of the texts.
     :param backbone: Embedding model that the embedder was trained from, to show what training has changed.
     :param instructions: Instructions under which key tokens of a few texts are compared.
     :param pair: Two texts whose similarity is explained; by default pairs of similar texts are chosen from the data.
@@ -57,9 +58,11 @@ def align(
     :param progress_bar: Whether to show progress bars.
     :raises CheckpointError: The head cannot be read.
     :raises EmbeddingError: The embeddings are unusable, or of another dimension than the head.
-    :raises ValueError: Something cannot be read or embedded, or no text has a token that the head knows.
+    :raises ValueError: Something cannot be read or embedded, no text has a token that the head knows, or the texts are
+        too few to fit a decoder to them.
     """
     model, ids = _heads(embedder if head is None else head)
+    lacks_head = head is None and model.source == "word-embeddings"  # which read little in an encoder's embeddings
     texts, collection = _read(data, fields, split)
     if len(texts) > max_texts:
         texts, collection = [texts[row] for row in evenly_spaced_rows(len(texts), max_texts)], None
@@ -70,12 +73,15 @@ def align(
         instructed[""] = samples, cached.embed(samples).embeddings
         for instruction in instructions:
             instructed[instruction] = samples, cached.embed(samples, "query", instruction).embeddings
+    embeddings = cached.embed(texts).embeddings
     queries = None if collection is None else cached.embed(list(collection.queries.values()), "query").embeddings
+    if lacks_head:
+        model, ids = fit(embeddings, texts, embedder=embedder, progress_bar=progress_bar), None
     subject = Subject(
         embedder=embedder_name(embedder),
         data=data.name if isinstance(data, Collection) else Path(data).resolve().name,
         texts=texts,
-        embeddings=cached.embed(texts).embeddings,
+        embeddings=embeddings,
         head=model,
         ids=ids,
         collection=collection,

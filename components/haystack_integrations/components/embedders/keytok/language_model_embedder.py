@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from haystack import Document, component, default_to_dict
 from haystack.utils import ComponentDevice, Secret
@@ -162,12 +162,16 @@ class LanguageModelEmbedder:
                     )
         return encoder
 
-    @component.output_types(documents=list[Document], embedding=list[float])
-    def run(
-        self, documents: list[Document] | None = None, text: str | None = None
-    ) -> dict[str, list[Document] | list[float]]:
+    @overload  # as Haystack's protocols of document embedders and of text embedders have it
+    def run(self, documents: list[Document]) -> dict[str, Any]: ...
+
+    @overload
+    def run(self, text: str) -> dict[str, Any]: ...
+
+    @component.output_types(documents=list[Document], embedding=list[float])  # type: ignore[misc]
+    def run(self, documents: list[Document] | None = None, text: str | None = None) -> dict[str, Any]:
         """
-        Embeds a list of documents or a query.
+        Embeds a list of documents or a query, each also as the only positional argument.
 
         :param documents:
             The documents to embed. A document without `content` is embedded as an empty text.
@@ -184,6 +188,8 @@ class LanguageModelEmbedder:
         :raises TypeError:
             If `documents` is not a list of Documents, or `text` is not a string.
         """
+        if isinstance(documents, str) and text is None:
+            documents, text = None, documents
         if text is not None and documents is None:
             return {"embedding": self._loaded_encoder().encode([text], "query", self.instruction)[0].tolist()}
         if documents is None or text is not None:
