@@ -13,7 +13,9 @@ from keytok_haystack.decoder import TokenDecoder
 
 _SAMPLES = 1000
 _FEWEST_DOCUMENTS = 20  # that say something about where their embeddings come from
-_LEAST_MEDIAN = 0.5  # of confidences of documents
+
+UNSURE = 0.5
+"""Confidence below which an embedding says no more than a random one; of many documents, the median is compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def warning_of(confidences: NDArray[np.float32] | None) -> str | None:
     if confidences is None or len(confidences) < _FEWEST_DOCUMENTS:
         return None
     median = float(np.median(confidences))
-    if median >= _LEAST_MEDIAN:
+    if median >= UNSURE:
         return None
     return (
         f"The embeddings of these documents decode to tokens as weakly as random ones (median confidence {median:.2f}; "

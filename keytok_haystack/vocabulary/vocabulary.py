@@ -46,6 +46,14 @@ class Vocabulary(ABC):
         """The features as engine keys: `%` and `.` escaped."""
         return tuple(map(escape_feature, self.features))
 
+    def columns_of(self, features: Iterable[str]) -> list[int]:
+        """Return the columns of features; those that the vocabulary has not seen are left out."""
+        return [self._column_of[feature] for feature in features if feature in self._column_of]
+
+    @cached_property
+    def _column_of(self) -> dict[str, int]:
+        return {feature: column for column, feature in enumerate(self.features)}
+
     @property
     @abstractmethod
     def decodable(self) -> NDArray[np.bool_]:

@@ -57,7 +57,6 @@ class WordVocabulary(Vocabulary):
         self.analysis = analysis
         self._forms = [analysis.normal_form(feature) for feature in self.features]
         self._column_of_form = {form: column for column, form in enumerate(self._forms)}
-        self._column_of_name = {feature: column for column, feature in enumerate(self.features)}
         for column, form in enumerate(self._forms):
             if (other := self._column_of_form[form]) != column:
                 msg = f"'{self.features[column]}' and '{self.features[other]}' are forms of the same word: keep one."
@@ -166,7 +165,7 @@ class WordVocabulary(Vocabulary):
         columns = []
         for word in self.analysis.words_of_chunk(chunk):
             name = self.name(word)
-            column = self._column_of_name.get(name)
+            column = self._column_of.get(name)
             columns.append(len(self) + unseen.setdefault(name, len(unseen)) if column is None else column)
         found = tuple(columns)
         if len(chunk) <= _CACHED_LENGTH and all(column < len(self) for column in found):

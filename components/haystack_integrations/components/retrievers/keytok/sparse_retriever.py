@@ -21,6 +21,7 @@ from keytok_haystack.utils.checks import check_embeddings, check_texts
 from keytok_haystack.weighting import FIRST_PHASE, RESCORED
 
 _FORMS = ("key_tokens", "query_sparse_embedding", "query_embedding")
+_NO_WORDS = "The query has no key tokens, since its text has no words but stop words."
 _EXPLAINING = ("matched_tokens", "score_parts")
 
 
@@ -258,7 +259,7 @@ class SparseRetriever:
                 `rank` by it among these documents; engines that do not tell BM25 and dense apart have both as
                 `bm25_and_dense`.
             - `key_tokens`: Key tokens of the query, for `KeyTokenExplainer`. They are empty for a `query` without any
-                words but stop words, whatever its embedding decodes to.
+                words but stop words, whatever its embedding decodes to, and nothing is found then.
             - `meta`: For `query_embedding` the `confidence` of the tokens that are read from it: the share of random
                 embeddings that decode to tokens more weakly, about 1 for a query about what the model was fitted to,
                 about 0.5 or less for any other, and None if it is not known; and the `literal_tokens`, those that are
@@ -275,6 +276,8 @@ class SparseRetriever:
         if self._is_branch_not_taken(key_tokens, query_sparse_embedding, query_embedding):
             return {}
         search, meta = self._search_query(self._warmed_up(), key_tokens, query_sparse_embedding, query_embedding, query)
+        if "empty" in meta:
+            return _result([], search, meta)
         filters, top_k = self._resolve(filters, top_k)
         documents = self._adapter.search(search, filters, top_k)
         if not documents and top_k:
@@ -318,6 +321,8 @@ class SparseRetriever:
         search, meta = await asyncio.to_thread(
             self._search_query, model, key_tokens, query_sparse_embedding, query_embedding, query
         )
+        if "empty" in meta:
+            return _result([], search, meta)
         filters, top_k = self._resolve(filters, top_k)
         documents = await self._adapter.search_async(search, filters, top_k)
         if not documents and top_k:
@@ -419,6 +424,8 @@ class SparseRetriever:
                 msg = "SparseRetriever needs a key-token model for `query_embedding`: set `model`."
                 raise ValueError(msg)
             key_tokens, _, meta = encode_query(model, query_embedding, query)
+            if not key_tokens and query is not None:
+                meta["empty"] = _NO_WORDS
         tokens = {} if key_tokens is None else checked_key_tokens(key_tokens, "the query")
         search = SearchQuery(tokens, self.first_phase, query or "", self.bm25_weight, embedding, self.dense_weight)
         return search, meta
@@ -434,7 +441,7 @@ def _why_empty(search: SearchQuery, without_filters: object) -> str:
     if without_filters:
         return "The filters leave out every document that the query finds."
     if not search.tokens:
-        return "The query has no key tokens, since its text has no words but stop words."
+        return _NO_WORDS
     return "No document has a token of the query."
 
 

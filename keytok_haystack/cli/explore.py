@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+import webbrowser
+from threading import Timer
+from typing import Annotated
+
+import typer
+
+from keytok_haystack.cli.options import CaCertOption, EmbedderOption, IdFieldOption, InsecureFlag, TextFieldOption
+from keytok_haystack.cli.sources import (
+    ExploredEngineOption,
+    ExploredModelOption,
+    ExploredUrlOption,
+    SourceArgument,
+    workbench,
+)
+from keytok_haystack.cli.terminal import terminal
+from keytok_haystack.utils.extras import needs
+
+
+def explore_command(
+    source: SourceArgument,
+    model: ExploredModelOption,
+    engine: ExploredEngineOption = None,
+    url: ExploredUrlOption = None,
+    embedder: EmbedderOption = None,
+    text_field: TextFieldOption = None,
+    id_field: IdFieldOption = None,
+    top: Annotated[int, typer.Option(help="Maximum number of hits of each ranking.", min=1, max=100)] = 10,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's let others ask, too.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8017,
+    browser: Annotated[bool, typer.Option(help="Whether to open the page in a browser.")] = True,
+    ca_cert: CaCertOption = None,
+    insecure: InsecureFlag = False,
+) -> None:
+    """Open a page that shows what is found, by which words, and why a document is not among the hits."""
+    with needs("explore", "The page needs an extra"):
+        import uvicorn  # noqa: PLC0415
+
+        from keytok_haystack.explore.server import LOCAL_HOSTS, create_app  # noqa: PLC0415
+
+    bench = workbench(
+        source,
+        model,
+        engine=engine,
+        url=url,
+        embedder=embedder,
+        text_field=text_field,
+        id_field=id_field,
+        ca_cert=ca_cert,
+        verify=not insecure,
+        top_k=top,
+    )
+    app = create_app(bench, LOCAL_HOSTS if host in LOCAL_HOSTS else ("*",))
+    address = f"http://{host}:{port}/"
+    terminal().print(f"{address}  (Ctrl-C ends it)", soft_wrap=True)
+    if browser:
+        Timer(1.0, webbrowser.open, (address,)).start()
+    uvicorn.run(app, host=host, port=port, log_level="warning")

@@ -1,0 +1,69 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The page and a small JSON API, served on this machine. Needs the extra `explore`."""
+
+from threading import Lock
+from typing import Any
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import HTMLResponse
+from haystack.document_stores.errors import DocumentStoreError
+from haystack.errors import FilterError
+from pydantic import BaseModel, Field
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from keytok_haystack.explore.page import page
+from keytok_haystack.explore.workbench import Workbench
+
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Search(BaseModel):
+    """Question to all systems."""
+
+    question: str = Field(max_length=10_000)
+    edits: dict[str, float] = {}
+    filters: dict[str, Any] | None = None
+
+
+class Why(Search):
+    """Question about one document."""
+
+    document_id: str | None = None
+    text: str | None = Field(default=None, max_length=1_000_000)
+
+
+def create_app(workbench: Workbench, hosts: tuple[str, ...] = LOCAL_HOSTS) -> FastAPI:
+    """
+    Return the application.
+
+    :param workbench: Searches.
+    :param hosts: Names that requests may call this machine by: other pages in the browser must not get at it under
+        names of their own. ("*",) allows all.
+    """
+    app = FastAPI(title="keytok explore", docs_url=None, redoc_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    lock = Lock()  # the embedder is not made for several threads
+
+    def answered(work: Any, **arguments: Any) -> dict[str, Any]:
+        try:
+            with lock:
+                result: dict[str, Any] = work(**arguments)
+                return result
+        except (ValueError, TypeError, FilterError, DocumentStoreError) as error:
+            raise HTTPException(422, detail=str(error)) from error
+
+    @app.get("/", response_class=HTMLResponse)
+    def index() -> str:
+        return page(workbench.source.name)
+
+    @app.post("/api/search")
+    def search(asked: Search) -> dict[str, Any]:
+        return answered(workbench.search, **asked.model_dump())
+
+    @app.post("/api/why")
+    def why(asked: Why) -> dict[str, Any]:
+        return answered(workbench.why, **asked.model_dump())
+
+    return app

@@ -1,0 +1,296 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Searches of one collection by several systems, explained token by token, as plain data."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from haystack import Document, Pipeline
+
+from keytok_haystack.confidence import UNSURE
+from keytok_haystack.encoders import CachedEmbedder
+from keytok_haystack.engines import MappingError
+from keytok_haystack.explanation import Explanation, dense_share
+from keytok_haystack.explore.sources import Source
+from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.pipelines import pipeline_yaml
+from keytok_haystack.sparse_vectors.rank_features import escape_feature, unescape_feature
+from keytok_haystack.weighting import BM25_WEIGHT, DENSE_WEIGHT
+
+SYSTEMS: Mapping[str, str] = {
+    "hybrid": "Hybrid",
+    "key_tokens": "Key tokens",
+    "dense": "Dense vectors",
+    "bm25": "BM25",
+}
+"""Systems whose rankings are compared, and their names for people."""
+PARTS: Mapping[str, str] = {
+    "key_tokens": "key tokens",
+    "bm25": "BM25",
+    "dense": "dense vectors",
+    "bm25_and_dense": "BM25 and dense vectors",
+}
+"""Parts of a hybrid score, and their names for people."""
+_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
+    "hybrid": {"dense_weight": DENSE_WEIGHT, "bm25_weight": BM25_WEIGHT},
+    "key_tokens": {"first_phase": 1.0},
+    "dense": {"dense_weight": 1.0},
+    "bm25": {"bm25_weight": 1.0},
+}
+_DEPTH = 1000  # hits among which a document's rank is looked for
+_ADDED = 0.5  # weight of a token that the query lacks, before it is boosted
+_CHUNK = re.compile(r"[^\W_]+(?:[-'_.\u2010\u2019][^\W_]+)*")
+
+
+@dataclass(frozen=True)
+class _Query:
+    """
+    A question as systems take it.
+
+    :param text: Its text.
+    :param embedding: Its embedding.
+    :param tokens: Its key tokens, edited.
+    :param literals: Keys of its literal tokens.
+    :param confidence: Its confidence, if the model knows it.
+    """
+
+    text: str
+    embedding: list[float]
+    tokens: dict[str, float]
+    literals: list[str]
+    confidence: float | None
+
+    @property
+    def note(self) -> str:
+        """What the confidence means, for people."""
+        if self.confidence is None:
+            return ""
+        weak = ": the question says hardly anything that the model was fitted to" if self.confidence < UNSURE else ""
+        return f"confidence {self.confidence:.2f}{weak}"
+
+
+class Workbench:
+    """
+    Searches one collection by key tokens, dense vectors, BM25, and all of them, and explains the hits.
+
+    Everything that it returns is made of dicts, lists, strings and numbers, for JSON.
+    """
+
+    def __init__(self, model: str | Path, source: Source, embedder: str, top_k: int = 10) -> None:
+        """
+        Load a model and check the index.
+
+        :param model: Path of the key-token model that the documents were written with.
+        :param source: Documents.
+        :param embedder: Embedding model of queries.
+        :param top_k: Number of hits of each system.
+        :raises ModelFolderError: The model cannot be read.
+        :raises MappingError: The index has no key tokens of this model.
+        :raises DocumentStoreError: The engine cannot be reached, or refuses.
+        """
+        self.model = KeyTokenModel.load(model)
+        self.source = source
+        self._top_k = top_k
+        self._embedder = CachedEmbedder(embedder, progress_bar=False)
+        self._retrievers = {name: self._retriever(model, name, embedder) for name in SYSTEMS}
+        self._retrievers["key_tokens"].warm_up()
+        self._names_of_chunk = lru_cache(1 << 16)(self.model.literal_tokens)
+
+    def _retriever(self, model: str | Path, system: str, embedder: str) -> Any:
+        parameters = {"return_key_tokens": True, "top_k": self._top_k, **_PARAMETERS[system]}
+        if system == "dense":
+            parameters |= {"nearest": self._top_k}
+        definition = pipeline_yaml(
+            f"query.{self.source.kind}",
+            {"text_embedder": {"model": embedder}, "retriever": parameters},
+            model=model,
+            document_store=self.source.parameters,
+        )
+        return Pipeline.loads(definition).get_component("retriever")
+
+    def search(
+        self, question: str, edits: Mapping[str, float] | None = None, filters: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """
+        Ask all systems.
+
+        :param question: Question.
+        :param edits: Factors of tokens: 0 mutes one, 2 boosts it; a token that the query lacks is added.
+        :param filters: Haystack's filters to narrow down the documents.
+        :returns: The query's tokens, the ranking of each system, and the explanation of each document in one of them.
+        :raises ValueError: The question or the filters cannot be read.
+        :raises DocumentStoreError: The engine cannot be reached, or refuses.
+        """
+        query = self._query(question, edits or {})
+        asked: dict[str, Mapping[str, Any]] = {
+            "hybrid": {
+                "query_embedding": query.embedding,
+                "query": question,
+                **({"key_tokens": query.tokens} if edits else {}),
+            },
+            "key_tokens": {"key_tokens": query.tokens},
+            "dense": {"key_tokens": {}, "query_embedding": query.embedding},
+            "bm25": {"key_tokens": {}, "query": question},
+        }
+        hits: dict[str, Document] = {}
+        systems = {name: self._ranking(name, {**inputs, "filters": filters}, hits) for name, inputs in asked.items()}
+        documents = self._whole(hits)
+        return {
+            "question": question,
+            "confidence": query.confidence,
+            "note": query.note,
+            "tokens": self._described(query),
+            "edits": dict(edits or {}),
+            "systems": systems,
+            "documents": {key: self._explained(query, document, hits.get(key)) for key, document in documents.items()},
+        }
+
+    def _ranking(self, name: str, inputs: Mapping[str, Any], hits: dict[str, Document]) -> dict[str, Any]:
+        """Return the ranking of a system, and collect its hits; those of the hybrid have all parts, and come first."""
+        started = time.perf_counter()
+        try:
+            found = self._retrievers[name].run(**inputs)
+        except MappingError as error:  # no dense vectors: the other systems have their hits all the same
+            return {"name": SYSTEMS[name], "hits": [], "error": str(error), "ms": 0.0}
+        milliseconds = 1000 * (time.perf_counter() - started)
+        for hit in found["documents"]:
+            hits.setdefault(hit.id, hit)
+        return {
+            "name": SYSTEMS[name],
+            "hits": [{"id": hit.id, "score": hit.score} for hit in found["documents"]],
+            "empty": found["meta"].get("empty"),
+            "ms": round(milliseconds, 1),
+        }
+
+    def _whole(self, hits: Mapping[str, Document]) -> dict[str, Document]:
+        """Return the documents of hits as they are stored, with their embeddings."""
+        if not hits:
+            return {}
+        stored = self.source.store.filter_documents({"field": "id", "operator": "in", "value": list(hits)})
+        by_id = {document.id: document for document in stored}
+        return {key: by_id.get(key, hit) for key, hit in hits.items()}
+
+    def why(
+        self,
+        question: str,
+        edits: Mapping[str, float] | None = None,
+        filters: dict[str, Any] | None = None,
+        *,
+        document_id: str | None = None,
+        text: str | None = None,
+    ) -> dict[str, Any]:
+        """
+        Say where a document is in the ranking by key tokens, and why.
+
+        :param question: Question.
+        :param edits: As for `search`.
+        :param filters: As for `search`.
+        :param document_id: Id of a document.
+        :param text: Or any text, which is embedded.
+        :returns: A `reason` in a sentence, the `rank`, if it is among the best 1,000, and the explanation.
+        :raises ValueError: Neither or both of id and text are given, there is no such document, or the question cannot
+            be read.
+        """
+        if (document_id is None) == (text is None):
+            msg = "Name one document: by its id, or by a text."
+            raise ValueError(msg)
+        query = self._query(question, edits or {})
+        document = self._stored(document_id) if document_id is not None else self._of_text(str(text))
+        described = self._explained(query, document, None)
+        run = self._retrievers["key_tokens"].run
+        ranking = run(key_tokens=query.tokens, filters=filters, top_k=_DEPTH)["documents"] if query.tokens else []
+        rank = 1 + sum(hit.score > described["score"] + 1e-9 for hit in ranking if hit.id != document.id)
+        if not document.meta.get("key_tokens"):
+            reason = "It has no key tokens yet: keytok backfill gives it some."
+        elif not described["shared"]:
+            reason = "It shares no token with the question."
+        elif document_id is not None and filters and not self._passes(document_id, filters):
+            reason = "The filters leave it out."
+        elif rank > _DEPTH:
+            reason = f"It is not among the best {_DEPTH:,} by key tokens: its score is {described['score']:.2f}."
+        elif rank <= self._top_k:
+            reason = f"It is number {rank} by key tokens."
+        else:
+            last = ranking[self._top_k - 1].score
+            reason = (
+                f"It is number {rank} by key tokens: its score is {described['score']:.2f}, and that of number "
+                f"{self._top_k} is {last:.2f}."
+            )
+        return {"reason": reason, "rank": rank if rank <= _DEPTH else None, "document": described}
+
+    def _stored(self, document_id: str) -> Document:
+        found = self.source.store.filter_documents({"field": "id", "operator": "==", "value": document_id})
+        if not found:
+            msg = f"There is no document with the id '{document_id}'."
+            raise ValueError(msg)
+        return found[0]
+
+    def _of_text(self, text: str) -> Document:
+        embeddings = self._embedder.embed([text]).embeddings
+        (tokens,) = self.model.document_tokens(self.model.encode_documents(embeddings, [text]))
+        return Document(id="your text", content=text, embedding=embeddings[0].tolist(), meta={"key_tokens": tokens})
+
+    def _passes(self, document_id: str, filters: dict[str, Any]) -> bool:
+        this = {"field": "id", "operator": "==", "value": document_id}
+        both = {"operator": "AND", "conditions": [this, filters]}
+        return bool(self.source.store.filter_documents(both))
+
+    def _query(self, question: str, edits: Mapping[str, float]) -> _Query:
+        embeddings = self._embedder.embed([question], "query").embeddings
+        encoded = self.model.encode_queries(embeddings, [question])
+        (tokens,) = self.model.query_tokens(encoded)
+        for token, factor in edits.items():
+            key = escape_feature(token)
+            tokens[key] = tokens.get(key, _ADDED) * float(factor)
+        positive = {key: weight for key, weight in tokens.items() if weight > 0}
+        confidence = None if encoded.confidences is None else round(float(encoded.confidences[0]), 3)
+        return _Query(question, embeddings[0].tolist(), positive, self.model.literal_tokens(question), confidence)
+
+    def _described(self, query: _Query) -> list[dict[str, Any]]:
+        """Return the tokens of a query, those that are edited, too."""
+        return [
+            {"token": unescape_feature(key), "weight": weight, "literal": key in query.literals}
+            for key, weight in sorted(query.tokens.items(), key=lambda item: -item[1])
+        ]
+
+    def _explained(self, query: _Query, document: Document, hit: Document | None) -> dict[str, Any]:
+        """Return the explanation of a document; a hit knows the parts of its score."""
+        tokens: Mapping[str, float] = (
+            document.meta.get("key_tokens") or (hit.meta.get("key_tokens") if hit else {}) or {}
+        )
+        explanation = Explanation.of(query.tokens, tokens, query.literals)
+        shared = [each.token for each in explanation.shared]
+        share = None
+        if document.embedding is not None:
+            embeddings = np.array([query.embedding, document.embedding], dtype=np.float32)
+            share = dense_share(self.model, embeddings, shared)
+        return {
+            "id": document.id,
+            "sentence": explanation.sentence,
+            "score": explanation.score,
+            "shared": [{**vars(each), "contribution": each.contribution} for each in explanation.shared],
+            "missing": explanation.missing,
+            "unasked": explanation.unasked,
+            "dense_share": share,
+            "parts": {} if hit is None else {PARTS[key]: part for key, part in hit.meta.get("score_parts", {}).items()},
+            "text": self._marked(document.content or "", set(shared)),
+        }
+
+    def _marked(self, text: str, tokens: set[str]) -> list[tuple[str, str | None]]:
+        """Cut a text into pieces, each with the token that it says, if it is one of those given."""
+        pieces: list[tuple[str, str | None]] = []
+        end = 0
+        for chunk in _CHUNK.finditer(text):
+            said = next((key for key in self._names_of_chunk(chunk.group()) if unescape_feature(key) in tokens), None)
+            if said is not None:
+                pieces += [(text[end : chunk.start()], None), (chunk.group(), unescape_feature(said))]
+                end = chunk.end()
+        pieces.append((text[end:], None))
+        return [(piece, token) for piece, token in pieces if piece]

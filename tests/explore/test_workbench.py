@@ -1,0 +1,219 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What the page shows is what the pipelines find, and what it explains adds up."""
+
+import json
+
+import numpy as np
+import pytest
+from haystack import Document, Pipeline
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack.errors import FilterError
+from nodes.stores import DENSE_STORES, engine_of
+
+from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
+from keytok_haystack import pipeline_yaml
+from keytok_haystack.explanation import dense_share
+from keytok_haystack.explore import SYSTEMS, Source, Workbench, engine_source, text_source
+from keytok_haystack.utils.checks import EmbeddingError
+
+QUESTION = "papers on shock-sound wave interaction ."
+
+
+@pytest.fixture(scope="module")
+def found(bench):
+    return bench.search(QUESTION)
+
+
+def test_the_hybrid_ranking_is_that_of_the_pipeline(bench, found, cranfield_model_folder, embedder):
+    definition = pipeline_yaml(
+        "hybrid.in_memory",
+        {"text_embedder": {"model": embedder}},
+        model=cranfield_model_folder,
+        document_store=bench.source.parameters,
+    )
+    data = {"text_embedder": {"text": QUESTION}, "retriever": {"query": QUESTION}}
+    hits = Pipeline.loads(definition).run(data)["explainer"]["documents"]
+    shown = found["systems"]["hybrid"]["hits"]
+    assert [hit["id"] for hit in shown] == [hit.id for hit in hits]
+    assert [hit["score"] for hit in shown] == pytest.approx([hit.score for hit in hits], rel=1e-5)
+    for hit in hits:
+        explained = found["documents"][hit.id]
+        assert explained["sentence"] == hit.meta["why"]
+        assert list(explained["parts"]) == ["key tokens", "BM25", "dense vectors"]
+        assert sum(part["score"] for part in explained["parts"].values()) == pytest.approx(hit.score, rel=1e-5)
+
+
+def test_rankings_are_those_of_the_cosine_and_of_bm25(bench, found, cranfield_documents, cranfield):
+    vectors = cranfield_documents.embeddings / np.linalg.norm(cranfield_documents.embeddings, axis=1, keepdims=True)
+    query = bench._embedder.embed([QUESTION], "query").embeddings[0]
+    cosines = vectors @ query / np.linalg.norm(query)
+    ids = list(cranfield.documents)
+    expected = [ids[i] for i in np.argsort(-cosines)[:10]]
+    assert [hit["id"] for hit in found["systems"]["dense"]["hits"]] == expected
+    words = {"shock", "sound", "wave", "interaction", "papers", "on"}
+    for hit in found["systems"]["bm25"]["hits"]:
+        assert words & set(cranfield.documents[hit["id"]].split())
+    assert found["systems"].keys() == SYSTEMS.keys()
+
+
+def test_contributions_sum_to_the_score(found):
+    for hit in found["systems"]["key_tokens"]["hits"]:
+        explained = found["documents"][hit["id"]]
+        assert sum(each["contribution"] for each in explained["shared"]) == pytest.approx(hit["score"], rel=1e-6)
+        assert explained["score"] == pytest.approx(hit["score"], rel=1e-6)
+
+
+def test_texts_are_whole_and_only_shared_tokens_are_marked(found, bench, cranfield):
+    for key, explained in found["documents"].items():
+        assert "".join(piece for piece, _ in explained["text"]) == cranfield.documents[key]
+        shared = {each["token"] for each in explained["shared"]}
+        marked = {token for _, token in explained["text"] if token is not None}
+        assert marked <= shared
+        literal = set(bench.model.literal_tokens(cranfield.documents[key]))
+        assert marked == shared & literal
+    assert ("refracts", "refraction") in found["documents"]["64"]["text"]
+
+
+def test_everything_is_json(found):
+    assert json.loads(json.dumps(found)) == json.loads(json.dumps(found))
+    assert json.loads(json.dumps(found))["question"] == QUESTION
+
+
+def test_a_muted_token_takes_its_contribution_away_and_a_boost_doubles_it(bench, found):
+    before = {hit["id"]: hit["score"] for hit in found["systems"]["key_tokens"]["hits"]}
+    adds = {
+        key: {each["token"]: each["contribution"] for each in found["documents"][key]["shared"]}.get("sound", 0.0)
+        for key in before
+    }
+    assert adds["64"] > 0
+    for factor, change in ((0, -1), (2, 1)):
+        edited = bench.search(QUESTION, {"sound": factor})
+        for hit in edited["systems"]["key_tokens"]["hits"]:
+            if hit["id"] in before:
+                expected = before[hit["id"]] + change * adds[hit["id"]]
+                assert hit["score"] == pytest.approx(expected, rel=1e-5)
+    assert "sound" not in {each["token"] for each in bench.search(QUESTION, {"sound": 0})["tokens"]}
+    added = bench.search(QUESTION, {"vorticity": 2})
+    assert {"token": "vorticity", "weight": 1.0, "literal": False} in added["tokens"]
+
+
+def test_why_not_says_the_rank_that_a_deep_ranking_has(bench):
+    deep = bench._retrievers["key_tokens"].run(key_tokens=bench._query(QUESTION, {}).tokens, top_k=1000)["documents"]
+    for position in (0, 9, 10, 57, 300):
+        why = bench.why(QUESTION, document_id=deep[position].id)
+        assert why["rank"] == position + 1
+        assert why["document"]["score"] == pytest.approx(deep[position].score, rel=1e-6)
+        assert f"number {position + 1}" in why["reason"]
+    assert f"that of number 10 is {deep[9].score:.2f}" in bench.why(QUESTION, document_id=deep[57].id)["reason"]
+
+
+def test_why_not_takes_texts(bench, cranfield):
+    why = bench.why(QUESTION, text=cranfield.documents["64"])
+    assert why["rank"] in (1, 2)  # beside the document itself, whose score is the same
+    why = bench.why(QUESTION, text="a study of sound")
+    assert "sound" in {each["token"] for each in why["document"]["shared"]}
+    assert "paper" in why["document"]["missing"]
+
+
+def test_why_not_names_the_reason(bench, cranfield):
+    nowhere = {"field": "meta.year", "operator": "==", "value": 1}
+    first = bench.search(QUESTION)["systems"]["key_tokens"]["hits"][0]["id"]
+    assert "filters leave it out" in bench.why(QUESTION, None, nowhere, document_id=first)["reason"]
+    with pytest.raises(ValueError, match="no document with the id 'none'"):
+        bench.why(QUESTION, document_id="none")
+    with pytest.raises(ValueError, match="by its id, or by a text"):
+        bench.why(QUESTION)
+    bare = Document(id="bare", content="shock", embedding=[0.1] * 384)
+    bench.source.store.write_documents([bare])
+    try:
+        assert "no key tokens yet" in bench.why(QUESTION, document_id="bare")["reason"]
+    finally:
+        bench.source.store.delete_documents(["bare"])
+    found = bench._retrievers["key_tokens"].run(key_tokens=bench._query("sound", {}).tokens, top_k=2000)["documents"]
+    without = next(key for key in cranfield.documents if key not in {hit.id for hit in found})
+    assert bench.why("sound", document_id=without)["reason"] == "It shares no token with the question."
+
+
+def test_a_question_without_words_finds_nothing_and_says_so(bench):
+    found = bench.search("the")
+    assert found["systems"]["key_tokens"]["hits"] == []
+    assert "no words but stop words" in found["systems"]["key_tokens"]["empty"]
+    assert found["confidence"] == 0
+
+
+def test_filters_are_those_of_haystack(bench):
+    ids = [hit["id"] for hit in bench.search(QUESTION)["systems"]["hybrid"]["hits"]][:3]
+    filters = {"field": "id", "operator": "in", "value": ids}
+    for system in bench.search(QUESTION, filters=filters)["systems"].values():
+        assert {hit["id"] for hit in system["hits"]} <= set(ids)
+    with pytest.raises(FilterError):
+        bench.search(QUESTION, filters={"operator": "AND"})
+
+
+def test_all_tokens_account_for_all_of_the_dense_similarity(cranfield_model, cranfield_documents):
+    pair = cranfield_documents.embeddings[:2]
+    features = cranfield_model.vocabulary.features
+    everything = dense_share(cranfield_model, pair, features)
+    assert everything is None or everything == pytest.approx(1.0, abs=0.01)
+    same = cranfield_documents.embeddings[[0, 0]]
+    assert dense_share(cranfield_model, same, features) == pytest.approx(1.0, abs=0.01)
+    assert dense_share(cranfield_model, same, []) == 0.0
+    some = [dense_share(cranfield_model, same, features[:n]) for n in (1, 10, 100)]
+    assert 0 < some[0] < some[1] < some[2] < 1  # of a text and itself, each token can only add
+
+
+@pytest.mark.parametrize("kind", DENSE_STORES)
+def test_an_engines_index_is_explored_as_texts_are(
+    kind, make_store, small_model, small_model_folder, small_texts, small_embeddings, monkeypatch
+):
+    documents = [
+        Document(id=f"{i:02}", content=text, embedding=embedding.tolist())
+        for i, (text, embedding) in enumerate(zip(small_texts, small_embeddings, strict=True))
+    ]
+    written = KeyTokenSparseEmbedder(small_model_folder).run(documents)["documents"]
+    engine = make_store(kind, dimension=8, model=small_model)
+    engine.write_documents(written)
+    memory = InMemoryDocumentStore(index=f"test-{engine._index}", embedding_similarity_function="cosine")
+    memory.write_documents(written)
+    sources = (
+        engine_source(engine_of(kind), make_store.url(kind), engine._index),
+        Source("memory", memory, "in_memory", memory.to_dict()["init_parameters"]),
+    )
+    results = []
+    for source in sources:
+        bench = Workbench(small_model_folder, source, "random-projection", top_k=5)
+        monkeypatch.setattr(
+            bench._embedder, "embed", lambda texts, role="document": type("E", (), {"embeddings": small_embeddings[:1]})
+        )
+        found = bench.search(small_texts[0])
+        why = bench.why(small_texts[0], document_id="07")
+        results.append((found, why))
+    (left, left_why), (right, right_why) = results
+    for name in ("hybrid", "key_tokens"):
+        scores = [[hit["score"] for hit in each["systems"][name]["hits"]] for each in (left, right)]
+        assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+    for key in left["documents"].keys() & right["documents"].keys():
+        assert left["documents"][key]["sentence"] == right["documents"][key]["sentence"]
+        assert left["documents"][key]["unasked"].keys() == right["documents"][key]["unasked"].keys()
+    assert left_why["rank"] == right_why["rank"]
+
+
+def test_texts_that_cannot_be_read_are_refused(tmp_path, cranfield_model, embedder):
+    (tmp_path / "none.jsonl").write_text("")
+    with pytest.raises(ValueError, match="holds no texts"):
+        text_source(tmp_path / "none.jsonl", cranfield_model, embedder)
+    (tmp_path / "own.csv").write_text("key,body\na,shock waves\nb,heat transfer\n")
+    from keytok_haystack.evaluation import TextFields  # noqa: PLC0415
+
+    source = text_source(
+        tmp_path / "own.csv", cranfield_model, embedder, TextFields(("body",), "key"), progress_bar=False
+    )
+    assert [document.id for document in source.store.filter_documents()] == ["a", "b"]
+
+
+def test_an_embedder_of_another_dimension_is_refused(small_model, tmp_path, embedder):
+    (tmp_path / "own.jsonl").write_text('{"text": "shock"}')
+    with pytest.raises(EmbeddingError, match="dimension"):
+        text_source(tmp_path / "own.jsonl", small_model, embedder, progress_bar=False)
