@@ -358,7 +358,7 @@ def test_a_removed_file_is_named(folder: Path, name: str):
 def test_a_cut_off_file_is_refused(folder: Path, name: str, kept: int):
     whole = (folder / name).read_bytes().rstrip(b"\n")
     (folder / name).write_bytes(whole[:kept])
-    with pytest.raises(ModelFolderError, match=f"{name} is not what was saved|no readable {name}"):
+    with pytest.raises(ModelFolderError, match=f"no readable {name}|is damaged: .*{name}"):
         KeyTokenModel.load(folder)
 
 
@@ -368,7 +368,7 @@ def test_a_flipped_bit_is_noticed(folder: Path, name: str, position: float):
     content = bytearray((folder / name).read_bytes())
     content[int(position * len(content)) if isinstance(position, float) else position] ^= 1
     (folder / name).write_bytes(content)
-    with pytest.raises(ModelFolderError, match=f"damaged: {name} is not what was saved"):
+    with pytest.raises(ModelFolderError, match=f"is damaged: .*{name}"):
         KeyTokenModel.load(folder)
 
 

@@ -4,11 +4,12 @@
 """Language models as GGUF files, the format of llama.cpp."""
 
 import hashlib
-import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from keytok_haystack.encoders.cache import cache_folder
+from keytok_haystack.utils.artefacts import one_line
 from keytok_haystack.utils.files import replaced_folder
 
 _CONVERSION = 2
@@ -37,13 +38,17 @@ def unpacked(checkpoint: str) -> str:
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
 
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        # alone in a folder: transformers would read what lies beside it, too, and ask whether to run code from there
+        with tempfile.TemporaryDirectory() as alone:
+            (Path(alone) / file.name).symlink_to(file.resolve())
+            options: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False, "local_files_only": True}
+            model: Any = AutoModelForCausalLM.from_pretrained(alone, dtype=torch.float32, **options)
+            tokenizer = AutoTokenizer.from_pretrained(alone, **options)
     except ImportError as error:
         msg = 'Reading GGUF files needs an extra: pip install "keytok-haystack[transformers]"'
         raise ModuleNotFoundError(msg) from error
-    except (OSError, ValueError, KeyError, struct.error) as error:
-        msg = f"'{file}' cannot be read as a language model: {error}"
+    except Exception as error:  # of many types, by what is wrong with the file
+        msg = f"'{file}' cannot be read as a language model: {one_line(error)}"
         raise ValueError(msg) from error
     # the weights are not quantized any more, but the configuration still says so
     model.hf_quantizer, model.is_quantized = None, False

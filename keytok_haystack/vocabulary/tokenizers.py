@@ -6,10 +6,15 @@
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
+
+from keytok_haystack.utils.artefacts import ArtefactError, json_object, one_line, read_file
+from keytok_haystack.utils.patterns import backtracking
 
 _UNUSED = re.compile(
     r"[\[<]\|?(unused|reserved|extra_id|pad|unk|cls|sep|mask|placeholder)[_ ]?(special_token_)?\d*\|?[\]>]",
@@ -18,6 +23,13 @@ _UNUSED = re.compile(
 WHITE_SPACE = "␣⏎␍⇥"  # what is shown in its place
 _VISIBLE = str.maketrans(" \n\r\t", WHITE_SPACE)
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
+_MOST_BACKTRACKING = 1  # all tokenizers that are known need no more
+# nested repetitions that do not explode, since each begins with another character: of EXAONE 4
+_HARMLESS = r"(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+"
+_LARGEST_RULES = 1 << 18  # characters, without a map of characters
+_LARGEST_GROWTH = 1 << 12  # of a text by replacements
+_LONGEST_TEMPLATE = 64
+_LARGEST_GAPS = 1 << 16  # ids without a token
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -26,17 +38,94 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
     :param path: A `tokenizer.json`, or the folder that holds it.
     :raises FileNotFoundError: There is no `tokenizer.json` at the path.
-    :raises ValueError: The file is not a tokenizer.
+    :raises ValueError: The file is not a tokenizer, or one that texts could keep busy without end.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         msg = f"No tokenizer at '{file}'. A fast tokenizer's 'tokenizer.json' is needed."
         raise FileNotFoundError(msg)
     try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:  # the Rust side raises bare Exception
-        msg = f"'{file}' is not a tokenizer that the `tokenizers` package can read: {error}"
+        return parsed_tokenizer(read_file(file))
+    except (ValueError, OSError) as error:
+        msg = f"'{file}' is not a tokenizer that the `tokenizers` package can read: {one_line(error)}"
         raise ValueError(msg) from error
+
+
+def check_tokenizer(checkpoint: str) -> None:
+    """
+    Check the tokenizer of a folder that another library is going to read, if it has one.
+
+    :param checkpoint: Path of the folder; anything else passes.
+    :raises ValueError: As `load_tokenizer`.
+    """
+    file = Path(checkpoint) / "tokenizer.json"
+    if file.exists():
+        load_tokenizer(file)
+
+
+def parsed_tokenizer(content: bytes) -> Tokenizer:
+    """
+    Parse a tokenizer.
+
+    What it does with texts cannot be interrupted, so its rules are looked through before: expressions that could take
+    longer than the square of a text's length, replacements that make texts grow, ids that need large tables.
+
+    :param content: The content of a `tokenizer.json`.
+    :raises ValueError: It is not a tokenizer, or has such rules.
+    """
+    _check_rules(json_object(content, "it"))
+    with panics_as_errors():
+        tokenizer: Tokenizer = Tokenizer.from_buffer(content)
+        ids = tokenizer.get_vocab(with_added_tokens=True).values()
+    if max(ids, default=0) >= len(ids) + max(_LARGEST_GAPS, len(ids)):
+        msg = f"its ids go up to {max(ids):,}, but it has only {len(ids):,} tokens"
+        raise ArtefactError(msg)
+    return tokenizer
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """
+    Turn what the Rust side of `tokenizers` raises into an error.
+
+    :raises ValueError: It raises a bare exception, or panics, which is no `Exception`.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        msg = f"`tokenizers` fails: {one_line(error)}"
+        raise ArtefactError(msg) from error
+
+
+def _check_rules(spec: dict[str, Any]) -> None:
+    """Refuse a tokenizer whose rules could keep a process busy without end, or fill its memory."""
+    rules = [value for name, value in spec.items() if name not in ("model", "added_tokens")]
+    size, growth = 0, 1
+    while rules:
+        rule = rules.pop()
+        if isinstance(rule, list):
+            rules += rule
+        elif isinstance(rule, str):
+            size += len(rule)
+        elif isinstance(rule, dict):
+            size += sum(map(len, rule))
+            rules += [value for name, value in rule.items() if name != "precompiled_charsmap"]
+            pattern = rule.get("Regex")
+            if isinstance(pattern, str) and backtracking(pattern.replace(_HARMLESS, "x+")) > _MOST_BACKTRACKING:
+                msg = f"its regular expression {one_line(pattern)!r} could take any time"
+                raise ArtefactError(msg)
+            if rule.get("type") == "Replace":
+                growth *= 1 + len(str(rule.get("content")))
+            if any(
+                len(rule[name]) > _LONGEST_TEMPLATE for name in ("single", "pair") if isinstance(rule.get(name), list)
+            ):
+                msg = "its template repeats texts"
+                raise ArtefactError(msg)
+        if size > _LARGEST_RULES or growth > _LARGEST_GROWTH:
+            msg = "its rules are too large" if size > _LARGEST_RULES else "its replacements make texts grow"
+            raise ArtefactError(msg)
 
 
 class SurfaceForms:

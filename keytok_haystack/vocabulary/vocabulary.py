@@ -46,6 +46,21 @@ class Vocabulary(ABC):
         """The features as engine keys: `%` and `.` escaped."""
         return tuple(map(escape_feature, self.features))
 
+    @staticmethod
+    def check_features(features: Any) -> None:
+        """
+        Require distinct features.
+
+        :raises ValueError: They are no list of distinct strings of whole characters.
+        """
+        if not (isinstance(features, list) and all(isinstance(feature, str) for feature in features)):
+            msg = "The features of a vocabulary must be a list of strings."
+            raise ValueError(msg)
+        check_texts(features)
+        if len(set(features)) < len(features):
+            msg = "The features of a vocabulary must be distinct."
+            raise ValueError(msg)
+
     @property
     @abstractmethod
     def decodable(self) -> NDArray[np.bool_]:
