@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from keytok_haystack.utils.artefacts import ArtefactError, parsed_json, read_file
+from keytok_haystack.utils.artefacts import ArtefactError, one_line, parsed_json, read_file
 
 _OWN = "sentence_transformers."
 _MODULES = "modules.json"
@@ -28,7 +28,8 @@ def check_without_code(embedder: str) -> None:
     for kind in _module_types(folder):
         if not isinstance(kind, str) or not kind.startswith(_OWN):
             msg = (
-                f"The embedder '{embedder}' is made of code that is not part of sentence-transformers ({kind!r}), and "
+                f"The embedder '{embedder}' is made of code that is not part of sentence-transformers "
+                f"({one_line(repr(kind))}), and "
                 "such code is never run: embed the texts yourself, and pass the vectors."
             )
             raise ValueError(msg)

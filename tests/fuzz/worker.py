@@ -1,0 +1,111 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A process that damages artefacts and uses them, in little memory, and tells what has become of each."""
+
+import logging
+import os
+import random
+import resource
+import shutil
+import time
+import traceback
+import warnings
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fuzz.mutations import mutate
+from fuzz.originals import KINDS, assert_said
+
+MEMORY = 1 << 30  # bytes, beyond what the process has before the first file
+
+
+class Result(NamedTuple):
+    """
+    What has become of a case.
+
+    :param outcome: "used", or the type of the error by which it was refused.
+    :param failure: What went wrong, if it should not.
+    :param seconds: Time that using it took.
+    """
+
+    kind: str
+    damage: str
+    outcome: str
+    failure: str
+    seconds: float
+
+
+def serve(originals: Path, place: Path, connection: Connection) -> None:
+    """Take seeds and numbers of cases, and answer with their results."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # panics of Rust are told of
+    logging.disable()
+    warnings.simplefilter("ignore")
+    for kind, (_, use, _) in KINDS.items():  # whatever is imported or made once
+        use(originals / kind)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    connection.send(None)
+    while True:
+        connection.send(_run(originals, place, *connection.recv()))
+
+
+def _run(originals: Path, place: Path, seed: int, number: int) -> Result:
+    chance = random.Random(f"{seed}-{number}")
+    kind = list(KINDS)[number % len(KINDS)]
+    _, use, allowed = KINDS[kind]
+    folder = place / "artefact"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(originals / kind, folder)
+    damage = mutate(folder, chance)
+    outcome, failure = "used", ""
+    started = time.monotonic()
+    try:
+        use(folder)
+    except BaseException as error:
+        outcome = type(error).__name__
+        try:
+            assert type(error) in allowed
+            assert_said(error)
+        except AssertionError:
+            failure = "".join(traceback.format_exception(error))[-3000:]
+    return Result(kind, damage, outcome, failure, time.monotonic() - started)
+
+
+class Watched:
+    """A worker that is replaced when it hangs or dies."""
+
+    def __init__(self, context: Any, originals: Path, place: Path, seed: int) -> None:
+        self._start = lambda: self._started(context, originals, place)
+        self._seed = seed
+        self._process, self._connection = self._start()
+
+    def run(self, number: int, seconds: float) -> Result:
+        """Run a case; what takes longer, or ends the process, fails."""
+        self._connection.send((self._seed, number))
+        kind = list(KINDS)[number % len(KINDS)]
+        try:
+            if self._connection.poll(seconds):
+                answer: Result = self._connection.recv()
+                return answer
+            failure = f"It takes more than {seconds} s."
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            failure = f"The process has died: {self._process.exitcode}."
+        self._process.kill()
+        self._process, self._connection = self._start()
+        return Result(kind, "", "failure", failure, seconds)
+
+    def close(self) -> None:
+        self._process.kill()
+
+    @staticmethod
+    def _started(context: Any, originals: Path, place: Path) -> tuple[Any, Connection]:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(originals, place, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        ours.recv()
+        return process, ours
