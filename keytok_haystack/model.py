@@ -147,9 +147,6 @@ class KeyTokenModel:
                     f"all unseen words, need ({len(self.vocabulary) + 1},)."
                 )
                 raise ValueError(msg)
-            if array is not None and not (array >= 0).all():
-                msg = f"The {name} must not be negative."
-                raise ValueError(msg)
         if self.spectrum is not None and self.spectrum.dimension != self.dimension:
             msg = f"The spectrum has {self.spectrum.dimension} dimensions, but the decoder {self.dimension}."
             raise ValueError(msg)
@@ -398,6 +395,10 @@ class KeyTokenModel:
         if comprehension := config["comprehension"]:
             _check_settings(comprehension, _COMPREHENSION)
         statistics = {n.removeprefix(_STATISTICS): array for n, array in arrays.items() if n.startswith(_STATISTICS)}
+        for name, array in (("idf", arrays.get("idf", np.zeros(1))), *statistics.items()):
+            if (array < 0).any():
+                msg = f"the {name} of a feature is negative"
+                raise ValueError(msg)
         return cls(
             vocabulary=kind.from_settings(features, settings),
             decoder=decoder,

@@ -38,7 +38,7 @@ _FILES = (_VOCABULARY, _DECODER, _SPECTRUM)
 _LARGEST_DIMENSION = 1 << 16
 
 
-class ModelFolderError(ValueError):
+class ModelFolderError(ArtefactError):
     """A folder that is not a key-token model, or not one that this version can read."""
 
 
@@ -172,7 +172,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = read_object(path / _CONFIG)
     except (OSError, ArtefactError) as error:
-        msg = f"'{path}' is not a key-token model: it has no readable {_CONFIG} ({one_line(error).rstrip('.')})."
+        msg = f"'{path}' is not a key-token model: it has no readable {_CONFIG} ({str(error).rstrip('.')})."
         raise ModelFolderError(msg) from error
     if not _is_config(config):
         msg = f"'{path}' is not a key-token model: its {_CONFIG} belongs to something else."
@@ -208,9 +208,11 @@ def _read_arrays(file: Path, digest: object, vocabulary: Mapping[str, Any]) -> d
         longest = max(len(features) if isinstance(features, list) else 0, _LARGEST_DIMENSION) + 1
         for name, array in stored.arrays.items():
             if array.dtype not in ("F16", "F32"):
-                raise damaged(file.parent, f"'{name}' in {file.name} is of the type {array.dtype}")
+                msg = f"'{name}' in {file.name} is of the type {array.dtype}"
+                raise ArtefactError(msg)  # noqa: TRY301
             if max(array.shape[:1], default=0) > longest or max(array.shape[1:], default=0) > _LARGEST_DIMENSION:
-                raise damaged(file.parent, f"'{name}' in {file.name} has the shape {list(array.shape)}")
+                msg = f"'{name}' in {file.name} has the shape {list(array.shape)}"
+                raise ArtefactError(msg)  # noqa: TRY301
         with opened(file) as content:
             _check_digest(file, hashlib.file_digest(content, "sha256").hexdigest(), digest)
         return {name: stored.read(name) for name in stored.arrays}
@@ -220,7 +222,8 @@ def _read_arrays(file: Path, digest: object, vocabulary: Mapping[str, Any]) -> d
 
 def _check_digest(file: Path, found: str, expected: object) -> None:
     if found != expected:
-        raise damaged(file.parent, f"{file.name} is not what was saved")
+        msg = f"{file.name} is not what was saved"
+        raise ArtefactError(msg)
 
 
 def _unreadable(file: Path, error: Exception) -> ModelFolderError:

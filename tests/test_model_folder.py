@@ -248,7 +248,7 @@ def one_feature_renamed(model: KeyTokenModel) -> KeyTokenModel:
         lambda model: other_decoder(model, normalize=False),
         lambda model: other_decoder(model, mean=None),
         lambda model: other_decoder(model, mean=model.decoder.preparation.mean * np.float32(1.01)),
-        lambda model: other_decoder(model, removed=model.spectrum.pc1),
+        lambda model: other_decoder(model, removed=model.spectrum.leading(1)),
     ],
     ids=[
         "decoder",

@@ -8,7 +8,7 @@ import os
 from itertools import islice
 from pathlib import Path
 
-from keytok_haystack.utils.artefacts import opened, read_object, refused_as
+from keytok_haystack.utils.artefacts import ArtefactError, opened, read_object, refused_as
 
 _MODEL_FILES = (".json", ".safetensors", ".bin", ".txt", ".model", ".gguf")
 _MOST_FILES = 10_000  # of a model, with all that lies in its folder
@@ -48,7 +48,7 @@ def model_identity(path_or_id: str, *, chain: int = _LONGEST_CHAIN) -> bytes:
         found = (each for each in content if each.suffix in _MODEL_FILES and each.name != RECORD)
         files = sorted(each for each in found if each.is_file())
     identity = b""
-    with refused_as(ValueError):
+    with refused_as(ArtefactError):
         for file in files:
             with opened(file) as content_of_file:
                 digest = hashlib.file_digest(content_of_file, "sha256").digest()

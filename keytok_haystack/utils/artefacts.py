@@ -22,7 +22,7 @@ _LARGEST_OBJECTS = 1 << 28  # bytes that the objects of a JSON document may take
 _OBJECT, _LIST, _VALUE = 256, 64, 64  # bytes that one takes, but for its characters
 _LARGEST_HEADER = 100_000_000  # bytes, as the format says
 _MOST_AXES = 64
-_MESSAGE = 200  # characters of another library's message that are passed on
+_LONGEST_MESSAGE, _LONGEST_QUOTE = 2000, 200  # characters of an error, and of another library's within it
 
 _BITS = {
     **dict.fromkeys(("F4",), 4),
@@ -37,16 +37,23 @@ _EXPONENTS = {"F16": 0x7C00, "BF16": 0x7F80}  # of what is not finite
 
 
 class ArtefactError(ValueError):
-    """A file that is not what it should be; the message says what is wrong with it, in one line."""
+    """
+    A file that is not what it should be.
+
+    :param message: What is wrong with it. It becomes one line of readable length, whatever it cites of the file.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message, _LONGEST_MESSAGE))
 
 
 @contextmanager
-def refused_as(error: type[ValueError]) -> Iterator[None]:
+def refused_as(error: type[ArtefactError]) -> Iterator[None]:
     """Raise what is wrong with a file as an error of another kind."""
     try:
         yield
     except (ArtefactError, OSError) as found:
-        raise error(one_line(found)) from found
+        raise error(str(found)) from found
 
 
 @contextmanager
@@ -294,7 +301,12 @@ def read_npy(file: Path) -> NDArray[Any]:
     return np.array(mapped)
 
 
-def one_line(error: BaseException | str) -> str:
-    """Return the message of an error of another library in one line, its type in place of an empty one."""
+def one_line(error: BaseException | str, longest: int = _LONGEST_QUOTE) -> str:
+    """
+    Return the message of an error, or another text, in one line.
+
+    :param error: The error; if it has no message, that is its type.
+    :param longest: Number of characters after which it is cut off.
+    """
     said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= _MESSAGE else f"{said[:_MESSAGE]} ..."
+    return said if len(said) <= longest else f"{said[:longest]} ..."

@@ -7,6 +7,7 @@ from keytok_haystack.vocabulary.analysis import Analysis
 from keytok_haystack.vocabulary.languages import NO_LANGUAGE, check_language, detect_language
 from keytok_haystack.vocabulary.tokenizers import (
     WHITE_SPACE,
+    TokenizerError,
     check_tokenizer,
     is_readable,
     load_tokenizer,
@@ -20,6 +21,7 @@ __all__ = [
     "NO_LANGUAGE",
     "WHITE_SPACE",
     "Analysis",
+    "TokenizerError",
     "TokenizerVocabulary",
     "Vocabulary",
     "WordVocabulary",

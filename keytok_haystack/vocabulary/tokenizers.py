@@ -32,13 +32,17 @@ _LONGEST_TEMPLATE = 64
 _LARGEST_GAPS = 1 << 16  # ids without a token
 
 
+class TokenizerError(ArtefactError):
+    """A tokenizer that cannot be read, or that fails."""
+
+
 def load_tokenizer(path: Path) -> Tokenizer:
     """
     Read a tokenizer.
 
     :param path: A `tokenizer.json`, or the folder that holds it.
     :raises FileNotFoundError: There is no `tokenizer.json` at the path.
-    :raises ValueError: The file is not a tokenizer, or one that texts could keep busy without end.
+    :raises TokenizerError: The file is not a tokenizer, or one that texts could keep busy without end.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
@@ -48,7 +52,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         return parsed_tokenizer(read_file(file))
     except (ValueError, OSError) as error:
         msg = f"'{file}' is not a tokenizer that the `tokenizers` package can read: {one_line(error)}"
-        raise ValueError(msg) from error
+        raise TokenizerError(msg) from error
 
 
 def check_tokenizer(checkpoint: str) -> None:
@@ -56,7 +60,7 @@ def check_tokenizer(checkpoint: str) -> None:
     Check the tokenizer of a folder that another library is going to read, if it has one.
 
     :param checkpoint: Path of the folder; anything else passes.
-    :raises ValueError: As `load_tokenizer`.
+    :raises TokenizerError: As `load_tokenizer`.
     """
     file = Path(checkpoint) / "tokenizer.json"
     if file.exists():
@@ -71,7 +75,7 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
     longer than the square of a text's length, replacements that make texts grow, ids that need large tables.
 
     :param content: The content of a `tokenizer.json`.
-    :raises ValueError: It is not a tokenizer, or has such rules.
+    :raises TokenizerError: It is not a tokenizer, or has such rules.
     """
     _check_rules(json_object(content, "it"))
     with panics_as_errors():
@@ -79,7 +83,7 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
         ids = tokenizer.get_vocab(with_added_tokens=True).values()
     if max(ids, default=0) >= len(ids) + max(_LARGEST_GAPS, len(ids)):
         msg = f"its ids go up to {max(ids):,}, but it has only {len(ids):,} tokens"
-        raise ArtefactError(msg)
+        raise TokenizerError(msg)
     return tokenizer
 
 
@@ -88,15 +92,15 @@ def panics_as_errors() -> Iterator[None]:
     """
     Turn what the Rust side of `tokenizers` raises into an error.
 
-    :raises ValueError: It raises a bare exception, or panics, which is no `Exception`.
+    :raises TokenizerError: It raises a bare exception, or panics, which is no `Exception`.
     """
     try:
         yield
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        msg = f"`tokenizers` fails: {one_line(error)}"
-        raise ArtefactError(msg) from error
+        msg = f"The tokenizer fails, so it is damaged, or not for such texts: {one_line(error)}"
+        raise TokenizerError(msg) from error
 
 
 def _check_rules(spec: dict[str, Any]) -> None:
@@ -115,17 +119,17 @@ def _check_rules(spec: dict[str, Any]) -> None:
             pattern = rule.get("Regex")
             if isinstance(pattern, str) and backtracking(pattern.replace(_HARMLESS, "x+")) > _MOST_BACKTRACKING:
                 msg = f"its regular expression {one_line(pattern)!r} could take any time"
-                raise ArtefactError(msg)
+                raise TokenizerError(msg)
             if rule.get("type") == "Replace":
                 growth *= 1 + len(str(rule.get("content")))
             if any(
                 len(rule[name]) > _LONGEST_TEMPLATE for name in ("single", "pair") if isinstance(rule.get(name), list)
             ):
                 msg = "its template repeats texts"
-                raise ArtefactError(msg)
+                raise TokenizerError(msg)
         if size > _LARGEST_RULES or growth > _LARGEST_GROWTH:
             msg = "its rules are too large" if size > _LARGEST_RULES else "its replacements make texts grow"
-            raise ArtefactError(msg)
+            raise TokenizerError(msg)
 
 
 class SurfaceForms:

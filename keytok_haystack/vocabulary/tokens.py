@@ -15,8 +15,13 @@ from scipy.sparse import csr_array, vstack
 from tokenizers import Tokenizer
 
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
-from keytok_haystack.utils.artefacts import ArtefactError
-from keytok_haystack.vocabulary.tokenizers import SurfaceForms, load_tokenizer, panics_as_errors, parsed_tokenizer
+from keytok_haystack.vocabulary.tokenizers import (
+    SurfaceForms,
+    TokenizerError,
+    load_tokenizer,
+    panics_as_errors,
+    parsed_tokenizer,
+)
 from keytok_haystack.vocabulary.vocabulary import Vocabulary
 
 _SLICE_CHARACTERS = 1 << 22
@@ -97,7 +102,7 @@ class TokenizerVocabulary(Vocabulary):
         tokenizer, feature_of_id = settings["tokenizer"], settings["feature_of_id"]
         if not isinstance(tokenizer, str):
             msg = "its tokenizer is no string"
-            raise ArtefactError(msg)
+            raise TokenizerError(msg)
         parsed = parsed_tokenizer(tokenizer.encode())
         ids = max(parsed.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         if not (
@@ -106,7 +111,7 @@ class TokenizerVocabulary(Vocabulary):
             and all(type(feature) is int and -1 <= feature < len(features) for feature in feature_of_id)
         ):
             msg = "it does not say of each token what its feature is"
-            raise ArtefactError(msg)
+            raise TokenizerError(msg)
         return cls(parsed, features, np.array(feature_of_id, dtype=np.int32))
 
     @property

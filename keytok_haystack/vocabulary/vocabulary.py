@@ -97,7 +97,7 @@ class Vocabulary(ABC):
         :param first: The position of the first text in the stream that it comes from, for messages.
         :returns: `n` rows, float32.
         :raises TypeError: A text is not a string, or `texts` is one.
-        :raises ValueError: A text is not of whole characters (`check_texts`).
+        :raises ValueError: A text is not of whole characters (`check_texts`), or the tokenizer fails.
         """
         check_not_one_string(texts)
         texts = list(texts)

@@ -18,31 +18,37 @@ from keytok_haystack import KeyTokenModel
 from keytok_haystack.model_folder import read_model_folder
 
 _DEEP = "\x01deep\x01"  # stands for what `json` does not write
-_HUGE = 1 << 31  # bytes of a file that takes no room on the disk
+_HUGE = 1 << 30  # bytes of a file that takes no room on the disk
 _VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 3, 1.5, -0.0, 1e-320, 1e38, 1e308, -1e308, float("nan"), float("inf"), 10**400, 2**31, 2**32 - 1,
-    2**62, 2**63, 2**64, -(2**63), "", "x", "x" * 100_000, "\ud800", "a\nb", "\0", "NaN", "1", "../../../../etc/passwd",
-    "/etc/passwd", "/dev/zero", "/usr", ".", "..", "/", "model-1.safetensors", "config.json", "F16", "BF16", "F64", "F8_E4M3", "I64",
-    "tokenizer.json", "words", "tokens", "none", "english", [], {}, [[]], [None], [0], [-1], [2**62, 2**62], [1] * 70, [0, 2**63],
-    ["x", "x"], {"x": {}}, {"": None}, [[0, 1], [2]], _DEEP,
-)  # fmt: skip
+    *(None, True, False, 0, 1, -1, 3, 1.5, -0.0, 1e-320, 1e38, 1e308, -1e308, float("nan"), float("inf"), 10**400),
+    *(2**31, 2**32 - 1, 2**62, 2**63, 2**64, -(2**63), [0], [-1], [2**62, 2**62], [1] * 70, [0, 2**63], [[0, 1], [2]]),
+    *("", "x", "x" * 100_000, "\ud800", "a\nb", "\0", "NaN", "1", "none", "english", "words", "tokens", _DEEP),
+    *("../../../../etc/passwd", "/etc/passwd", "/dev/zero", "/usr", ".", "..", "/"),
+    *("model-1.safetensors", "config.json", "tokenizer.json", "F16", "BF16", "F64", "F8_E4M3", "I64"),
+    *([], {}, [[]], [None], ["x", "x"], {"x": {}}, {"": None}),
+)
+_REGEXES = (
+    *("(a+)+[xy]", r"(\w|i|f)*[xy]", "(?:f?){30}f{30}", "((a{900}){900}){900}", "(", "", "(?R)", r"(\w*)*\1", "[^"),
+    *(".*.*.*.*x", r"(\w+\s?)*x"),
+)
+_GROWTH = [{"type": "Replace", "pattern": {"String": "i"}, "content": "ii"}] * 40
+_CHARACTERS = base64.b64encode(struct.pack("<I", 400) + b"\xff" * 400 + b"x\0").decode()
+_TEMPLATE = [{"Sequence": {"id": "A", "type_id": 0}}] * 9999
+_WORD_PIECE = {"unk_token": "x", "continuing_subword_prefix": "", "max_input_chars_per_word": 9**9}
+_PADDING = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}
 _RULES: tuple[Any, ...] = (
-    *(
-        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-        for regex in ("(a+)+[xy]", r"(\w|i|f)*[xy]", "(?:f?){30}f{30}", "((a{900}){900}){900}", "(", "", "(?R)", r"(\w*)*\1", "[^", ".*.*.*.*x")
-    ),
-    {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"String": "i"}, "content": "ii"}] * 40},
+    *({"type": "Split", "pattern": {"Regex": each}, "behavior": "Isolated", "invert": False} for each in _REGEXES),
+    {"type": "Sequence", "normalizers": _GROWTH},
     {"type": "Replace", "pattern": {"String": ""}, "content": "xx"},
     {"type": "Replace", "pattern": {"Regex": "."}, "content": "x" * 5000},
     {"type": "Prepend", "prepend": "x" * 1_000_000},
-    {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
-    {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(struct.pack("<I", 400) + b"\xff" * 400 + b"x\0").decode()},
-    {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 9999, "pair": [], "special_tokens": {}},
+    *({"type": "Precompiled", "precompiled_charsmap": each} for each in ("AAAA", _CHARACTERS)),
+    {"type": "TemplateProcessing", "single": _TEMPLATE, "pair": [], "special_tokens": {}},
     {"type": "BPE", "vocab": {"a": 2**32 - 1}, "merges": []},
     {"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": None},
-    {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "x", "continuing_subword_prefix": "", "max_input_chars_per_word": 9**9},
-    {"strategy": {"Fixed": 2**31}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"},
-)  # fmt: skip
+    {"type": "WordPiece", "vocab": {"a": 0}, **_WORD_PIECE},
+    {"strategy": {"Fixed": 2**31}, **_PADDING},
+)
 _FLOATS = (float("nan"), float("inf"), -1.0, 0.0, 1.0, 0.1, 1e4, 65504.0, 1e-8, 1e-40, 1e37)
 
 
@@ -143,18 +149,13 @@ def _edit_safetensors(file: Path, chance: random.Random) -> None:
 
 def _edit_npy(file: Path, chance: random.Random) -> None:
     content = file.read_bytes()
-    length = int.from_bytes(content[8:10], "little")
-    header = content[10 : 10 + length].decode("latin1")
-    old, new = chance.choice(
-        (
-            ("(4, 8)", chance.choice(("(4, 9)", "(4, -8)", "(2**62, 8)", "(4611686018427387904, 8)", "()", "(32,)", "4", "(0, 8)"))),
-            ("<f", chance.choice(("|O", ">f", "<i", "<c", "<U", "|V", "<M", "[" * 2000))),
-            ("False", chance.choice(("True", "1", "'x'", "None", "[[" * 3000))),
-            ("descr", chance.choice(("desc", "", "shape"))),
-        )
-    )  # fmt: skip
-    header = header.replace(old, new)
-    file.write_bytes(content[:8] + (len(header) & 0xFFFF).to_bytes(2, "little") + header.encode("latin1") + content[10 + length :])
+    end = 10 + int.from_bytes(content[8:10], "little")
+    shapes = ("(4, 9)", "(4, -8)", "(2**62, 8)", "(4611686018427387904, 8)", "()", "(32,)", "4", "(0, 8)")
+    kinds = ("|O", ">f", "<i", "<c", "<U", "|V", "<M", "[" * 2000)
+    edits = {"(4, 8)": shapes, "<f": kinds, "False": ("True", "1", "'x'", "None", "[[" * 3000), "descr": ("", "shape")}
+    old = chance.choice(list(edits))
+    header = content[10:end].replace(old.encode(), chance.choice(edits[old]).encode())
+    file.write_bytes(content[:8] + (len(header) & 0xFFFF).to_bytes(2, "little") + header + content[end:])
 
 
 _EDITORS: dict[str, Callable[[Path, random.Random], None]] = {

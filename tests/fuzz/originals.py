@@ -34,6 +34,7 @@ from keytok_haystack.encoders.cache import model_identity
 from keytok_haystack.encoders.foreign_code import check_without_code
 from keytok_haystack.encoders.text_cache import TextCache
 from keytok_haystack.utils.artefacts import ArtefactError
+from keytok_haystack.vocabulary import TokenizerError
 
 D, TEXTS = 8, [f"{first} {second}" for first in WORDS for second in WORDS[:5]]
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -231,16 +232,14 @@ def _use_embedder(folder: Path) -> None:
     check_without_code(str(folder))
 
 
-def assert_said(error: BaseException) -> None:
-    """The message is one sentence in one line, of readable length."""
+def is_one_sentence(error: BaseException) -> bool:
+    """Whether a message is in one line, of readable length."""
     message = str(error)
-    assert message, repr(error)
-    assert "\n" not in message, repr(error)
-    assert len(message) < 2000, repr(error)
+    return 0 < len(message) < 2500 and "\n" not in message
 
 
-_OF_MODELS = (ModelFolderError, EmbeddingError, ArtefactError)
-_OF_CHECKPOINTS = (CheckpointError, EmbeddingError, ArtefactError)
+_OF_MODELS = (ModelFolderError, EmbeddingError, TokenizerError)
+_OF_CHECKPOINTS = (CheckpointError, EmbeddingError, TokenizerError)
 KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], tuple[type[Exception], ...]]] = {
     "model of words": (_save_words, _use_model, _OF_MODELS),
     "model of tokens": (_save_tokens, _use_model, _OF_MODELS),
@@ -250,9 +249,9 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], tuple[typ
     "pickled checkpoint": (_save_pickled, _use_checkpoint, _OF_CHECKPOINTS),
     "masked checkpoint": (_save_masked_checkpoint, _use_masked_checkpoint, _OF_CHECKPOINTS),
     "adapter": (_save_adapter, _use_checkpoint, _OF_CHECKPOINTS),
-    "tokenizer": (_save_tokenizers, _use_tokenizers, (ValueError, FileNotFoundError, ArtefactError)),
+    "tokenizer": (_save_tokenizers, _use_tokenizers, (ValueError, FileNotFoundError, TokenizerError)),
     "cache": (_save_cache, _use_cache, ()),
     "npy": (_save_npy, _use_npy, (ValueError, FileNotFoundError, ArtefactError, EmbeddingError)),
-    "embedder": (_save_embedder, _use_embedder, (ValueError,)),
+    "embedder": (_save_embedder, _use_embedder, (ValueError, ArtefactError)),
 }
 """How an artefact of each kind is written and used, and the errors by which it may be refused."""

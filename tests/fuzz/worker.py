@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fuzz.mutations import mutate
-from fuzz.originals import KINDS, assert_said
+from fuzz.originals import KINDS, is_one_sentence
 
 MEMORY = 1 << 30  # bytes, beyond what the process has before the first file
 
@@ -66,10 +66,7 @@ def _run(originals: Path, place: Path, seed: int, number: int) -> Result:
         use(folder)
     except BaseException as error:
         outcome = type(error).__name__
-        try:
-            assert type(error) in allowed
-            assert_said(error)
-        except AssertionError:
+        if type(error) not in allowed or not is_one_sentence(error):
             failure = "".join(traceback.format_exception(error))[-3000:]
     return Result(kind, damage, outcome, failure, time.monotonic() - started)
 

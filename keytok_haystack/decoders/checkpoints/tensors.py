@@ -11,12 +11,12 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from keytok_haystack.utils.artefacts import ArrayFile, refused_as
+from keytok_haystack.utils.artefacts import ArrayFile, ArtefactError, refused_as
 
 _BLOCK_ENTRIES = 1 << 19  # read at a time: 2 MiB of float32, which caches hold
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ArtefactError):
     """A checkpoint that lacks what is needed, or that cannot be read."""
 
 
