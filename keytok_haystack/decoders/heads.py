@@ -210,7 +210,7 @@ def _transform(checkpoint: Checkpoint, parts: _MaskedHead) -> HeadTransform:
             # a layer norm gives vectors of mean 0 and variance 1, times the gain, plus the offset
             norm=float(np.sqrt((np.square(last_gain) + np.square(last_offset)).sum())),
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         msg = f"The head of '{checkpoint.name}' cannot be read: {one_line(error)}"
         raise CheckpointError(msg) from error
 

@@ -25,6 +25,7 @@ from keytok_haystack.vocabulary.tokenizers import (
 from keytok_haystack.vocabulary.vocabulary import Vocabulary
 
 _SLICE_CHARACTERS = 1 << 22
+_LARGEST_GAPS = 1 << 16  # ids without a token
 
 
 class TokenizerVocabulary(Vocabulary):
@@ -69,7 +70,11 @@ class TokenizerVocabulary(Vocabulary):
             tokenizer = load_tokenizer(Path(tokenizer))
         surface = SurfaceForms(tokenizer)
         ids = tokenizer.get_vocab(with_added_tokens=True)
-        feature_of_id = np.full(max(ids.values(), default=-1) + 1, -1, dtype=np.int32)
+        largest = max(ids.values(), default=-1)
+        if largest >= len(ids) + max(_LARGEST_GAPS, len(ids)):
+            msg = f"The ids of the tokenizer go up to {largest:,}, but it has only {len(ids):,} tokens."
+            raise TokenizerError(msg)
+        feature_of_id = np.full(largest + 1, -1, dtype=np.int32)
         if not fold:
             spellings = {f"<{i}>": i for i in set(range(len(feature_of_id))) - set(ids.values())}
             for token, token_id in ids.items():
@@ -105,14 +110,12 @@ class TokenizerVocabulary(Vocabulary):
             raise TokenizerError(msg)
         parsed = parsed_tokenizer(tokenizer.encode())
         ids = max(parsed.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        if not (
-            isinstance(feature_of_id, list)
-            and len(feature_of_id) >= ids
-            and all(type(feature) is int and -1 <= feature < len(features) for feature in feature_of_id)
-        ):
+        numbers = np.array(feature_of_id)
+        is_table = numbers.ndim == 1 and numbers.dtype == np.int64 and len(numbers) >= ids
+        if not is_table or (numbers < -1).any() or (numbers >= len(features)).any():
             msg = "it does not say of each token what its feature is"
             raise TokenizerError(msg)
-        return cls(parsed, features, np.array(feature_of_id, dtype=np.int32))
+        return cls(parsed, features, numbers.astype(np.int32))
 
     @property
     def identity(self) -> bytes:

@@ -53,12 +53,13 @@ class Vocabulary(ABC):
 
         :raises ValueError: They are no list of distinct strings of whole characters.
         """
-        if not (isinstance(features, list) and all(isinstance(feature, str) for feature in features)):
-            msg = "The features of a vocabulary must be a list of strings."
-            raise ValueError(msg)
-        check_texts(features)
-        if len(set(features)) < len(features):
-            msg = "The features of a vocabulary must be distinct."
+        try:
+            is_valid = isinstance(features, list) and len(set(features)) == len(features)
+            "".join(features).encode()  # what is no string, or half a surrogate pair, fails
+        except (TypeError, UnicodeEncodeError):
+            is_valid = False
+        if not is_valid:
+            msg = "the features of a vocabulary must be a list of distinct strings of whole characters"
             raise ValueError(msg)
 
     @property

@@ -270,6 +270,24 @@ def test_a_damaged_gguf_file_is_refused_and_leaves_nothing(gguf_file: Path, tmp_
     assert not list(tmp_path.glob("cache/checkpoints/*"))
 
 
+def test_nothing_that_lies_beside_a_gguf_file_is_run_or_asked_about(gguf_file: Path, capfd: pytest.CaptureFixture):
+    """transformers would ask whether to run the code that a tokenizer's settings name, and wait for the answer."""
+    folder = gguf_file.parent
+    (folder / "own.py").write_text(f"open({str(folder / 'trace')!r}, 'w')\nclass Own: ...\n")
+    code = {
+        "auto_map": {
+            "AutoTokenizer": ["own.Own", "own.Own"],
+            "AutoConfig": "own.Own",
+            "AutoModelForCausalLM": "own.Own",
+        }
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Own", **code}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", **code}))
+    assert LanguageModelEncoder(f"prompt-eol:{gguf_file}").encode(TEXTS).shape[0] == len(TEXTS)
+    assert not (folder / "trace").exists()
+    assert "code" not in "".join(capfd.readouterr())
+
+
 REAL = {
     "Paris is the capital of France.": {"paris", "france", "capital"},
     "Cats and dogs are animals that live with people.": {"cats", "dogs", "animals"},
