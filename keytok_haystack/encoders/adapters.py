@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from keytok_haystack.utils.artefacts import one_line, read_object
-from keytok_haystack.utils.patterns import backtracking
+from keytok_haystack.utils.patterns import check_patterns
 
 _PREFIX = "base_model.model."
-_MOST_BACKTRACKING = 4  # of patterns of module names, which are short
+_MODULE_NAME = 100  # characters, about
 
 
 def base_of(checkpoint: str, token: str | None = None) -> str | None:
@@ -39,10 +39,7 @@ def _check_patterns(settings: dict[str, Any]) -> None:
     patterns += [pattern for name in ("rank_pattern", "alpha_pattern") for pattern in settings.get(name) or ()]
     listed = settings.get("layers_pattern")
     patterns += listed if isinstance(listed, list) else [listed]
-    for pattern in patterns:
-        if isinstance(pattern, str) and backtracking(pattern) > _MOST_BACKTRACKING:
-            msg = f"its pattern {one_line(pattern)!r} could take any time"
-            raise ValueError(msg)
+    check_patterns(patterns, _MODULE_NAME)
 
 
 def with_adapter(model: PreTrainedModel, adapter: str, token: str | None = None) -> PreTrainedModel:

@@ -8,9 +8,10 @@ import os
 from itertools import islice
 from pathlib import Path
 
-from keytok_haystack.utils.artefacts import ArtefactError, opened, read_object, refused_as
+from keytok_haystack.utils.artefacts import ArtefactError, opened, read_file, read_object, refused_as
 
-_MODEL_FILES = (".json", ".safetensors", ".bin", ".txt", ".model", ".gguf")
+_WEIGHTS = (".safetensors", ".bin", ".gguf")
+_MODEL_FILES = (".json", ".txt", ".model", *_WEIGHTS)
 _MOST_FILES = 10_000  # of a model, with all that lies in its folder
 _LONGEST_CHAIN = 4  # of adapters of adapters
 _DESCRIPTIONS = ("modules.json", "config.json", "adapter_config.json")
@@ -50,9 +51,8 @@ def model_identity(path_or_id: str, *, chain: int = _LONGEST_CHAIN) -> bytes:
     identity = b""
     with refused_as(ArtefactError):
         for file in files:
-            with opened(file) as content_of_file:
-                digest = hashlib.file_digest(content_of_file, "sha256").digest()
-            identity += f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode(errors="surrogatepass") + digest
+            identity += f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode(errors="surrogatepass")
+            identity += _digest(file)
         adapter = path / "adapter_config.json"
         base = read_object(adapter).get("base_model_name_or_path") if adapter.is_file() else None
     if base:
@@ -61,3 +61,11 @@ def model_identity(path_or_id: str, *, chain: int = _LONGEST_CHAIN) -> bytes:
             raise ValueError(msg)
         identity += model_identity(str(base), chain=chain - 1)
     return identity
+
+
+def _digest(file: Path) -> bytes:
+    """Return the digest of a file; one of no weights that is large is refused, which could take any time."""
+    if file.suffix not in _WEIGHTS:
+        return hashlib.sha256(read_file(file)).digest()
+    with opened(file) as content:
+        return hashlib.file_digest(content, "sha256").digest()

@@ -43,7 +43,10 @@ def _module_types(folder: Path) -> Iterator[Any]:
     folders = [str(module.get("path", "")) for module in modules]
     seen = set()
     while folders:
-        module = os.path.realpath(folder / folders.pop().replace("\0", ""))
+        try:
+            module = os.path.realpath(folder / folders.pop())
+        except ValueError:  # no name that a folder can have
+            continue
         if module in seen:
             continue
         seen.add(module)

@@ -291,7 +291,8 @@ def read_npy(file: Path) -> NDArray[Any]:
         pass
     try:
         # the map of a file that is shorter than its header says fails before anything is allocated
-        mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):
+            mapped = np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # of many types, by what is wrong with the header
         msg = f"'{file}' is not an array of numbers in .npy format, or is cut off."
         raise ArtefactError(msg) from error

@@ -5,10 +5,15 @@
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from keytok_haystack.utils.artefacts import ArtefactError, one_line
 
 _FEW = 8  # repetitions that count as so many ways to match; more count as any number
 _LARGEST = 10_000  # steps of a pattern, repetitions counted, and ways to match it without its unlimited repetitions
+_MOST_STEPS, _LARGEST_DEGREE = 1e8, 8  # about a second's
+_STEPS_TO_PARSE = 1000  # that reading a character here takes
 _DEEPEST = 50  # groups in groups
 _QUANTIFIER = re.compile(r"[*+?]|\{(\d*)(,?)(\d*)\}")
 _GROUP = re.compile(r"\?(:|=|!|<=|<!|>|[ims]*(?:-[ims]+)?:|P?<[A-Za-z_]\w*>)?")
@@ -40,6 +45,24 @@ class _Cost:
     may_be_empty: bool = False
 
 
+def check_patterns(patterns: Iterable[object], length: int) -> None:
+    """
+    Refuse regular expressions that could take more than about a second.
+
+    :param patterns: The expressions; what is no string is none.
+    :param length: Number of characters of the texts that they are matched with.
+    :raises ArtefactError: They could take longer, or any time.
+    """
+    steps = 0.0
+    for pattern in patterns:
+        if isinstance(pattern, str):
+            degree = backtracking(pattern)
+            steps += math.inf if degree > _LARGEST_DEGREE else _STEPS_TO_PARSE * len(pattern) + length ** (1 + degree)
+            if steps > _MOST_STEPS:
+                msg = f"its regular expression {one_line(repr(pattern))} could take any time"
+                raise ArtefactError(msg)
+
+
 def backtracking(pattern: str) -> float:
     """
     Return the degree of the polynomial that bounds how often a backtracking engine retries a match from one position.
@@ -50,6 +73,8 @@ def backtracking(pattern: str) -> float:
 
     :param pattern: A pattern in the syntax that Oniguruma and `re` have in common.
     """
+    if len(pattern) > _LARGEST:
+        return math.inf
     try:
         parser = _Parser(pattern)
         cost = parser.alternatives(0)
@@ -180,20 +205,23 @@ def _bounds(quantifier: re.Match[str]) -> tuple[int, float]:
     return least, int(quantifier[3]) if quantifier[3] else math.inf if quantifier[2] else least
 
 
+def _power(ways: float, times: int) -> float:
+    return math.inf if ways > 1 and times * math.log(ways) > math.log(_LARGEST) else ways**times
+
+
 def _quantified(atom: _Cost, least: int, most: float, *, is_possessive: bool) -> _Cost:
     if most < least:
         raise ValueError
     steps = atom.steps * max(1, least if math.isinf(most) else int(most))
+    if steps > _LARGEST:
+        raise ValueError
     may_be_empty = atom.may_be_empty or least == 0
     if most - least <= _FEW:
         times = int(most)
-        ways = 1.0
-        for _ in range(times):
-            ways = min(ways * atom.ways, math.inf if ways > _LARGEST else ways * atom.ways)
         return _Cost(
             atom.degree * times,
             atom.degree * max(0, times - 1) + atom.inner,
-            ways * (most - least + 1),
+            _power(atom.ways, times) * (most - least + 1),
             steps,
             atom.is_fixed and least == most,
             may_be_empty,

@@ -18,6 +18,7 @@ from keytok_haystack import KeyTokenModel
 from keytok_haystack.model_folder import read_model_folder
 
 _DEEP = "\x01deep\x01"  # stands for what `json` does not write
+_LARGEST = 1 << 20
 _HUGE = 1 << 30  # bytes of a file that takes no room on the disk
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 3, 1.5, -0.0, 1e-320, 1e38, 1e308, -1e308, float("nan"), float("inf"), 10**400),
@@ -58,7 +59,7 @@ def mutate(folder: Path, chance: random.Random) -> str:
     done = []
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         file = chance.choice(files)
-        if not file.is_file():
+        if not file.is_file() or file.stat().st_size > _LARGEST:  # what has become of it takes long to damage further
             continue
         mutation = chance.choices(*zip(*_MUTATIONS.items(), strict=True))[0]
         if mutation is _structure and file.suffix not in _EDITORS:

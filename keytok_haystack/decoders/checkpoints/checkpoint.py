@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from keytok_haystack.decoders.checkpoints.legacy import PickledFile, converted_tokenizer
 from keytok_haystack.decoders.checkpoints.tensors import CheckpointError, SafetensorsFile, Tensor, TensorFile
 from keytok_haystack.utils.artefacts import one_line, read_object, refused_as
-from keytok_haystack.utils.patterns import backtracking
+from keytok_haystack.utils.patterns import check_patterns
 from keytok_haystack.vocabulary import load_tokenizer, parsed_tokenizer
 
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -28,7 +28,6 @@ _LORA = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embeddin
 _UNCHANGED = ("weight", "bias", "base_layer.weight", "base_layer.bias", "modules_to_save.weight")
 # one of these is in each checkpoint that has a tokenizer, but no tokenizer.json
 _LONGEST_CHAIN = 4  # of adapters of adapters
-_MOST_BACKTRACKING = 4  # of patterns of module names, which are short
 _OLD_TOKENIZERS = ("vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -257,13 +256,8 @@ class _AdaptedCheckpoint(Checkpoint):
         patterns = self.settings.get("alpha_pattern") or {}
         alpha = self.settings.get("lora_alpha", 8)
         try:
-            for pattern, own in patterns.items():
-                if backtracking(pattern) > _MOST_BACKTRACKING:
-                    msg = f"the pattern {one_line(pattern)!r} could match without end"
-                    raise ValueError(msg)  # noqa: TRY301
-                if re.match(rf"(.*\.)?({pattern})$", path):
-                    alpha = own
-                    break
+            check_patterns((rf".*{pattern}$" for pattern in patterns), len(path))
+            alpha = next((own for pattern, own in patterns.items() if re.match(rf"(.*\.)?({pattern})$", path)), alpha)
             if type(alpha) not in (int, float) or not np.isfinite(np.float32(alpha)):
                 msg = f"{one_line(str(alpha))} is not a number"
                 raise ValueError(msg)  # noqa: TRY301

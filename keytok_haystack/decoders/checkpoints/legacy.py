@@ -37,7 +37,7 @@ class PickledFile:
         self._path = path
         with refused_as(CheckpointError), opened(path) as file:
             self._size = path.stat().st_size
-            is_packed = zipfile.is_zipfile(file) and _is_compressed(file)
+            is_packed = _is_compressed(file)
         if is_packed:
             msg = f"'{path}' is compressed, as torch does not save tensors: save the model in safetensors format."
             raise CheckpointError(msg)
