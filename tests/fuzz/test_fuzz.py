@@ -55,6 +55,5 @@ def test_damaged_and_hostile_files_are_used_or_refused_in_one_sentence(tmp_path:
     print(f"{counts.total():,} files in {seconds:.0f} s, the slowest ({slowest[1]}) in {slowest[0]:.2f} s")
     assert not failures, f"{len(failures)} failures, the first: {failures[0]}"
     if CASE is None:
-        used = {kind for kind, outcome in counts if outcome == "used"}
-        refused = {kind for kind, outcome in counts if outcome != "used"} | {"cache"}  # which embeds anew
-        assert used == refused == set(KINDS)
+        refused = {kind for kind, outcome in counts if outcome != "used"}
+        assert refused == KINDS.keys() - {"cache"}  # which embeds anew; all have been used before they were damaged
