@@ -179,6 +179,18 @@ def test_an_adapter_that_cannot_be_read_is_refused(
         LanguageModelEncoder(f"prompt-eol:{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    "name", ["target_modules", "exclude_modules", "alpha_pattern", "rank_pattern", "layers_pattern"]
+)
+def test_an_adapter_whose_patterns_explode_is_refused(tiny: Callable[[str], Path], tmp_path: Path, name: str):
+    save_adapter(tmp_path, tiny("llama"), headed=False, **ALL)
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    settings[name] = {"(.+)+x": 3} if name in ("alpha_pattern", "rank_pattern") else "(.+)+x"
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"cannot be merged .* could take any time"):
+        LanguageModelEncoder(f"prompt-eol:{tmp_path}")
+
+
 def save_gguf(file: Path, base: Path) -> Path:
     """Write a Llama as a GGUF file, with GPT-2's kind of tokenizer."""
     network = transformers.AutoModelForCausalLM.from_pretrained(base)
