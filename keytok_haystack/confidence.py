@@ -27,10 +27,18 @@ class Chance:
     corpus has a logit that stands out; that of an empty text, of stop words, of another subject, or of another embedder
     has none. Random embeddings have the mean and the covariance of the corpus, and so say nothing in particular.
 
-    :param strengths: Shape `(r,)`, ascending.
+    :param strengths: Shape `(r,)`, ascending, `r > 0`.
+    :raises ValueError: They are not.
     """
 
     strengths: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        """Check the strengths."""
+        given = self.strengths
+        if given.ndim != 1 or given.size == 0 or not np.isfinite(given).all() or (np.diff(given) < 0).any():
+            msg = "The strengths of chance must be finite numbers in ascending order."
+            raise ValueError(msg)
 
     @classmethod
     def of(cls, decoder: TokenDecoder, embeddings: NDArray[np.float32]) -> Self:

@@ -15,10 +15,11 @@ from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.quantized import QuantizedMatrix
 from keytok_haystack.sparse_vectors.rows import SparseRow, check_k, lower_bound_of_kth, top_k
 from keytok_haystack.utils.blocks import row_blocks
-from keytok_haystack.utils.checks import check_embeddings, check_same_number
+from keytok_haystack.utils.checks import EmbeddingError, check_embeddings, check_same_number
 
 _CHUNK_ENTRIES = 1 << 24  # logits held at a time: 64 MiB of float32
 _GATHERED_ENTRIES = 1 << 18  # entries of the decoder that are copied at a time, into a cache
+_LARGEST_LOGIT = 1e38
 _SUM_ROUNDING = 2.0**-22  # of a logit and a literal, added, relative to the sum
 
 
@@ -47,9 +48,16 @@ class TokenDecoder:
         copied if it is float32 and rounded already: decoders that differ in their preparation alone share one array.
         With a head transform, one column for each of its results and one more, the head's bias.
     :param preparation: Steps that an embedding goes through before it is decoded.
+    :raises ValueError: The preparation gives vectors of another dimension.
     """
 
     def __init__(self, weight: NDArray[np.floating], preparation: Preparation) -> None:
+        transform = preparation.transform
+        prepared = 0 if weight.ndim != 2 else weight.shape[1]  # a matrix
+        if prepared == 0 or (transform is not None and prepared != len(transform.weight) + 1):
+            msg = f"The decoder has the shape {weight.shape}, which is not that of a matrix for what is decoded."
+            raise ValueError(msg)
+        preparation.check(prepared if transform is None else transform.dimension, prepared)
         self.weight = _rounded(weight)
         self.preparation = preparation
 
@@ -111,7 +119,7 @@ class TokenDecoder:
         rows: list[csr_array] = []
         strengths = np.empty(len(checked), dtype=np.float32)
         for chunk in self._slices(len(checked)):
-            prepared = self.preparation(checked[chunk])
+            prepared = self._prepared(checked[chunk])
             of_decoder = None if literals is None else literals[chunk, : len(self)]
             largest, strengths[chunk] = self._largest(prepared, of_decoder, k)
             if literals is not None:
@@ -133,7 +141,7 @@ class TokenDecoder:
         :returns: `n` rows over the `V` features: the same for an embedding alone and among others.
         :raises EmbeddingError: The embeddings are unusable (`check_embeddings`).
         """
-        prepared = self.preparation(check_embeddings(embeddings, self.dimension))
+        prepared = self._prepared(check_embeddings(embeddings, self.dimension))
         return list(self._quantized.largest_products(prepared, k))
 
     @cached_property
@@ -149,8 +157,17 @@ class TokenDecoder:
         for chunk in self._slices(len(embeddings)):
             yield self._decode(embeddings[chunk])
 
+    def _prepared(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Prepare embeddings, whose logits float32 then holds."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            prepared = self.preparation(embeddings)
+        if not (np.linalg.norm(prepared.astype(np.float64), axis=1) < _LARGEST_LOGIT / self._largest_norm).all():
+            msg = "An embedding is too long for the decoder: float32 does not hold its logits."
+            raise EmbeddingError(msg)
+        return prepared
+
     def _decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = self.preparation(embeddings) @ self.weight.T
+        logits: NDArray[np.float32] = self._prepared(embeddings) @ self.weight.T
         return logits
 
     def _largest(
@@ -198,9 +215,13 @@ class TokenDecoder:
     @cached_property
     def _rounding(self) -> float:
         """Largest difference between two ways to add up a logit, of a prepared embedding of length 1."""
+        return float(2 * self.weight.shape[1] * np.finfo(np.float32).epsneg * self._largest_norm)
+
+    @cached_property
+    def _largest_norm(self) -> float:
+        """Largest logit of a prepared embedding of length 1."""
         norms = (float(np.linalg.norm(self.weight[rows], axis=1).max()) for rows in row_blocks(self.weight))
-        largest = max(norms, default=0.0)
-        return float(2 * self.weight.shape[1] * np.finfo(np.float32).epsneg * largest)
+        return max(norms, default=0.0) or 1.0
 
 
 def _rounded(weight: NDArray[np.floating]) -> NDArray[np.float32]:

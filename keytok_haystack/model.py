@@ -5,10 +5,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any, Self
 
 import numpy as np
@@ -37,7 +38,7 @@ from keytok_haystack.sparse_vectors.rows import (
 )
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.utils.blocks import row_blocks
-from keytok_haystack.utils.checks import check_embeddings, check_not_one_string, check_same_number
+from keytok_haystack.utils.checks import EmbeddingError, check_embeddings, check_not_one_string, check_same_number
 from keytok_haystack.vocabulary import TokenizerVocabulary, Vocabulary, WordVocabulary
 from keytok_haystack.weighting import DocumentStatistics, Weighting, add_literals, drop_poor_gain, root_frequencies
 
@@ -48,6 +49,19 @@ _STATISTICS = "statistics."
 _VOCABULARIES: dict[str, type[Vocabulary]] = {kind.kind: kind for kind in (WordVocabulary, TokenizerVocabulary)}
 _OF_QUERIES = ("m_query", "gain_share")
 """Settings that only queries depend on."""
+_NUMBER = (int, float)
+_SETTINGS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("fingerprint", "source"), (str,)),
+    "embedder": (str, NoneType),
+    "comprehension": (dict, NoneType),
+    **dict.fromkeys(("fit_seconds", "refine_seconds"), (*_NUMBER, NoneType)),
+    **dict.fromkeys(("refined", "normalize"), (bool,)),
+    "dimension": (int,),
+    **{each.name: (int,) if each.type is int else _NUMBER for each in fields(Weighting)},
+}
+"""Types of the settings in a model folder."""
+_COMPREHENSION = {"coverage": _NUMBER, "literal_auc": _NUMBER}
+_TRANSFORM_SETTINGS: dict[str, tuple[type, ...]] = {"activation": (str,), "epsilon": _NUMBER, "norm": _NUMBER}
 _NO_TOKENS: SparseRow = (np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
 
 
@@ -166,10 +180,10 @@ class KeyTokenModel:
         confidences = self._confidences(decoded.strengths)
         if counts is None:
             logits = self._widened(decoded.rows, len(self.vocabulary))
-            return TokenRows(self.weighting.document_weights(logits), confidences=confidences)
+            return _checked(TokenRows(self.weighting.document_weights(logits), confidences=confidences))
         check_same_number(len(decoded.strengths), len(counts))
         logits = self._widened(decoded.rows, counts.rows.shape[1])
-        return counts.with_rows(self.weighting.document_weights(logits), confidences)
+        return _checked(counts.with_rows(self.weighting.document_weights(logits), confidences))
 
     def _confidences(self, strengths: NDArray[np.float32]) -> NDArray[np.float32] | None:
         return None if self.chance is None else self.chance.confidences(strengths)
@@ -208,7 +222,8 @@ class KeyTokenModel:
             aligned = [_NO_TOKENS] * len(aligned)
         if texts is None:
             queries = [self._query(each, _NO_TOKENS) for each in aligned]
-            return TokenRows(join_rows(queries, len(self.vocabulary)), confidences=self._confidences(strengths))
+            rows = join_rows(queries, len(self.vocabulary))
+            return _checked(TokenRows(rows, confidences=self._confidences(strengths)))
         check_not_one_string(texts)
         texts = list(texts)
         counts = self.vocabulary.literal_counts(texts)
@@ -220,7 +235,8 @@ class KeyTokenModel:
             else:
                 queries.append(_NO_TOKENS)
                 strengths[i] = 0
-        return counts.with_rows(join_rows(queries, counts.rows.shape[1]), self._confidences(strengths))
+        rows = join_rows(queries, counts.rows.shape[1])
+        return _checked(counts.with_rows(rows, self._confidences(strengths)))
 
     def _query(self, aligned: SparseRow, literals: SparseRow) -> SparseRow:
         """Weigh the aligned tokens and the literal counts of a query."""
@@ -378,12 +394,13 @@ class KeyTokenModel:
         content = read_model_folder(path)
         try:
             model = cls._from_content(content)
-        except Exception as error:
-            raise damaged(path, error) from error
-        if model.fingerprint != content.config["fingerprint"]:
+            fingerprint = model.fingerprint
+        except Exception as error:  # of many types, by what is wrong
+            raise damaged(path, f"{type(error).__name__}: {error}") from error
+        if fingerprint != content.config["fingerprint"]:
             msg = (
                 f"The content of the key-token model '{path}' does not match its fingerprint: it is damaged, or was "
-                "made with versions of PyStemmer, regex or tokenizers that read words differently. Make it again."
+                "made with versions of PyStemmer, regex or tokenizers that read words differently; make it again."
             )
             raise ModelFolderError(msg)
         return model
@@ -391,8 +408,10 @@ class KeyTokenModel:
     @classmethod
     def _from_content(cls, content: FolderContent) -> Self:
         config, arrays, transform = content.config, content.decoder, None
+        _check_settings(config, _SETTINGS)
         if "transform" in config:
             parts = {n.removeprefix(_TRANSFORM): array for n, array in arrays.items() if n.startswith(_TRANSFORM)}
+            _check_settings(config["transform"], _TRANSFORM_SETTINGS)
             transform = HeadTransform(**config["transform"] | parts)
         preparation = Preparation(
             removed=arrays.get("removed"),
@@ -406,10 +425,17 @@ class KeyTokenModel:
             msg = f"the decoder has {decoder.dimension} dimensions, the configuration {config['dimension']}"
             raise ValueError(msg)
         settings = dict(content.vocabulary)
-        kind = _VOCABULARIES[settings.pop("kind")]
+        kind, features = _VOCABULARIES[settings.pop("kind")], settings.pop("features")
+        kind.check_features(features)
+        if comprehension := config["comprehension"]:
+            _check_settings(comprehension, _COMPREHENSION)
         statistics = {n.removeprefix(_STATISTICS): array for n, array in arrays.items() if n.startswith(_STATISTICS)}
+        for name, array in (("idf", arrays.get("idf", np.zeros(1))), *statistics.items()):
+            if (array < 0).any():
+                msg = f"the {name} of a feature is negative"
+                raise ValueError(msg)
         return cls(
-            vocabulary=kind.from_settings(settings.pop("features"), settings),
+            vocabulary=kind.from_settings(features, settings),
             decoder=decoder,
             weighting=Weighting(**{setting.name: config[setting.name] for setting in fields(Weighting)}),
             source=config["source"],
@@ -418,11 +444,28 @@ class KeyTokenModel:
             statistics=DocumentStatistics(**statistics) if statistics else None,
             chance=Chance(arrays["chance"]) if "chance" in arrays else None,
             spectrum=None if content.spectrum is None else Spectrum(**content.spectrum),
-            comprehension=Comprehension(**config["comprehension"]) if config["comprehension"] else None,
+            comprehension=Comprehension(**comprehension) if comprehension else None,
             refined=config["refined"],
             fit_seconds=config["fit_seconds"],
             refine_seconds=config["refine_seconds"],
         )
+
+
+def _checked(weights: TokenRows) -> TokenRows:
+    """Return weights, if all are finite."""
+    if not np.isfinite(weights.rows.data).all():
+        msg = "The key tokens have weights that float32 does not hold: the settings of the model are out of proportion."
+        raise EmbeddingError(msg)
+    return weights
+
+
+def _check_settings(settings: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]) -> None:
+    """Refuse settings of other types than those that are written, and numbers that are not finite."""
+    for name, allowed in kinds.items():
+        value = settings[name]
+        if type(value) not in allowed or (type(value) in _NUMBER and not np.isfinite(float(value))):
+            msg = f"the setting '{name}' cannot be {value!r}"
+            raise ValueError(msg)
 
 
 def loaded_model(model: KeyTokenModel | str | Path) -> KeyTokenModel:

@@ -13,9 +13,17 @@ from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from keytok_haystack.utils.artefacts import (
+    ArrayFile,
+    ArtefactError,
+    json_object,
+    one_line,
+    opened,
+    read_file,
+    read_object,
+)
 from keytok_haystack.utils.files import replaced_folder, write_json
 
 FORMAT_VERSION = 3
@@ -27,9 +35,10 @@ _CONFIG, _VOCABULARY, _DECODER, _SPECTRUM = (
 )
 _FORMER_FILES = ("tokenizer.json",)  # of format 2, whose folders are replaced, but not read
 _FILES = (_VOCABULARY, _DECODER, _SPECTRUM)
+_LARGEST_DIMENSION = 1 << 16
 
 
-class ModelFolderError(ValueError):
+class ModelFolderError(ArtefactError):
     """A folder that is not a key-token model, or not one that this version can read."""
 
 
@@ -109,21 +118,20 @@ def _read(path: Path) -> FolderContent:
         raise FileNotFoundError(msg)
     config = _read_config(path)
     digests = {name: digest for name, digest in config["sha256"].items() if name in _FILES}
-    files = {name: _read_checked(path / name, digest) for name, digest in digests.items()}
-    try:
-        return FolderContent(
-            config,
-            json.loads(files[_VOCABULARY]),
-            load_tensors(files[_DECODER]),
-            load_tensors(files[_SPECTRUM]) if _SPECTRUM in files else None,
-        )
-    except Exception as error:  # safetensors raises errors of its own
-        raise damaged(path, error) from error
+    if missing := {_VOCABULARY, _DECODER} - digests.keys():
+        raise damaged(path, f"its {_CONFIG} does not name {min(missing)}")
+    vocabulary = _read_vocabulary(path, digests[_VOCABULARY])
+    return FolderContent(
+        config,
+        vocabulary,
+        _read_arrays(path / _DECODER, digests[_DECODER], vocabulary),
+        _read_arrays(path / _SPECTRUM, digests[_SPECTRUM], vocabulary) if _SPECTRUM in digests else None,
+    )
 
 
-def damaged(path: Path, error: Exception) -> ModelFolderError:
+def damaged(path: Path, problem: BaseException | str) -> ModelFolderError:
     """Return the error for a folder whose files do not make up a model."""
-    return ModelFolderError(f"The key-token model '{path}' is damaged: {type(error).__name__}: {error}. Make it again.")
+    return ModelFolderError(f"The key-token model '{path}' is damaged: {one_line(problem).rstrip('.')}; make it again.")
 
 
 def check_replaceable(path: Path) -> None:
@@ -150,8 +158,8 @@ def _is_replaceable(path: Path) -> bool:
     if not names:
         return True
     try:
-        config = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = read_object(path / _CONFIG)
+    except (OSError, ArtefactError):
         return False
     return _is_config(config) and names <= {_CONFIG, *_FILES, *_FORMER_FILES}
 
@@ -162,36 +170,65 @@ def _is_config(config: object) -> TypeGuard[dict[str, Any]]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        msg = f"'{path}' is not a key-token model: it has no readable {_CONFIG} ({error})."
+        config = read_object(path / _CONFIG)
+    except (OSError, ArtefactError) as error:
+        msg = f"'{path}' is not a key-token model: it has no readable {_CONFIG} ({str(error).rstrip('.')})."
         raise ModelFolderError(msg) from error
     if not _is_config(config):
         msg = f"'{path}' is not a key-token model: its {_CONFIG} belongs to something else."
         raise ModelFolderError(msg)
-    if config["format_version"] != FORMAT_VERSION:
+    found = config["format_version"]
+    if found != FORMAT_VERSION:
         msg = (
-            f"The key-token model '{path}' has format version {config['format_version']}, but this version of "
+            f"The key-token model '{path}' has format version {one_line(str(found))}, but this version of "
             f"keytok-haystack reads {FORMAT_VERSION}: make it again with `keytok fit`, and the key tokens of an index "
             "with `keytok backfill`."
         )
         raise ModelFolderError(msg)
     if not isinstance(config.get("sha256"), dict):
-        msg = f"The key-token model '{path}' is damaged: its {_CONFIG} names no files. Make it again."
+        msg = f"The key-token model '{path}' is damaged: its {_CONFIG} names no files; make it again."
         raise ModelFolderError(msg)
     return config
 
 
-def _read_checked(file: Path, digest: str) -> bytes:
+def _read_vocabulary(path: Path, digest: object) -> dict[str, Any]:
     try:
-        content = file.read_bytes()
-    except OSError as error:
-        msg = f"The key-token model '{file.parent}' is damaged: {file.name} is missing. Make it again."
-        raise ModelFolderError(msg) from error
-    if hashlib.sha256(content).hexdigest() != digest:
-        msg = f"The key-token model '{file.parent}' is damaged: {file.name} is not what was saved. Make it again."
-        raise ModelFolderError(msg)
-    return content
+        content = read_file(path / _VOCABULARY)
+        _check_digest(path / _VOCABULARY, hashlib.sha256(content).hexdigest(), digest)
+        return json_object(content, _VOCABULARY)
+    except (OSError, ArtefactError) as error:
+        raise _unreadable(path / _VOCABULARY, error) from error
+
+
+def _read_arrays(file: Path, digest: object, vocabulary: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Read arrays that belong to a vocabulary: none of them can be longer than its features and one entry more."""
+    try:
+        stored = ArrayFile.open(file)
+        features = vocabulary.get("features")
+        longest = max(len(features) if isinstance(features, list) else 0, _LARGEST_DIMENSION) + 1
+        for name, array in stored.arrays.items():
+            if array.dtype not in ("F16", "F32"):
+                msg = f"'{name}' in {file.name} is of the type {array.dtype}"
+                raise ArtefactError(msg)  # noqa: TRY301
+            if max(array.shape[:1], default=0) > longest or max(array.shape[1:], default=0) > _LARGEST_DIMENSION:
+                msg = f"'{name}' in {file.name} has the shape {list(array.shape)}"
+                raise ArtefactError(msg)  # noqa: TRY301
+        with opened(file) as content:
+            _check_digest(file, hashlib.file_digest(content, "sha256").hexdigest(), digest)
+        return {name: stored.read(name) for name in stored.arrays}
+    except (OSError, ArtefactError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _check_digest(file: Path, found: str, expected: object) -> None:
+    if found != expected:
+        msg = f"{file.name} is not what was saved"
+        raise ArtefactError(msg)
+
+
+def _unreadable(file: Path, error: Exception) -> ModelFolderError:
+    is_missing = isinstance(error, FileNotFoundError)
+    return damaged(file.parent, f"{file.name} is missing" if is_missing else error)
 
 
 def _pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -70,6 +70,9 @@ class Weighting:
                 f"k_document must be at least 1 and m_query at least 0, but they are {self.k_document}, {self.m_query}."
             )
             raise ValueError(msg)
+        if max(self.k_document, self.m_query) > np.iinfo(np.int32).max:
+            msg = f"k_document and m_query must be less than 2**31, but they are {self.k_document}, {self.m_query}."
+            raise ValueError(msg)
         if not (0 < self.exponent < np.inf and 0 < self.weight_scale < np.inf):
             msg = "exponent and weight_scale must be positive and finite."
             raise ValueError(msg)

@@ -3,13 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inputs of several commands: ready-made embeddings and embedders."""
 
-import zipfile
 from pathlib import Path
-
-import numpy as np
 
 from keytok_haystack.encoders import Embedded
 from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.utils.artefacts import read_npy
 from keytok_haystack.utils.checks import check_embeddings
 
 
@@ -38,15 +36,7 @@ def ready_made(file: Path | None, expected: int) -> Embedded:
     if file is None or not file.is_file():
         msg = f"There is no file '{file}'."
         raise FileNotFoundError(msg)
-    try:
-        loaded = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        msg = f"'{file}' is not an array of numbers in .npy format."
-        raise ValueError(msg) from error
-    if not isinstance(loaded, np.ndarray):
-        msg = f"'{file}' is an archive: save the one array of embeddings in .npy format."
-        raise ValueError(msg)  # noqa: TRY004  # bad input, not a bug
-    array = check_embeddings(loaded)
+    array = check_embeddings(read_npy(file))
     if len(array) != expected:
         msg = f"'{file}' has {len(array)} embeddings for {expected} texts."
         raise ValueError(msg)

@@ -14,6 +14,7 @@ from keytok_haystack.decoder import TokenDecoder
 from keytok_haystack.decoders.checkpoints import Checkpoint, CheckpointError, Tensor
 from keytok_haystack.embedding_space import HeadTransform, Preparation
 from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.utils.artefacts import one_line
 from keytok_haystack.utils.blocks import row_blocks
 from keytok_haystack.vocabulary import TokenizerVocabulary
 
@@ -196,7 +197,8 @@ def _transform(checkpoint: Checkpoint, parts: _MaskedHead) -> HeadTransform:
 
     weight = read(f"{parts.dense}.weight")
     gain, offset = layer_norm(parts.norm)
-    last_gain, last_offset = layer_norm(parts.last_norm.format(config.get(parts.layers, 0) - 1))
+    layers = config.get(parts.layers, 0)
+    last_gain, last_offset = layer_norm(parts.last_norm.format(layers - 1 if isinstance(layers, int) else layers))
     try:
         return HeadTransform(
             weight=weight,
@@ -208,8 +210,8 @@ def _transform(checkpoint: Checkpoint, parts: _MaskedHead) -> HeadTransform:
             # a layer norm gives vectors of mean 0 and variance 1, times the gain, plus the offset
             norm=float(np.sqrt((np.square(last_gain) + np.square(last_offset)).sum())),
         )
-    except ValueError as error:
-        msg = f"The head of '{checkpoint.name}' cannot be read: {error}"
+    except (ValueError, TypeError, OverflowError) as error:
+        msg = f"The head of '{checkpoint.name}' cannot be read: {one_line(error)}"
         raise CheckpointError(msg) from error
 
 
@@ -246,10 +248,13 @@ def _read(
     try:
         whole = TokenizerVocabulary.from_tokenizer(tokenizer, fold=fold)
     except ValueError as error:
-        msg = f"The tokenizer of '{checkpoint.name}' cannot be used: {error}"
+        msg = f"The tokenizer of '{checkpoint.name}' cannot be used: {one_line(error)}"
         raise CheckpointError(msg) from error
     preparation = preparation or Preparation()
     biases = None
+    if bias is not None and bias.shape != (rows,):
+        msg = f"The bias {bias.name} has the shape {list(bias.shape)}, but the head has {rows:,} rows."
+        raise CheckpointError(msg)
     if preparation.transform is not None:
         biases = np.zeros(rows, dtype=np.float32) if bias is None else bias.read()
     vocabulary, weight = _fold(whole, matrix, biases)
@@ -282,5 +287,9 @@ def _fold(
         if bias is not None:
             weight[features, columns] += average @ bias[start : start + len(block)]
     for some in row_blocks(weight):
-        weight[some] = weight[some].astype(np.float16)
+        with np.errstate(over="ignore", invalid="ignore"):
+            weight[some] = weight[some].astype(np.float16)
+        if not np.isfinite(weight[some]).all():
+            msg = f"The head {matrix.name} has values that are not finite, or that float16 does not hold."
+            raise CheckpointError(msg)
     return vocabulary, weight

@@ -58,7 +58,7 @@ class HeadTransform:
     :param epsilon: Summand of the variance in the layer norm.
     :param norm: The Euclidean norm that the model's hidden states have, about. An activation is not linear, so a
         unit vector would be read as another one than the hidden state that it points along.
-    :raises ValueError: The activation is unknown.
+    :raises ValueError: The activation is unknown, or the parameters do not fit together or are not finite.
     """
 
     weight: NDArray[np.float32]
@@ -70,9 +70,19 @@ class HeadTransform:
     norm: float
 
     def __post_init__(self) -> None:
-        """Refuse an unknown activation."""
-        if self.activation not in _ACTIVATIONS:
+        """Refuse an unknown activation, and parameters that give no numbers."""
+        if not (isinstance(self.activation, str) and self.activation in _ACTIVATIONS):
             msg = f"The activation '{self.activation}' is not one of {', '.join(_ACTIVATIONS)}."
+            raise ValueError(msg)
+        shapes = [array.shape for array in (self.bias, self.gain, self.offset)]
+        if self.weight.ndim != 2 or 0 in self.weight.shape or set(shapes) != {self.weight.shape[:1]}:
+            msg = f"The parameters have shapes that do not fit together: {list(self.weight.shape)}, {shapes}."
+            raise ValueError(msg)
+        if not all(np.isfinite(array).all() for array in self.arrays.values()):
+            msg = "The parameters are not finite."
+            raise ValueError(msg)
+        if not (0 <= self.epsilon < np.inf and 0 < self.norm < np.inf):
+            msg = f"The epsilon {self.epsilon} and the norm {self.norm} must be finite, and not negative."
             raise ValueError(msg)
 
     @property

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from keytok_haystack.embedding_space.head_transform import HeadTransform
 
+_UNIT = 1e-3  # difference of the length of a direction from 1 that is rounding
+
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
@@ -33,6 +35,25 @@ class Preparation:
     normalize: bool = True
     mean: NDArray[np.float32] | None = None
     transform: HeadTransform | None = None
+
+    def check(self, dimension: int, prepared: int) -> None:
+        """
+        Require that the parts fit together.
+
+        :param dimension: Dimension of the embeddings.
+        :param prepared: Dimension of what they become.
+        :raises ValueError: A part has another shape, or what is removed is not of unit length.
+        """
+        shapes = {"shift": (dimension,), "mean": (prepared,)}
+        if self.removed is not None:
+            shapes["removed"] = (*self.removed.shape[:1], dimension)
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array is not None and array.shape != shape:
+                msg = f"The preparation's '{name}' has the shape {array.shape}, but {shape} is needed."
+                raise ValueError(msg)
+        if self.removed is not None:
+            check_directions(self.removed)
 
     def adjusted(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Shift checked embeddings, shape `(n, d)`, and remove the directions, but do not scale or centre."""
@@ -62,6 +83,17 @@ class Preparation:
         if self.mean is not None:
             prepared = prepared - self.mean
         return prepared
+
+
+def check_directions(directions: NDArray[np.float32]) -> None:
+    """
+    Require directions, shape `(k, d)`, of unit length, at most `d` of them.
+
+    :raises ValueError: They are not.
+    """
+    if len(directions) > directions.shape[1] or not np.allclose(_norms(directions), 1, atol=_UNIT):
+        msg = "There are more directions than dimensions, or directions that are not of unit length."
+        raise ValueError(msg)
 
 
 def project(vectors: NDArray[np.float32], directions: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from keytok_haystack.embedding_space.embeddings import in_batches
 from keytok_haystack.embedding_space.moments import Moments
-from keytok_haystack.embedding_space.preparation import Preparation, project
+from keytok_haystack.embedding_space.preparation import Preparation, check_directions, project
 from keytok_haystack.utils.checks import check_embeddings
 
 Method = Literal["remove", "shift"]
@@ -29,11 +29,20 @@ class Spectrum:
     :param mean: Shape `(d,)`.
     :param components: Shape `(k, d)`, orthonormal rows, strongest first, each with `mean . component >= 0`.
     :param explained_energy: Shape `(k,)`, each component's share of the sum of squared norms.
+    :raises ValueError: The shapes do not fit together, or the components are not of unit length.
     """
 
     mean: NDArray[np.float32]
     components: NDArray[np.float32]
     explained_energy: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        k = len(self.components)
+        if self.mean.ndim != 1 or self.components.shape != (k, len(self.mean)) or self.explained_energy.shape != (k,):
+            msg = "The mean, the components and their energies have shapes that do not fit together."
+            raise ValueError(msg)
+        check_directions(self.components)
 
     @classmethod
     def from_embeddings(cls, embeddings: ArrayLike | Iterable[ArrayLike], n_components: int = 16) -> "Spectrum":

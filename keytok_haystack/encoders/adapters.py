@@ -3,18 +3,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """PEFT adapters: small changes of a language model's weights, kept beside it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from keytok_haystack.utils.artefacts import one_line, read_object
 from keytok_haystack.utils.extras import needs
+from keytok_haystack.utils.patterns import check_patterns
 
 _PREFIX = "base_model.model."
+_MODULE_NAME = 100  # characters, about
 
 
 def base_of(checkpoint: str, token: str | None = None) -> str | None:
@@ -26,11 +27,20 @@ def base_of(checkpoint: str, token: str | None = None) -> str | None:
     config = find_adapter_config_file(checkpoint, token=token)
     if config is None:
         return None
-    base = json.loads(Path(config).read_text("utf-8")).get("base_model_name_or_path")
+    base = read_object(Path(config)).get("base_model_name_or_path")
     if not isinstance(base, str):
         msg = "it is an adapter that does not name the model that it adapts: add it to adapter_config.json."
         raise ValueError(msg)  # noqa: TRY004  # bad input, not a bug
     return base
+
+
+def _check_patterns(settings: dict[str, Any]) -> None:
+    """Refuse settings of an adapter that PEFT would run as patterns of module names, and that may take any time."""
+    patterns: list[Any] = [settings.get("target_modules"), settings.get("exclude_modules")]
+    patterns += [pattern for name in ("rank_pattern", "alpha_pattern") for pattern in settings.get(name) or ()]
+    listed = settings.get("layers_pattern")
+    patterns += listed if isinstance(listed, list) else [listed]
+    check_patterns(patterns, _MODULE_NAME)
 
 
 def with_adapter(model: PreTrainedModel, adapter: str, token: str | None = None) -> PreTrainedModel:
@@ -51,10 +61,12 @@ def with_adapter(model: PreTrainedModel, adapter: str, token: str | None = None)
         weights = {name: tensor for name, tensor in weights.items() if ".lm_head." not in name}
         headed = any(name.startswith(f"{_PREFIX}{part}.") for name in weights)
         adaptable: Any = _Headless(part, model) if headed else model
+        if (config := find_adapter_config_file(adapter, token=token)) is not None:
+            _check_patterns(read_object(Path(config)))
         adapted = PeftModel(adaptable, PeftConfig.from_pretrained(adapter, token=token))
         result: Any = set_peft_model_state_dict(adapted, weights)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        msg = f"The adapter '{adapter}' cannot be merged into its model: {error}"
+    except Exception as error:  # of many types, by what is wrong with its files
+        msg = f"The adapter '{adapter}' cannot be merged into its model: {one_line(error)}"
         raise ValueError(msg) from error
     missing = [name for name in result.missing_keys if "lora_" in name and ".lm_head." not in name]
     if result.unexpected_keys or missing:

@@ -22,9 +22,11 @@ from keytok_haystack.encoders.inputs import NotFiniteError, check_finite
 from keytok_haystack.encoders.presets import Role, find_preset
 from keytok_haystack.encoders.progress import without_progress_bars
 from keytok_haystack.encoders.text_cache import TextCache
+from keytok_haystack.utils.artefacts import one_line
 from keytok_haystack.utils.checks import check_texts
 from keytok_haystack.utils.extras import needs
 from keytok_haystack.utils.progress import progress_of
+from keytok_haystack.vocabulary import check_tokenizer
 
 if TYPE_CHECKING:
     from keytok_haystack.encoders.language_model import LanguageModelEncoder
@@ -173,14 +175,15 @@ class CachedEmbedder:
     @cached_property
     def _sentence_transformer(self) -> Any:
         check_without_code(self.embedder)
+        check_tokenizer(self.embedder)
         with needs("sentence-transformers", f"The embedder '{self.embedder}' needs an extra"):
             from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # seconds to import
 
         try:
             with self._loading_bars():
-                return SentenceTransformer(self.embedder)
-        except (OSError, ValueError) as error:
-            msg = f"'{self.embedder}' is not a sentence-transformers model that can be loaded: {error}"
+                return SentenceTransformer(self.embedder, trust_remote_code=False)
+        except Exception as error:  # broken files raise a dozen types of errors
+            msg = f"'{self.embedder}' is not a sentence-transformers model that can be loaded: {one_line(error)}"
             raise ValueError(msg) from error
 
     def _loading_bars(self) -> Any:

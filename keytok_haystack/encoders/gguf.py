@@ -4,12 +4,13 @@
 """Language models as GGUF files, the format of llama.cpp."""
 
 import hashlib
-import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from keytok_haystack.encoders.cache import cache_folder
-from keytok_haystack.utils.extras import needs
+from keytok_haystack.utils.artefacts import one_line
+from keytok_haystack.utils.extras import MissingExtraError, needs
 from keytok_haystack.utils.files import replaced_folder
 
 _CONVERSION = 2
@@ -39,10 +40,16 @@ def unpacked(checkpoint: str) -> str:
             import torch  # noqa: PLC0415  # seconds to import; not needed when cached
             from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
 
-            model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except (OSError, ValueError, KeyError, struct.error) as error:
-        msg = f"'{file}' cannot be read as a language model: {error}"
+            # alone in a folder: transformers would read what lies beside it, too, and ask whether to run code there
+            with tempfile.TemporaryDirectory() as alone:
+                (Path(alone) / file.name).symlink_to(file.resolve())
+                options: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False, "local_files_only": True}
+                model: Any = AutoModelForCausalLM.from_pretrained(alone, dtype=torch.float32, **options)
+                tokenizer = AutoTokenizer.from_pretrained(alone, **options)
+    except MissingExtraError:
+        raise
+    except Exception as error:  # of many types, by what is wrong with the file
+        msg = f"'{file}' cannot be read as a language model: {one_line(error)}"
         raise ValueError(msg) from error
     # the weights are not quantized any more, but the configuration still says so
     model.hf_quantizer, model.is_quantized = None, False

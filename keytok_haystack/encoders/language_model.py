@@ -21,6 +21,7 @@ from keytok_haystack.encoders.presets import PRESETS, Preset, Role, find_preset
 from keytok_haystack.utils.checks import check_texts
 from keytok_haystack.utils.device import usable_device
 from keytok_haystack.utils.progress import progress_of
+from keytok_haystack.vocabulary import check_tokenizer
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BATCH_TOKENS = {"cpu": 4096}
@@ -254,9 +255,9 @@ def _load(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below
         )
-        tokenizer = AutoTokenizer.from_pretrained(
-            checkpoint if own_tokenizer else base, token=token, trust_remote_code=False
-        )
+        tokens_of = checkpoint if own_tokenizer else str(base)
+        check_tokenizer(tokens_of)
+        tokenizer = AutoTokenizer.from_pretrained(tokens_of, token=token, trust_remote_code=False)
     except Exception as error:  # broken files raise a dozen types of errors
         lines = str(error).strip().splitlines() or ["a file of it is cut off"]
         msg = f"'{checkpoint}' is not a language model that can be loaded: {type(error).__name__}: {lines[0]}"

@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 
 from keytok_haystack.encoders.foreign_code import check_without_code
 from keytok_haystack.encoders.progress import without_progress_bars
+from keytok_haystack.utils.artefacts import one_line
 from keytok_haystack.utils.extras import needs
 
 _BATCH_SIZE = 8  # the logits of 8 texts of 512 tokens over 30,522 tokens take half a gigabyte
@@ -56,9 +57,9 @@ class SpladeEncoder:
         check_without_code(self._name)
         try:
             with without_progress_bars(), _without_warnings():
-                self._model = SparseEncoder(self._name)
-        except (OSError, ValueError) as error:
-            msg = f"'{encoder}' is not a sparse encoder that sentence-transformers can load: {error}"
+                self._model = SparseEncoder(self._name, trust_remote_code=False)
+        except Exception as error:  # broken files raise a dozen types of errors
+            msg = f"'{encoder}' is not a sparse encoder that sentence-transformers can load: {one_line(error)}"
             raise ValueError(msg) from error
         # to any other embedder sentence-transformers adds an autoencoder, which nobody has trained
         if any(isinstance(module, SparseAutoEncoder) for module in self._model.modules()):

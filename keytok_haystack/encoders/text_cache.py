@@ -14,9 +14,9 @@ from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
+from keytok_haystack.utils.artefacts import ArrayFile, ArtefactError
 from keytok_haystack.utils.files import replaced_file
 
 logger = logging.getLogger(__name__)
@@ -148,21 +148,21 @@ def _digest(block: Block) -> NDArray[np.uint8]:
 def _has_any(file: Path, keys: AbstractSet[bytes]) -> bool:
     """Return whether a file has the embedding of a text, or is damaged; its embeddings are not read for that."""
     try:
-        with safe_open(file, framework="numpy") as block:
-            return not keys.isdisjoint(_as_bytes(block.get_tensor("keys")))
+        return not keys.isdisjoint(_as_bytes(ArrayFile.open(file).read("keys")))
     except OSError:  # joined with others, removed, or of another user
         return False
-    except (SafetensorError, TypeError):
+    except (ArtefactError, KeyError):
         return True
 
 
 def _read(file: Path) -> Block | None:
     """Return a block; None if it cannot be read, or is damaged: then it is removed."""
     try:
-        block = _checked(load(file.read_bytes()))
+        stored = ArrayFile.open(file)
+        block = _checked({name: stored.read(name) for name in stored.arrays})
     except OSError:
         return None
-    except SafetensorError:
+    except ArtefactError:
         block = None
     if block is None:
         logger.warning("%s is damaged: its texts are embedded anew.", file)
@@ -184,6 +184,5 @@ def _checked(arrays: Mapping[str, NDArray[np.generic]]) -> Block | None:
         and block.embeddings.ndim == 2
         and block.seconds.shape == (n,)
         and np.array_equal(arrays["digest"], _digest(block))
-        and bool(np.isfinite(block.embeddings).all())
     )
     return block if is_block else None

@@ -5,7 +5,14 @@
 
 from keytok_haystack.vocabulary.analysis import Analysis
 from keytok_haystack.vocabulary.languages import NO_LANGUAGE, check_language, detect_language
-from keytok_haystack.vocabulary.tokenizers import WHITE_SPACE, is_readable, load_tokenizer
+from keytok_haystack.vocabulary.tokenizers import (
+    WHITE_SPACE,
+    TokenizerError,
+    check_tokenizer,
+    is_readable,
+    load_tokenizer,
+    parsed_tokenizer,
+)
 from keytok_haystack.vocabulary.tokens import TokenizerVocabulary
 from keytok_haystack.vocabulary.vocabulary import Vocabulary
 from keytok_haystack.vocabulary.words import WordVocabulary
@@ -14,11 +21,14 @@ __all__ = [
     "NO_LANGUAGE",
     "WHITE_SPACE",
     "Analysis",
+    "TokenizerError",
     "TokenizerVocabulary",
     "Vocabulary",
     "WordVocabulary",
     "check_language",
+    "check_tokenizer",
     "detect_language",
     "is_readable",
     "load_tokenizer",
+    "parsed_tokenizer",
 ]

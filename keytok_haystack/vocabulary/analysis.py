@@ -84,7 +84,15 @@ class Analysis:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """Return the analysis that has some `settings`."""
+        """
+        Return the analysis that has some `settings`.
+
+        :raises ValueError: They are not of the types that they should be.
+        """
+        words = [settings["stop_words"], settings["letters"]]
+        if not all(isinstance(some, list) and all(isinstance(word, str) for word in some) for some in words):
+            msg = "Stop words and letters must be lists of words."
+            raise ValueError(msg)
         return cls(settings["language"], frozenset(settings["stop_words"]), frozenset(settings["letters"]))
 
     def words(self, text: str) -> list[str]:

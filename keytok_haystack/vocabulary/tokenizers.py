@@ -6,10 +6,15 @@
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
+
+from keytok_haystack.utils.artefacts import ArtefactError, json_object, one_line, read_file, refused_as
+from keytok_haystack.utils.patterns import check_patterns
 
 _UNUSED = re.compile(
     r"[\[<]\|?(unused|reserved|extra_id|pad|unk|cls|sep|mask|placeholder)[_ ]?(special_token_)?\d*\|?[\]>]",
@@ -18,6 +23,16 @@ _UNUSED = re.compile(
 WHITE_SPACE = "␣⏎␍⇥"  # what is shown in its place
 _VISIBLE = str.maketrans(" \n\r\t", WHITE_SPACE)
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
+_TEXT = 1000  # characters, for which expressions must not take long: those of known tokenizers take its square
+# nested repetitions that do not explode, since each begins with another character: of EXAONE 4
+_HARMLESS = r"(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+"
+_LARGEST_RULES = 1 << 18  # characters, without a map of characters
+_LARGEST_GROWTH = 1 << 12  # of a text by replacements
+_LONGEST_TEMPLATE = 64
+
+
+class TokenizerError(ArtefactError):
+    """A tokenizer that cannot be read, or that fails."""
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -26,17 +41,90 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
     :param path: A `tokenizer.json`, or the folder that holds it.
     :raises FileNotFoundError: There is no `tokenizer.json` at the path.
-    :raises ValueError: The file is not a tokenizer.
+    :raises TokenizerError: The file is not a tokenizer, or one that texts could keep busy without end.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         msg = f"No tokenizer at '{file}'. A fast tokenizer's 'tokenizer.json' is needed."
         raise FileNotFoundError(msg)
     try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:  # the Rust side raises bare Exception
-        msg = f"'{file}' is not a tokenizer that the `tokenizers` package can read: {error}"
-        raise ValueError(msg) from error
+        return parsed_tokenizer(read_file(file))
+    except (ValueError, OSError) as error:
+        msg = f"'{file}' is not a tokenizer that the `tokenizers` package can read: {one_line(error)}"
+        raise TokenizerError(msg) from error
+
+
+def check_tokenizer(checkpoint: str) -> None:
+    """
+    Check the tokenizer of a folder that another library is going to read, if it has one.
+
+    :param checkpoint: Path of the folder; anything else passes.
+    :raises TokenizerError: As `load_tokenizer`.
+    """
+    file = Path(checkpoint) / "tokenizer.json"
+    if file.exists():
+        load_tokenizer(file)
+
+
+def parsed_tokenizer(content: bytes) -> Tokenizer:
+    """
+    Parse a tokenizer.
+
+    What it does with texts cannot be interrupted, so its rules are looked through before: expressions that could take
+    longer than the square of a text's length, and replacements that make texts grow.
+
+    :param content: The content of a `tokenizer.json`.
+    :raises TokenizerError: It is not a tokenizer, or has such rules.
+    """
+    with refused_as(TokenizerError):
+        _check_rules(json_object(content, "it"))
+    with panics_as_errors():
+        tokenizer: Tokenizer = Tokenizer.from_buffer(content)
+        return tokenizer
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """
+    Turn what the Rust side of `tokenizers` raises into an error.
+
+    :raises TokenizerError: It raises a bare exception, or panics, which is no `Exception`.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        msg = f"The tokenizer fails, so it is damaged, or not for such texts: {one_line(error)}"
+        raise TokenizerError(msg) from error
+
+
+def _check_rules(spec: dict[str, Any]) -> None:
+    """Refuse a tokenizer whose rules could keep a process busy without end, or fill its memory."""
+    rules = [value for name, value in spec.items() if name not in ("model", "added_tokens")]
+    patterns: list[str] = []
+    size, growth = 0, 1
+    while rules:
+        rule = rules.pop()
+        if isinstance(rule, list):
+            rules += rule
+        elif isinstance(rule, str):
+            size += len(rule)
+        elif isinstance(rule, dict):
+            size += sum(map(len, rule))
+            rules += [value for name, value in rule.items() if name != "precompiled_charsmap"]
+            patterns.append(str(rule.get("Regex", "")).replace(_HARMLESS, "x+"))
+            if rule.get("type") == "Replace":
+                growth *= 1 + len(str(rule.get("content")))
+            if any(
+                len(rule[name]) > _LONGEST_TEMPLATE for name in ("single", "pair") if isinstance(rule.get(name), list)
+            ):
+                msg = "its template repeats texts"
+                raise TokenizerError(msg)
+        if size > _LARGEST_RULES or growth > _LARGEST_GROWTH:
+            msg = "its rules are too large" if size > _LARGEST_RULES else "its replacements make texts grow"
+            raise TokenizerError(msg)
+    check_patterns(patterns, _TEXT)
 
 
 class SurfaceForms:

@@ -15,10 +15,17 @@ from scipy.sparse import csr_array, vstack
 from tokenizers import Tokenizer
 
 from keytok_haystack.sparse_vectors.token_rows import TokenRows
-from keytok_haystack.vocabulary.tokenizers import SurfaceForms, load_tokenizer
+from keytok_haystack.vocabulary.tokenizers import (
+    SurfaceForms,
+    TokenizerError,
+    load_tokenizer,
+    panics_as_errors,
+    parsed_tokenizer,
+)
 from keytok_haystack.vocabulary.vocabulary import Vocabulary
 
 _SLICE_CHARACTERS = 1 << 22
+_LARGEST_GAPS = 1 << 16  # ids without a token
 
 
 class TokenizerVocabulary(Vocabulary):
@@ -63,7 +70,11 @@ class TokenizerVocabulary(Vocabulary):
             tokenizer = load_tokenizer(Path(tokenizer))
         surface = SurfaceForms(tokenizer)
         ids = tokenizer.get_vocab(with_added_tokens=True)
-        feature_of_id = np.full(max(ids.values(), default=-1) + 1, -1, dtype=np.int32)
+        largest = max(ids.values(), default=-1)
+        if largest >= len(ids) + max(_LARGEST_GAPS, len(ids)):
+            msg = f"The ids of the tokenizer go up to {largest:,}, but it has only {len(ids):,} tokens."
+            raise TokenizerError(msg)
+        feature_of_id = np.full(largest + 1, -1, dtype=np.int32)
         if not fold:
             spellings = {f"<{i}>": i for i in set(range(len(feature_of_id))) - set(ids.values())}
             for token, token_id in ids.items():
@@ -93,8 +104,18 @@ class TokenizerVocabulary(Vocabulary):
     @classmethod
     def from_settings(cls, features: Sequence[str], settings: Mapping[str, Any]) -> Self:
         """Return the vocabulary that has some features and `settings`."""
-        tokenizer = Tokenizer.from_str(settings["tokenizer"])
-        return cls(tokenizer, features, np.array(settings["feature_of_id"], dtype=np.int32))
+        tokenizer, feature_of_id = settings["tokenizer"], settings["feature_of_id"]
+        if not isinstance(tokenizer, str):
+            msg = "its tokenizer is no string"
+            raise TokenizerError(msg)
+        parsed = parsed_tokenizer(tokenizer.encode())
+        ids = max(parsed.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        numbers = np.array(feature_of_id)
+        is_table = numbers.ndim == 1 and numbers.dtype == np.int64 and len(numbers) >= ids
+        if not is_table or (numbers < -1).any() or (numbers >= len(features)).any():
+            msg = "it does not say of each token what its feature is"
+            raise TokenizerError(msg)
+        return cls(parsed, features, numbers.astype(np.int32))
 
     @property
     def identity(self) -> bytes:
@@ -116,7 +137,8 @@ class TokenizerVocabulary(Vocabulary):
 
     def words_of_pieces(self, text: str) -> dict[str, str]:
         """Return, for each feature that is a piece of a word of a text, the first such word."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        with panics_as_errors():
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
         pieces: defaultdict[int, list[int]] = defaultdict(list)
         for position, number in enumerate(encoding.word_ids):
             if number is not None:
@@ -137,7 +159,8 @@ class TokenizerVocabulary(Vocabulary):
         return TokenRows(pieces[0] if len(pieces) == 1 else csr_array(vstack(pieces, format="csr")))
 
     def _count_slice(self, texts: list[str]) -> csr_array:
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        with panics_as_errors():
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         rows = np.repeat(np.arange(len(texts)), [len(encoding) for encoding in encodings])
         ids = np.fromiter((i for encoding in encodings for i in encoding.ids), dtype=np.int64, count=len(rows))
         features = self.feature_of_id[ids]

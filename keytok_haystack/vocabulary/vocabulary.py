@@ -54,6 +54,22 @@ class Vocabulary(ABC):
     def _column_of(self) -> dict[str, int]:
         return {feature: column for column, feature in enumerate(self.features)}
 
+    @staticmethod
+    def check_features(features: Any) -> None:
+        """
+        Require distinct features.
+
+        :raises ValueError: They are no list of distinct strings of whole characters.
+        """
+        try:
+            is_valid = isinstance(features, list) and len(set(features)) == len(features)
+            "".join(features).encode()  # what is no string, or half a surrogate pair, fails
+        except (TypeError, UnicodeEncodeError):
+            is_valid = False
+        if not is_valid:
+            msg = "the features of a vocabulary must be a list of distinct strings of whole characters"
+            raise ValueError(msg)
+
     @property
     @abstractmethod
     def decodable(self) -> NDArray[np.bool_]:
@@ -90,7 +106,7 @@ class Vocabulary(ABC):
         :param first: The position of the first text in the stream that it comes from, for messages.
         :returns: `n` rows, float32.
         :raises TypeError: A text is not a string, or `texts` is one.
-        :raises ValueError: A text is not of whole characters (`check_texts`).
+        :raises ValueError: A text is not of whole characters (`check_texts`), or the tokenizer fails.
         """
         check_not_one_string(texts)
         texts = list(texts)

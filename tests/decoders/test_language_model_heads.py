@@ -292,7 +292,7 @@ def test_a_file_with_other_content_is_refused(tmp_path: Path, name: str, content
 def test_a_safetensors_header_that_is_no_object_is_refused(tmp_path: Path):
     save_checkpoint(tmp_path, {}, lm_head__weight=np.ones((V, D), dtype=np.float32))
     (tmp_path / "model.safetensors").write_bytes((6).to_bytes(8, "little") + b"[1, 2]")
-    with pytest.raises(CheckpointError, match="not a safetensors file"):
+    with pytest.raises(CheckpointError, match=r"header of .* is not a JSON object"):
         from_language_model(tmp_path)
 
 

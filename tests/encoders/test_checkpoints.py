@@ -179,6 +179,18 @@ def test_an_adapter_that_cannot_be_read_is_refused(
         LanguageModelEncoder(f"prompt-eol:{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    "name", ["target_modules", "exclude_modules", "alpha_pattern", "rank_pattern", "layers_pattern"]
+)
+def test_an_adapter_whose_patterns_explode_is_refused(tiny: Callable[[str], Path], tmp_path: Path, name: str):
+    save_adapter(tmp_path, tiny("llama"), headed=False, **ALL)
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    settings[name] = {"(.+)+x": 3} if name in ("alpha_pattern", "rank_pattern") else "(.+)+x"
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"cannot be merged .* could take any time"):
+        LanguageModelEncoder(f"prompt-eol:{tmp_path}")
+
+
 def save_gguf(file: Path, base: Path) -> Path:
     """Write a Llama as a GGUF file, with GPT-2's kind of tokenizer."""
     network = transformers.AutoModelForCausalLM.from_pretrained(base)
@@ -268,6 +280,24 @@ def test_a_damaged_gguf_file_is_refused_and_leaves_nothing(gguf_file: Path, tmp_
     with pytest.raises(ValueError, match=f"'{gguf_file}' cannot be read as a language model: "):
         LanguageModelEncoder(f"prompt-eol:{gguf_file}")
     assert not list(tmp_path.glob("cache/checkpoints/*"))
+
+
+def test_nothing_that_lies_beside_a_gguf_file_is_run_or_asked_about(gguf_file: Path, capfd: pytest.CaptureFixture):
+    """transformers would ask whether to run the code that a tokenizer's settings name, and wait for the answer."""
+    folder = gguf_file.parent
+    (folder / "own.py").write_text(f"open({str(folder / 'trace')!r}, 'w')\nclass Own: ...\n")
+    code = {
+        "auto_map": {
+            "AutoTokenizer": ["own.Own", "own.Own"],
+            "AutoConfig": "own.Own",
+            "AutoModelForCausalLM": "own.Own",
+        }
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Own", **code}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", **code}))
+    assert LanguageModelEncoder(f"prompt-eol:{gguf_file}").encode(TEXTS).shape[0] == len(TEXTS)
+    assert not (folder / "trace").exists()
+    assert "code" not in "".join(capfd.readouterr())
 
 
 REAL = {

@@ -2,8 +2,10 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 import json
+from base64 import b64encode
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from keytok_haystack import KeyTokenModel, Preparation, TokenDecoder, TokenizerVocabulary, Vocabulary
 from keytok_haystack.cli.display import with_whole_words
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
+from keytok_haystack.vocabulary import TokenizerError
 
 MULTILINGUAL = [
     "The shock wave and the Boundary layer: lift, drag and heat transfer at Mach 3.5!",
@@ -537,3 +540,63 @@ def test_a_head_s_key_tokens_are_shown_in_whole_words(embedder: str):
     tokens = {"##sonic": 1.0, "wind": 0.75, "hyper": 0.5, "flow": 0.25, "##t": 0.125}
     shown = with_whole_words(model, "hypersonic flow", tokens)
     assert list(shown.items()) == [("hypersonic", 1.0), ("wind", 0.75), ("flow", 0.25), ("##t", 0.125)]
+
+
+def rewritten(tmp_path: Path, **changes: Any) -> Path:
+    """The file of a small tokenizer with other parts."""
+    spec = json.loads(Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")).to_str())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec | changes))
+    return tmp_path / "tokenizer.json"
+
+
+def split(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+REPLACE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+HARMFUL = {
+    "exploding": {"pre_tokenizer": split("(a+)+[xy]")},
+    "exploding within": {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [split("a"), split("(a|a)*x")]}},
+    "exploding normalizer": {"normalizer": {"type": "Replace", "pattern": {"Regex": "(a*)*x"}, "content": ""}},
+    "growing": {"normalizer": {"type": "Sequence", "normalizers": [REPLACE] * 40}},
+    "long": {"normalizer": {"type": "Prepend", "prepend": "a" * 10**6}},
+    "repeating": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 1000,
+            "pair": [],
+            "special_tokens": {},
+        }
+    },
+    "large ids": {"model": {"type": "WordLevel", "vocab": {"a": 0, "b": 2**32 - 1}, "unk_token": "a"}},
+    "panicking": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+}
+
+
+@pytest.mark.parametrize("changes", HARMFUL.values(), ids=HARMFUL.keys())
+def test_a_tokenizer_that_would_do_harm_is_refused(tmp_path: Path, changes: dict[str, Any]):
+    with pytest.raises(TokenizerError) as raised:
+        TokenizerVocabulary.from_tokenizer(rewritten(tmp_path, **changes))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_rules_of_real_tokenizers_are_not_refused(tmp_path: Path):
+    exaone = r"[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s+(?!\S)|\s+"
+    file = rewritten(tmp_path, pre_tokenizer=split(exaone), normalizer=REPLACE)
+    assert TokenizerVocabulary.from_tokenizer(file).features == ("b",)  # a is for unknown words
+
+
+def test_a_tokenizer_that_fails_at_a_text_says_so(tmp_path: Path):
+    file = rewritten(tmp_path, model={"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "absent"})
+    vocabulary = TokenizerVocabulary.from_tokenizer(file)
+    with pytest.raises(TokenizerError, match=r"The tokenizer fails.*Missing \[UNK\]"):
+        vocabulary.literal_counts(["c"])
+
+
+def test_a_tokenizer_that_panics_at_a_text_says_so(tmp_path: Path):
+    """A map of characters whose index is out of its bounds."""
+    broken = b64encode((400).to_bytes(4, "little") + b"\xff" * 400 + b"x\0").decode()
+    file = rewritten(tmp_path, normalizer={"type": "Precompiled", "precompiled_charsmap": broken})
+    vocabulary = TokenizerVocabulary.from_tokenizer(file)
+    with pytest.raises(TokenizerError, match=r"The tokenizer fails.*index out of bounds"):
+        vocabulary.literal_counts(["ﬁ"])

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read single tensors out of a Hugging Face checkpoint, without loading the model."""
 
-import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,16 @@ from tokenizers import Tokenizer
 
 from keytok_haystack.decoders.checkpoints.legacy import PickledFile, converted_tokenizer
 from keytok_haystack.decoders.checkpoints.tensors import CheckpointError, SafetensorsFile, Tensor, TensorFile
-from keytok_haystack.vocabulary import load_tokenizer
+from keytok_haystack.utils.artefacts import one_line, read_object, refused_as
+from keytok_haystack.utils.patterns import check_patterns
+from keytok_haystack.vocabulary import load_tokenizer, parsed_tokenizer
 
 _ADAPTER_CONFIG = "adapter_config.json"
 _LORA = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"))  # of a linear map, an embedding
 # of a module, what does not change its weight where the weight is another module's, too
 _UNCHANGED = ("weight", "bias", "base_layer.weight", "base_layer.bias", "modules_to_save.weight")
 # one of these is in each checkpoint that has a tokenizer, but no tokenizer.json
+_LONGEST_CHAIN = 4  # of adapters of adapters
 _OLD_TOKENIZERS = ("vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -52,8 +55,13 @@ class Checkpoint:
         Tensors are fetched only when they are asked for.
 
         :param local_files_only: Take files of a model on the hub from the local cache only.
-        :raises CheckpointError: It is neither a folder nor the id of a model that can be reached.
+        :raises CheckpointError: It is neither a folder nor the id of a model that can be reached, or an adapter of
+            itself.
         """
+        return Checkpoint._open_chain(path_or_id, local_files_only, _LONGEST_CHAIN)
+
+    @staticmethod
+    def _open_chain(path_or_id: str | Path, local_files_only: bool, chain: int) -> "Checkpoint":  # noqa: FBT001
         name, folder = str(path_or_id), Path(path_or_id)
 
         def local(file: str) -> Path:
@@ -74,10 +82,11 @@ class Checkpoint:
                 msg = f"The checkpoint '{name}' has no {file}."
                 raise CheckpointError(msg) from error
             except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-                msg = f"'{name}' is neither a folder nor a model that the Hugging Face hub gives out: {error}"
+                msg = f"'{name}' is neither a folder nor a model that the Hugging Face hub gives out: {one_line(error)}"
                 raise CheckpointError(msg) from error
 
-        checkpoint = Checkpoint(name, local if folder.is_dir() else remote, local_files_only)
+        is_folder = os.path.isdir(folder)  # noqa: PTH112  # Path's is_dir fails where a name is too long
+        checkpoint = Checkpoint(name, local if is_folder else remote, local_files_only)
         adapter = checkpoint.found(_ADAPTER_CONFIG)
         if adapter is not None:
             settings = _read_object(adapter)
@@ -85,7 +94,10 @@ class Checkpoint:
             if not isinstance(base, str) or base == name:
                 msg = f"The adapter '{name}' does not name the model that it adapts: add it to {_ADAPTER_CONFIG}."
                 raise CheckpointError(msg)
-            opened = Checkpoint.open(base, local_files_only=local_files_only)
+            if chain == 0:
+                msg = f"'{name}' is an adapter of an adapter, and so on without end: name the model that it adapts."
+                raise CheckpointError(msg)
+            opened = Checkpoint._open_chain(base, local_files_only, chain - 1)
             return _AdaptedCheckpoint(name, checkpoint.file, local_files_only, opened, settings)
         _read_object(checkpoint.file("config.json"))
         return checkpoint
@@ -116,7 +128,12 @@ class Checkpoint:
         :raises CheckpointError: There is none, or it cannot be read.
         """
         if self.found("tokenizer.json") is None and self.has_tokenizer:
-            return converted_tokenizer(self.name, local_files_only=self.local_files_only)
+            converted = converted_tokenizer(self.name, local_files_only=self.local_files_only)
+            try:
+                return parsed_tokenizer(converted.to_str().encode())
+            except ValueError as error:
+                msg = f"The tokenizer of '{self.name}' cannot be used: {one_line(error)}"
+                raise CheckpointError(msg) from error
         try:
             return load_tokenizer(self.file("tokenizer.json"))
         except ValueError as error:
@@ -146,8 +163,8 @@ class Checkpoint:
         for file in self.weights:
             if (index := self.found(f"{file}.index.json")) is not None:
                 weight_map = _read_object(index).get("weight_map")
-                if not isinstance(weight_map, dict):
-                    msg = f"'{index}' does not say which file holds which tensor."
+                if not (isinstance(weight_map, dict) and all(map(_is_file_name, weight_map.values()))):
+                    msg = f"'{index}' does not say which file of the checkpoint holds which tensor."
                     raise CheckpointError(msg)
                 return weight_map
             if (single := self.found(file)) is not None:
@@ -220,13 +237,34 @@ class _AdaptedCheckpoint(Checkpoint):
                 "Merge it with PEFT's `merge_and_unload`, save the model, and name that folder."
             )
             raise CheckpointError(msg)
-        a, b = (self._tensor(parts[part]).read() for part in lora)
-        rank, patterns = a.shape[0], self.settings.get("alpha_pattern") or {}
-        alpha = next((v for key, v in patterns.items() if re.match(rf"(.*\.)?({key})$", path)), None)
-        alpha = self.settings.get("lora_alpha", 8) if alpha is None else alpha
-        scale = np.float32(alpha / (rank**0.5 if self.settings.get("use_rslora") else rank))
+        a, b = (self._tensor(parts[part]).as_matrix() for part in lora)
+        rank, (rows, columns) = a.shape[0], tensor.as_matrix().shape
         # of an embedding the product is the weight's transpose: its B is (d, r), its A (r, V)
-        return tensor.plus(scale * b, a) if lora == _LORA[0] else tensor.plus(scale * a.T, b.T)
+        inner, outer = (columns, rows) if lora == _LORA[0] else (rows, columns)
+        if rank == 0 or (a.shape, b.shape) != ((rank, inner), (outer, rank)):
+            msg = (
+                f"The adapter '{self.name}' changes '{module}' by {list(b.shape)} times {list(a.shape)}, which does "
+                f"not fit {tensor.name}, {list(tensor.shape)}."
+            )
+            raise CheckpointError(msg)
+        scale = np.float32(self._alpha(path) / (rank**0.5 if self.settings.get("use_rslora") else rank))
+        left, right = scale * b.read(), a.read()
+        return tensor.plus(left, right) if lora == _LORA[0] else tensor.plus(right.T, left.T)
+
+    def _alpha(self, path: str) -> float:
+        """Return the factor of the LoRA of a module, which PEFT finds by patterns of module names."""
+        patterns = self.settings.get("alpha_pattern") or {}
+        alpha = self.settings.get("lora_alpha", 8)
+        try:
+            check_patterns((rf".*{pattern}$" for pattern in patterns), len(path))
+            alpha = next((own for pattern, own in patterns.items() if re.match(rf"(.*\.)?({pattern})$", path)), alpha)
+            if type(alpha) not in (int, float) or not np.isfinite(np.float32(alpha)):
+                msg = f"{one_line(str(alpha))} is not a number"
+                raise ValueError(msg)  # noqa: TRY301
+        except (ValueError, TypeError, AttributeError, OverflowError, re.error) as error:
+            msg = f"The {_ADAPTER_CONFIG} of '{self.name}' has no alpha that can be read: {one_line(error)}."
+            raise CheckpointError(msg) from error
+        return float(alpha)
 
 
 def _ends(name: str, ending: str) -> bool:
@@ -240,14 +278,12 @@ def _within(wrapper: str, name: str) -> str:
     return f"{module}.{wrapper}.{parameter}"
 
 
+def _is_file_name(name: object) -> bool:
+    """Return whether a name is that of a file beside the one that names it."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)
+
+
 def _read_object(file: Path) -> dict[str, Any]:
     """Return the JSON object in a file."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        msg = f"'{file}' is not JSON: {error}"
-        raise CheckpointError(msg) from error
-    if not isinstance(content, dict):
-        msg = f"'{file}' is not a JSON object."
-        raise CheckpointError(msg)
-    return content
+    with refused_as(CheckpointError):
+        return read_object(file)

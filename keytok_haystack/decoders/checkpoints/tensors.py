@@ -3,20 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors in files, read row by row when they are asked for."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keytok_haystack.utils.artefacts import ArrayFile, ArtefactError, refused_as
+
 _BLOCK_ENTRIES = 1 << 19  # read at a time: 2 MiB of float32, which caches hold
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ArtefactError):
     """A checkpoint that lacks what is needed, or that cannot be read."""
 
 
@@ -46,7 +46,7 @@ class Tensor:
 
     def as_matrix(self) -> Self:
         """Return the tensor, if it is a matrix; raises `CheckpointError`."""
-        if len(self.shape) != 2:
+        if len(self.shape) != 2 or 0 in self.shape:
             msg = f"The tensor {self.name} has the shape {list(self.shape)}, but a matrix of floats is needed."
             raise CheckpointError(msg)
         return self
@@ -69,66 +69,40 @@ class TensorFile(Protocol):
 
 class SafetensorsFile:
     """
-    A file in safetensors format: 8 bytes of length, a header in JSON, and the tensors' bytes.
+    A file in safetensors format.
 
-    :raises CheckpointError: It is not one, or cut off within the header.
+    :raises CheckpointError: It is not one, or damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                if length > path.stat().st_size:
-                    raise EOFError  # noqa: TRY301  # reported like any other broken header
-                header = json.loads(file.read(length))
-                if not isinstance(header, dict):
-                    raise EOFError  # noqa: TRY004, TRY301
-        except (EOFError, ValueError) as error:
-            msg = f"'{path}' is not a safetensors file, or it is cut off."
-            raise CheckpointError(msg) from error
-        header.pop("__metadata__", None)
-        self._header: dict[str, Any] = header
-        self._start = 8 + length
+        with refused_as(CheckpointError):
+            self._file = ArrayFile.open(path)
 
     @property
     def names(self) -> list[str]:
         """The names of the tensors."""
-        return list(self._header)
+        return list(self._file.arrays)
 
     def tensor(self, name: str) -> Tensor:
         """
         Return a tensor of the file.
 
-        Its rows are read, not memory-mapped, so that the file's pages do not count as this process's memory. numpy has
-        no bfloat16; it is the upper half of a float32.
-
-        :raises CheckpointError: It is not in the file or not of floats; when read: the file is cut off.
+        :raises CheckpointError: It is not in the file or not of floats; when read: it is not finite.
         """
-        if name not in self._header:
+        if name not in self._file.arrays:
             raise missing_tensor(self._path, name)
-        entry = self._header[name]
-        shape = tuple(entry["shape"])
-        if entry["dtype"] not in _DTYPES or not shape:
-            raise unusable_tensor(self._path, name, f"{entry['dtype']} {list(shape)}")
-        stored = np.dtype(_DTYPES[entry["dtype"]])
-        row = int(np.prod(shape[1:]))
-        first = self._start + entry["data_offsets"][0]
+        stored = self._file.arrays[name]
+        if not stored.is_float or not stored.shape:
+            raise unusable_tensor(self._path, name, f"{stored.dtype} {list(stored.shape)}")
 
         def rows(start: int, stop: int) -> NDArray[np.float32]:
-            with self._path.open("rb") as file:
-                file.seek(first + start * row * stored.itemsize)
-                values = np.fromfile(file, stored, (stop - start) * row)
-            if len(values) < (stop - start) * row:
-                msg = f"'{self._path}' is cut off before the end of the tensor '{name}'. Download it again."
-                raise CheckpointError(msg)
-            values = values.reshape(stop - start, *shape[1:])
-            if entry["dtype"] == "BF16":
-                values = np.left_shift(values, 16, dtype=np.uint32).view(np.float32)
+            with refused_as(CheckpointError):
+                values = self._file.read_rows(name, start, stop)
             widened: NDArray[np.float32] = values.astype(np.float32, copy=False)
             return widened
 
-        return Tensor(f"'{name}' in '{self._path}'", shape, rows)
+        return Tensor(f"'{name}' in '{self._path}'", stored.shape, rows)
 
 
 def missing_tensor(path: Path, name: str) -> CheckpointError:
