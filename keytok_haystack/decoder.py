@@ -55,7 +55,7 @@ class TokenDecoder:
         transform = preparation.transform
         prepared = 0 if weight.ndim != 2 else weight.shape[1]  # a matrix
         if prepared == 0 or (transform is not None and prepared != len(transform.weight) + 1):
-            msg = f"The decoder has the shape {weight.shape}, which is not that of a matrix for what is decoded."
+            msg = f"The decoder has the shape {weight.shape}, but a column for each dimension to decode is needed."
             raise ValueError(msg)
         preparation.check(prepared if transform is None else transform.dimension, prepared)
         self.weight = _rounded(weight)

@@ -395,6 +395,8 @@ class KeyTokenModel:
         try:
             model = cls._from_content(content)
             fingerprint = model.fingerprint
+        except ValueError as error:
+            raise damaged(path, error) from error
         except Exception as error:  # of many types, by what is wrong
             raise damaged(path, f"{type(error).__name__}: {error}") from error
         if fingerprint != content.config["fingerprint"]:

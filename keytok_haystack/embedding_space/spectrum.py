@@ -39,7 +39,8 @@ class Spectrum:
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
         k = len(self.components)
-        if self.mean.ndim != 1 or self.components.shape != (k, len(self.mean)) or self.explained_energy.shape != (k,):
+        shapes = (self.components.shape, self.explained_energy.shape)
+        if k == 0 or self.mean.ndim != 1 or shapes != ((k, len(self.mean)), (k,)):
             msg = "The mean, the components and their energies have shapes that do not fit together."
             raise ValueError(msg)
         check_directions(self.components)

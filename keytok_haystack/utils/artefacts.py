@@ -25,7 +25,7 @@ _MOST_AXES = 64
 _LONGEST_MESSAGE, _LONGEST_QUOTE = 2000, 200  # characters of an error, and of another library's within it
 
 _BITS = {
-    **dict.fromkeys(("F4",), 4),
+    "F4": 4,
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
@@ -70,10 +70,11 @@ def opened(file: Path) -> Iterator[BufferedReader]:
     except ValueError as error:
         msg = f"{str(file)!r} is not the name of a file."
         raise ArtefactError(msg) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        msg = f"'{file}' is not a regular file."
+        raise ArtefactError(msg)
     with os.fdopen(descriptor, "rb") as content:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            msg = f"'{file}' is not a regular file."
-            raise ArtefactError(msg)
         yield content
 
 

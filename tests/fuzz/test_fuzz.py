@@ -47,6 +47,8 @@ def test_damaged_and_hostile_files_are_used_or_refused_in_one_sentence(tmp_path:
                 print(failures[-1], flush=True)
             if len(failures) == _ENOUGH:
                 break
+            if counts.total() % 10_000 == 0:
+                print(f"{counts.total():,} files", flush=True)
     finally:
         worker.close()
     seconds = time.monotonic() - started

@@ -58,10 +58,10 @@ class Checkpoint:
         :raises CheckpointError: It is neither a folder nor the id of a model that can be reached, or an adapter of
             itself.
         """
-        return Checkpoint._open_chain(path_or_id, local_files_only, _LONGEST_CHAIN)
+        return Checkpoint._open_chain(path_or_id, local_files_only=local_files_only, chain=_LONGEST_CHAIN)
 
     @staticmethod
-    def _open_chain(path_or_id: str | Path, local_files_only: bool, chain: int) -> "Checkpoint":  # noqa: FBT001
+    def _open_chain(path_or_id: str | Path, *, local_files_only: bool, chain: int) -> "Checkpoint":
         name, folder = str(path_or_id), Path(path_or_id)
 
         def local(file: str) -> Path:
@@ -97,7 +97,7 @@ class Checkpoint:
             if chain == 0:
                 msg = f"'{name}' is an adapter of an adapter, and so on without end: name the model that it adapts."
                 raise CheckpointError(msg)
-            opened = Checkpoint._open_chain(base, local_files_only, chain - 1)
+            opened = Checkpoint._open_chain(base, local_files_only=local_files_only, chain=chain - 1)
             return _AdaptedCheckpoint(name, checkpoint.file, local_files_only, opened, settings)
         _read_object(checkpoint.file("config.json"))
         return checkpoint

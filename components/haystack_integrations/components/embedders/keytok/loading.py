@@ -7,7 +7,8 @@ from pathlib import Path
 from threading import Lock
 from weakref import WeakValueDictionary
 
-from keytok_haystack import KeyTokenModel
+from keytok_haystack import KeyTokenModel, ModelFolderError
+from keytok_haystack.utils.artefacts import read_file, refused_as
 
 _LOADED: WeakValueDictionary[tuple[Path, bytes], KeyTokenModel] = WeakValueDictionary()
 _LOCK = Lock()
@@ -23,7 +24,8 @@ def load_model(path: str) -> KeyTokenModel:
     config = Path(path) / "config.json"
     with _LOCK:
         # the configuration holds digests of all other files, so a model that was made anew is loaded anew
-        key = (Path(path).resolve(), config.read_bytes() if config.is_file() else b"")
+        with refused_as(ModelFolderError):
+            key = (Path(path).resolve(), read_file(config) if config.is_file() else b"")
         model = _LOADED.get(key)
         if model is None:
             model = _LOADED[key] = KeyTokenModel.load(path)
