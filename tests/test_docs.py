@@ -8,22 +8,29 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
+import nbformat
 import pytest
 from haystack import Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack_integrations.components.embedders import keytok as embedders
 from haystack_integrations.components.retrievers import keytok as retrievers
+from nbclient import NotebookClient
 
 from keytok_haystack.cli.app import SUMMARIES, command_of
 from keytok_haystack.evaluation.tables import LABELS
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTIONS = ("cranfield", "cisi", "scifact")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "pipelines" / "README.md"]
+NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 # hubs are out of reach of tests: a package carries the same model, and a small random one takes the other's place
 HUB_ID, LANGUAGE_MODEL = "sentence-transformers/all-MiniLM-L6-v2", "HuggingFaceTB/SmolLM2-135M-Instruct"
 ADDRESS, ENGINE = "http://localhost:9200", "opensearch-knn"
@@ -105,6 +112,51 @@ def run_commands(code: str, keytok: Callable[..., tuple[int, str, str]]) -> None
             assert command[:2] == ["pip", "install"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=name_of)
+def test_a_notebook_prints_what_it_shows(page, workplace, adapted):
+    notebook = nbformat.read(page, as_version=4)
+    shown = [printed_words(cell) for cell in notebook.cells]
+    for cell in notebook.cells:
+        cell.source = "" if cell.source.startswith("%pip") else adapted(cell.source)
+    NotebookClient(notebook, resources={"metadata": {"path": str(workplace)}}, timeout=600).execute()
+    assert [printed_words(cell) for cell in notebook.cells] == shown
+    assert any(shown)
+
+
+def printed_words(cell: nbformat.NotebookNode) -> list[str]:
+    """What a cell prints, without numbers, whose last digits depend on the machine."""
+    outputs = "".join(output.get("text", "") for output in cell.get("outputs", ()) if output.get("name") == "stdout")
+    return re.sub(r"[\d.]+", "", outputs).split()
+
+
+@pytest.mark.slow
+def test_readme_runs_with_nothing_but_the_wheel(tmp_path, workplace, embedder):
+    """The blocks that need no engine, in an environment with what README.md installs."""
+    readme, uv = ROOT / "README.md", (sys.executable, "-m", "uv")
+    run = partial(subprocess.run, check=True, cwd=workplace)
+    run([*uv, "build", "--quiet", "--out-dir", tmp_path, ROOT])
+    (wheel,) = tmp_path.glob("*.whl")
+    (extras,) = re.findall(r"^pip install .*(\[.*\])", readme.read_text(encoding="utf-8"), re.MULTILINE)
+    shutil.rmtree(workplace / "models")  # README.md fits one
+    script = ""
+    with TemporaryDirectory() as environment:  # too large to be kept
+        programs = Path(environment) / "bin"
+        run([*uv, "venv", "--quiet", environment])
+        run([*uv, "pip", "install", "--quiet", "--python", programs / "python", f"{wheel}{extras}"])
+        for language, block in blocks(readme, "python", "bash"):
+            code = block.replace(HUB_ID, embedder)
+            if ADDRESS in code:
+                continue
+            if language == "python":
+                script += code
+            for line in code.splitlines():
+                if line.startswith("keytok "):
+                    run([programs / "keytok", *shlex.split(line)[1:]])
+        printed = run([programs / "python", "-c", script], stdout=subprocess.PIPE, text=True).stdout
+    assert "'contribution'" in printed
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=name_of)
 def test_yaml_of_a_page_loads(page):
     for _, definition in blocks(page, "yaml"):
@@ -118,7 +170,7 @@ def test_pages_are_120_characters_wide():
 
 
 def test_links_of_the_pages_lead_somewhere():
-    for page in [*PAGES, ROOT / "AGENTS.md"]:
+    for page in PAGES:
         for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
             linked = page.parent / target if target else page
             assert linked.exists(), f"{name_of(page)}: {target}"
