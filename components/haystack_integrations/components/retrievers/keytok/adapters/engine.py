@@ -21,7 +21,14 @@ from haystack_integrations.components.retrievers.keytok.adapters.store import (
     tell_parts,
 )
 from keytok_haystack import KeyTokenModel
-from keytok_haystack.engines import DenseShare, KeyTokenField, MappingError, key_token_field, required_tokens, search_request
+from keytok_haystack.engines import (
+    DenseShare,
+    KeyTokenField,
+    MappingError,
+    key_token_field,
+    required_tokens,
+    search_request,
+)
 from keytok_haystack.engines.failures import ClauseLimitError, missing_index
 from keytok_haystack.engines.mapping import dense_fields
 from keytok_haystack.engines.request import BM25_CLAUSE
