@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         index_definition,
         key_token_field,
     )
-    from keytok_haystack.engines.request import DenseShare, search_request
+    from keytok_haystack.engines.request import DenseShare, required_tokens, search_request
 
 __all__ = [
     "DenseShare",
@@ -33,6 +33,7 @@ __all__ = [
     "check_field_name",
     "index_definition",
     "key_token_field",
+    "required_tokens",
     "search_request",
 ]
 
@@ -45,6 +46,7 @@ _MODULES = {
     "check_field_name": "mapping",
     "index_definition": "mapping",
     "key_token_field": "mapping",
+    "required_tokens": "request",
     "search_request": "request",
 }
 """Modules of the names: the help of commands asks for engines, and waits for no arrays."""

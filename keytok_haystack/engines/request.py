@@ -79,11 +79,6 @@ def search_request(
         can tell its score for each hit (`include_named_queries_score`).
     :raises ValueError: A key has a dot: an engine would take it for a path and never find it.
     """
-    if field_type == "rank_features" and (dotted := next((key for key in tokens if "." in key), None)) is not None:
-        msg = (
-            f"The query's key '{dotted}' has a dot, by which no engine would find it: escape it with `escape_feature`."
-        )
-        raise ValueError(msg)
     strongest = strongest_tokens(tokens, first_phase)
     names = {key: str(position) for position, key in enumerate(tokens)} if named else {}
     found = _clauses(strongest, field, field_type, names)
@@ -111,11 +106,29 @@ def search_request(
     return request
 
 
+def required_tokens(keys: Sequence[str], field: str, field_type: FieldType) -> list[dict[str, Any]]:
+    """
+    Return queries, all of which match exactly the documents that have each of these tokens.
+
+    :param keys: Keys of the tokens.
+    :param field: Field of the key tokens.
+    :param field_type: Type of that field.
+    :raises ValueError: A key has a dot.
+    """
+    return [clause for key in keys for clause in _clauses({key: 1.0}, field, field_type, {})]
+
+
 def _clauses(
     tokens: Mapping[str, float], field: str, field_type: FieldType, names: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Return queries whose scores add up to the dot product of tokens, one for each token if they have names."""
     if field_type == "rank_features":
+        if (dotted := next((key for key in tokens if "." in key), None)) is not None:
+            msg = (
+                f"The query's key '{dotted}' has a dot, by which no engine would find it: escape it with "
+                "`escape_feature`."
+            )
+            raise ValueError(msg)
         # the default function is `saturation`, which does not give a dot product
         return [
             {"rank_feature": {"field": f"{field}.{key}", "linear": {}, "boost": weight, **_name(key, names)}}

@@ -4,19 +4,14 @@
 """The pipelines for OpenSearch and Elasticsearch, run on real ones; the hybrid one also behind hayhooks."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
 import urllib.request
 from dataclasses import replace
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from haystack import Document
 from helpers.rankings import assert_same_hits
+from helpers.servers import chat_server, hayhooks
 from nodes.stores import DENSE_STORES, connection_to, engine_of
 
 from keytok_haystack import pipeline_yaml
@@ -93,6 +88,25 @@ def test_the_hybrid_pipeline_tells_what_each_part_gave(filled, embedder, cranfie
     assert measure_run(chosen, run)["nDCG@10"] > 0.4
 
 
+def test_the_rag_pipeline_answers_with_explained_sources(filled, embedder, cranfield, cranfield_queries, monkeypatch):
+    name, own = filled
+    text = cranfield.queries["1"]
+    with chat_server(lambda _: "By similarity laws [2].") as (url, requests):
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        monkeypatch.setenv("OPENAI_API_KEY", "secret")
+        pipeline = loaded(f"rag.{name}", own, embedder, cranfield, cranfield_queries)
+        asked = {key: {"query": text} for key in ("retriever", "prompt_builder", "answer_builder")}
+        result = pipeline.run({"text_embedder": {"text": text}, **asked}, include_outputs_from={"explainer"})
+    hits = result["explainer"]["documents"]
+    (answer,) = result["answer_builder"]["answers"]
+    (source,) = answer.documents
+    assert len(hits) == 5
+    assert (source.id, source.meta["source_index"]) == (hits[1].id, 2)
+    assert source.meta["matched_tokens"] == hits[1].meta["matched_tokens"] != []
+    assert source.meta["why"].startswith("found for")
+    assert f"[2] {source.content}" in requests[0]["messages"][1]["content"]
+
+
 async def test_the_hybrid_pipeline_runs_asynchronously(filled, embedder, cranfield, cranfield_queries):
     name, own = filled
     pipeline = loaded(f"hybrid.{name}", own, embedder, cranfield, cranfield_queries)
@@ -125,12 +139,6 @@ def test_three_retrievers_are_joined_by_reciprocal_rank_fusion(filled, embedder,
     assert all(hit.meta["matched_tokens"] for hit in hits)
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def answer(url: str, data: dict | None = None) -> dict:
     body = None if data is None else json.dumps(data).encode()
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
@@ -152,29 +160,11 @@ def test_hayhooks_serves_every_query_pipeline(filled, embedder, tmp_path):
         served.append("rrf.opensearch")
         joined = {"text_embedder": {"model": embedder}, "joiner": {"top_k": 3}}
         (tmp_path / "rrf_opensearch.yml").write_text(pipeline_yaml("rrf.opensearch", joined, **own), encoding="utf-8")
-    port = free_port()
-    hayhooks = Path(sys.executable).parent / "hayhooks"
-    log = tmp_path / "log"
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            [hayhooks, "run", "--host", "127.0.0.1", "--port", str(port), "--pipelines-dir", str(tmp_path)],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={key: value for key, value in os.environ.items() if not key.startswith("HAYSTACK_DESERIALIZATION")},
-        )
-    try:
-        for _ in range(480):  # it imports and loads for a minute where a machine is busy
-            if server.poll() is not None or "startup complete" in log.read_text().lower():
-                break
-            time.sleep(0.5)
-        assert server.poll() is None, log.read_text()
+    with hayhooks(["run", "--pipelines-dir", str(tmp_path)], tmp_path / "log") as address:
         for each in served:
-            url = f"http://127.0.0.1:{port}/{each.replace('.', '_')}/run"
+            url = f"{address}/{each.replace('.', '_')}/run"
             result = answer(url, {"query": "shock waves"})["result"]
             documents = result["documents"] if "documents" in result else result["explainer"]["documents"]
             # the store in memory of the server's process is empty
             assert len(documents) == (0 if each.endswith("in_memory") else 3), each
             assert all("shock" in {match["token"] for match in hit["meta"]["matched_tokens"]} for hit in documents)
-    finally:
-        server.terminate()
-        server.wait(20)

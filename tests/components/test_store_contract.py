@@ -272,6 +272,23 @@ def test_a_filter_alone_finds_nothing(bm25_weight, sample, small_model_folder):
             assert retriever.run_batch([query], [text], filters=filters)["documents"] == [[]]
 
 
+@pytest.mark.parametrize("required", [["wing"], ["wing", "lift"], ["unknown"]])
+@pytest.mark.parametrize("filters", [None, {"field": "meta.year", "operator": ">=", "value": 1960}])
+def test_every_hit_has_the_required_tokens_and_none_is_missing(required, filters, sample, written):
+    query = {"wing": 0.4, "lift": 1.0, "speed": 0.9}
+    kept = [
+        document
+        for document in written
+        if document.meta["key_tokens"].keys() >= {*required}
+        and (filters is None or document.meta.get("year", 0) >= 1960)
+    ]
+    retriever = SparseRetriever(sample, top_k=40, first_phase=1.0)
+    assert_ranking(search(retriever, query, filters=filters, required_tokens=required), dot_products(query, kept))
+    if required == ["unknown"]:
+        empty = retriever.run(key_tokens=query, filters=filters, required_tokens=required)["meta"]["empty"]
+        assert empty == "No document that the query finds has all required tokens: unknown."
+
+
 def test_filter_policy(sample, written):
     reports = {"field": "meta.kind", "operator": "==", "value": "report"}
     early = {"field": "meta.year", "operator": "<", "value": 1965}

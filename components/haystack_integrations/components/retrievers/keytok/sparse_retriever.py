@@ -4,6 +4,7 @@
 import asyncio
 import math
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from haystack_integrations.components.embedders.keytok.conversion import checked
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from haystack_integrations.components.retrievers.keytok.adapters import SearchQuery, SearchSettings, adapter_for
 from keytok_haystack import KeyTokenModel
+from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 from keytok_haystack.utils.checks import check_embeddings, check_texts
 from keytok_haystack.weighting import FIRST_PHASE, RESCORED
 
@@ -229,6 +231,7 @@ class SparseRetriever:
         query: str | None = None,
         filters: dict[str, Any] | None = None,
         top_k: int | None = None,
+        required_tokens: list[str] | None = None,
     ) -> dict[str, Any]:
         """
         Retrieves documents.
@@ -250,6 +253,8 @@ class SparseRetriever:
             initialization or are merged with them.
         :param top_k:
             Maximum number of documents to return. 0 returns none.
+        :param required_tokens:
+            Tokens, escaped as in documents, that each hit must have among its key tokens.
         :returns:
             A dictionary with the following keys:
             - `documents`: The documents with the highest scores, best first, without documents that share nothing with
@@ -278,6 +283,7 @@ class SparseRetriever:
         search, meta = self._search_query(self._warmed_up(), key_tokens, query_sparse_embedding, query_embedding, query)
         if "empty" in meta:
             return _result([], search, meta)
+        search = replace(search, required=tuple(required_tokens or ()))
         filters, top_k = self._resolve(filters, top_k)
         documents = self._adapter.search(search, filters, top_k)
         if not documents and top_k:
@@ -293,6 +299,7 @@ class SparseRetriever:
         query: str | None = None,
         filters: dict[str, Any] | None = None,
         top_k: int | None = None,
+        required_tokens: list[str] | None = None,
     ) -> dict[str, Any]:
         """
         Retrieves documents asynchronously; parameters, result and errors are those of `run`.
@@ -323,6 +330,7 @@ class SparseRetriever:
         )
         if "empty" in meta:
             return _result([], search, meta)
+        search = replace(search, required=tuple(required_tokens or ()))
         filters, top_k = self._resolve(filters, top_k)
         documents = await self._adapter.search_async(search, filters, top_k)
         if not documents and top_k:
@@ -438,6 +446,9 @@ def _why_empty(search: SearchQuery, without_filters: object) -> str:
     :param search: What is searched for.
     :param without_filters: What is found without the filters, if there are any.
     """
+    if search.required:
+        tokens = ", ".join(map(unescape_feature, search.required))
+        return f"No document that the query finds has all required tokens: {tokens}."
     if without_filters:
         return "The filters leave out every document that the query finds."
     if not search.tokens:

@@ -21,7 +21,14 @@ from haystack_integrations.components.retrievers.keytok.adapters.store import (
     tell_parts,
 )
 from keytok_haystack import KeyTokenModel
-from keytok_haystack.engines import DenseShare, KeyTokenField, MappingError, key_token_field, search_request
+from keytok_haystack.engines import (
+    DenseShare,
+    KeyTokenField,
+    MappingError,
+    key_token_field,
+    required_tokens,
+    search_request,
+)
 from keytok_haystack.engines.failures import ClauseLimitError, missing_index
 from keytok_haystack.engines.mapping import dense_fields
 from keytok_haystack.engines.request import BM25_CLAUSE
@@ -212,6 +219,9 @@ class EngineAdapter(StoreAdapter):
             msg = "The adapter is not warmed up."
             raise RuntimeError(msg)
         engine_filters = self._engine_filters(filters) if filters else None
+        if query.required:
+            required = required_tokens(query.required, self._name, field.type)
+            engine_filters = {"bool": {"filter": [*required, *([engine_filters] if engine_filters else [])]}}
         dense = None
         if query.embedding is not None and query.dense_weight:
             dense = DenseShare(query.embedding, query.dense_weight, self._settings.nearest, _EMBEDDING)

@@ -75,6 +75,11 @@ class InMemoryAdapter(StoreAdapter):
         strongest = strongest_tokens(query.tokens, query.first_phase)
         with self._lock:
             index = self._current_index(with_bm25=query.bm25_weight > 0)
+            if query.required:
+                required = set(query.required)
+                having = {each.id for each in self._documents if self._tokens(each).keys() >= required}
+                among = list(having if among is None else having.intersection(among))
+                nearest = [each for each in nearest if each in having]
 
             def found_by(tokens: Mapping[str, float]) -> list[Hit]:
                 return index.find(

@@ -39,6 +39,7 @@ class SearchQuery:
     :param bm25_weight: Factor of the BM25 scores.
     :param embedding: Dense vector of the query, shape `(d,)`, for cosines.
     :param dense_weight: Factor of the cosines.
+    :param required: Keys that each hit has among its key tokens, whatever else it is found by.
     """
 
     tokens: Mapping[str, float]
@@ -47,6 +48,7 @@ class SearchQuery:
     bm25_weight: float = 0.0
     embedding: Sequence[float] | None = None
     dense_weight: float = 0.0
+    required: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
