@@ -29,9 +29,14 @@ def contributions(query: dict[str, float], tokens: dict[str, float]) -> dict[str
 
 
 @pytest.fixture(autouse=True)
-def no_allowlist(monkeypatch):
+def allowlist(request, monkeypatch, tmp_path):
+    """None is needed, but for Milvus, whose package is outside of Haystack's namespace; loading it makes its file."""
     for name in ("HAYSTACK_DESERIALIZATION_ALLOWLIST", "HAYSTACK_UNSAFE_DESERIALIZATION"):
         monkeypatch.delenv(name, raising=False)
+    path = request.node.callspec.params.get("path") if hasattr(request.node, "callspec") else None
+    if isinstance(path, Path) and ".milvus" in path.name:
+        monkeypatch.setenv("HAYSTACK_DESERIALIZATION_ALLOWLIST", "milvus_haystack.*")
+        monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +83,8 @@ def test_all_pipelines_use_one_store(path):
     components = yaml.safe_load(path.read_text())["components"].values()
     stores = [c["init_parameters"]["document_store"] for c in components if "document_store" in c["init_parameters"]]
     assert stores
-    assert {store["init_parameters"]["index"] for store in stores} == {INDEX}
+    settings = [store["init_parameters"] for store in stores]
+    assert {each.get("index") or each["collection_name"] for each in settings} == {INDEX}
 
 
 def test_the_indexing_pipeline_writes_embeddings_and_key_tokens(

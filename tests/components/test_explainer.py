@@ -264,3 +264,15 @@ def test_what_others_have_stored_as_matched_tokens_explains_nothing(told):
         document = Document(id="a", meta={"matched_tokens": stored_list})
         (explained,) = KeyTokenExplainer().run(documents=[document], key_tokens={"wave": 1.0})["documents"]
         assert explained.meta["matched_tokens"] == []
+
+
+def test_a_hit_with_a_sparse_embedding_is_explained_by_what_its_retriever_tells():
+    """Its indices are strings to nobody: a store that keeps both returns hits with one and without the other."""
+    store = InMemoryDocumentStore()
+    vector = SparseEmbedding(indices=[3], values=[0.5])
+    store.write_documents([Document(content="x", sparse_embedding=vector, meta={"key_tokens": {"shock": 0.5}})])
+    (hit,) = SparseRetriever(store).run(key_tokens={"shock": 1.0})["documents"]
+    assert hit.sparse_embedding == vector
+    (explained,) = KeyTokenExplainer().run(documents=[hit], key_tokens={"shock": 1.0})["documents"]
+    assert [match["token"] for match in explained.meta["matched_tokens"]] == ["shock"]
+    assert explained.meta["missing"] == []

@@ -14,6 +14,7 @@ from haystack import Document
 from haystack.dataclasses import SparseEmbedding
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from helpers.models import saved
+from helpers.rankings import stored
 from helpers.retrieval import assert_ranking, dot_products, pairs, search
 from nodes.stores import STORES
 
@@ -123,9 +124,8 @@ def test_sparse_embeddings_have_hashes_of_new_words_and_are_found(words_model, w
             index[word.replace(".", "%2E")] = vocabulary.unseen_index(word)
         named = {index[key]: weight for key, weight in document.meta["key_tokens"].items()}
         vector = vectors[document.id]
-        assert dict(zip(vector.indices, vector.values, strict=True)) == pytest.approx(
-            named, rel=0.05
-        )  # of two decimals
+        expected = {index: stored(weight) for index, weight in named.items()}
+        assert dict(zip(vector.indices, vector.values, strict=True)) == expected
         assert all(0 <= i < 2**31 - 1 for i in vector.indices)
     common = set(vectors["pump"].indices) & set(vectors["pumps"].indices)
     assert vocabulary.unseen_index("turbopump") in common

@@ -36,7 +36,11 @@ def brought_by(extra: str) -> set[str]:
 @pytest.mark.parametrize(("module", "extra"), EXTRAS.items())
 def test_a_missing_module_is_brought_by_the_extra_that_is_named(module, extra):
     # the packages of Haystack's integrations bring the clients of engines
-    clients = {"opensearchpy": "opensearch-haystack", "elasticsearch": "elasticsearch-haystack"}
+    clients = {
+        "opensearchpy": "opensearch-haystack",
+        "elasticsearch": "elasticsearch-haystack",
+        "qdrant_client": "qdrant-haystack",
+    }
     distributions = {clients[module]} if module in clients else set(packages_distributions()[module])
     assert {normalized(each) for each in distributions} & brought_by(extra)
     assert f'pip install "keytok-haystack[{extra}]"' in explained(ModuleNotFoundError(name=f"{module}.part"))

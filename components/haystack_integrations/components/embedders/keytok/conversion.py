@@ -21,6 +21,8 @@ from keytok_haystack.sparse_vectors.rank_features import (
     LARGEST_WEIGHT,
     SMALLEST_WEIGHT,
     escape_feature,
+    rounded_weights,
+    truncate_weights,
     unescape_feature,
 )
 from keytok_haystack.utils.checks import check_embeddings, check_texts
@@ -204,10 +206,20 @@ def matched_tokens(query: Mapping[str, float], document: Mapping[str, float]) ->
     ]
 
 
-def sparse_embeddings(weights: TokenRows, vocabulary: Vocabulary) -> list[SparseEmbedding]:
-    """Turn each row into a sparse embedding whose indices are features, or hashes of words that are not known."""
+def sparse_embeddings(
+    weights: TokenRows, vocabulary: Vocabulary, *, of_documents: bool = False
+) -> list[SparseEmbedding]:
+    """
+    Turn each row into a sparse embedding whose indices are features, or hashes of words that are not known.
+
+    :param weights: Weights of queries or documents.
+    :param vocabulary: Vocabulary that they belong to.
+    :param of_documents: Whether they are rounded and truncated as key tokens of documents are stored, so that every
+        store has the same scores.
+    """
     indices = weights.columns(map(vocabulary.unseen_index, weights.unseen)).tolist()
-    values = weights.rows.data.tolist()
+    data = weights.rows.data
+    values = (truncate_weights(rounded_weights(data)) if of_documents else data).tolist()
     return [SparseEmbedding(indices[i:j], values[i:j]) for i, j in pairwise(weights.rows.indptr.tolist())]
 
 

@@ -80,8 +80,8 @@ class KeyTokenSparseEmbedder:
             Key of `meta` that receives a document's key tokens. Document stores flatten `meta`, so it is also the name
             of the `rank_features` field.
         :param return_sparse_embedding:
-            Whether documents also get a `sparse_embedding`, for stores that index those. Its indices are
-            features of the model, or hashes of words that it does not know.
+            Whether documents also get a `sparse_embedding`, for stores that index those, such as Qdrant and Milvus. Its
+            indices are features of the model, or hashes of words that it does not know.
         :param batch_size:
             Number of documents to process at once.
         :param progress_bar:
@@ -248,6 +248,7 @@ class KeyTokenSparseEmbedder:
             for document, tokens in zip(documents, model.document_tokens(weights), strict=True)
         ]
         if self.return_sparse_embedding:
-            for change, sparse_embedding in zip(changes, sparse_embeddings(weights, model.vocabulary), strict=True):
+            vectors = sparse_embeddings(weights, model.vocabulary, of_documents=True)
+            for change, sparse_embedding in zip(changes, vectors, strict=True):
                 change["sparse_embedding"] = sparse_embedding
         return [replace(document, **change) for document, change in zip(documents, changes, strict=True)]

@@ -106,10 +106,10 @@ class KeyTokenExplainer:
 
     def _explain(self, document: Document, key_tokens: dict[str, float], about: dict[str, Any]) -> Document:
         stripped = {key: value for key, value in document.meta.items() if not (self.strip and key == self.field)}
-        if tokens := stored_key_tokens(document, self.field):
+        # a hit without its key tokens may have a sparse embedding all the same, whose indices the query's names are not
+        matched = [] if self.field in document.meta else _told_by_retriever(document, key_tokens)
+        if not matched and (tokens := stored_key_tokens(document, self.field)):
             matched = matched_tokens(key_tokens, checked_key_tokens(tokens, f"document '{document.id}'"))
-        else:
-            matched = _told_by_retriever(document, key_tokens)
         shared = [each["token"] for each in matched]
         missing = [
             {"token": token, "query_weight": weight}

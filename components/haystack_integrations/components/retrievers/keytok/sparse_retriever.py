@@ -46,8 +46,9 @@ class SparseRetriever:
     instead of all its key tokens, which are many times as long.
 
     Supported document stores: `InMemoryDocumentStore`; `OpenSearchDocumentStore` with a `rank_features` field;
-    `ElasticsearchDocumentStore` with a `rank_features` or `sparse_vector` field. `keytok mapping --create` creates an
-    index that has the field.
+    `ElasticsearchDocumentStore` with a `rank_features` or `sparse_vector` field, for which `keytok mapping --create`
+    creates an index; `QdrantDocumentStore` and `MilvusDocumentStore`, whose documents need a `sparse_embedding`
+    (`KeyTokenSparseEmbedder(return_sparse_embedding=True)`), and which have no BM25.
 
     ### Usage example
     ```python
@@ -98,8 +99,8 @@ class SparseRetriever:
             Whether filters at run time replace the ones given here or are merged with them.
         :param model:
             Path of the folder of the key-token model that the documents were written with. It is needed for
-            `query_embedding` without other key tokens; with it, `warm_up` checks that an index of OpenSearch or
-            Elasticsearch is written with this very model.
+            `query_embedding` without other key tokens, and for Qdrant and Milvus; with it, `warm_up` checks that an
+            index of OpenSearch or Elasticsearch is written with this very model.
         :param dense_weight:
             Factor of the cosine similarity of `query_embedding` and a document's embedding, which is added to its
             score; 0 leaves dense vectors out. Key-token weights have the same scale for every model, and cosines for
@@ -109,7 +110,7 @@ class SparseRetriever:
             leaves BM25 out.
         :param first_phase:
             Share of the sum of the query's weights whose tokens, the strongest, find documents. 1 finds them by all
-            tokens, which ranks key tokens exactly and takes longer.
+            tokens, which ranks key tokens exactly and takes longer. Qdrant and Milvus always do.
         :param rescored:
             Number of documents, the best by these tokens, that are scored by all tokens, and to which the cosine is
             added, and BM25 with it; at least twice `top_k`. Others are not returned. Without a `dense_weight`,
@@ -196,7 +197,9 @@ class SparseRetriever:
 
         :raises MappingError:
             If the index has no field of key tokens, or one that was written with another model than `model`, or no
-            dense vectors although there is a `dense_weight`.
+            dense vectors although there is a `dense_weight`; or the settings of a Qdrant store change scores.
+        :raises ValueError:
+            If Qdrant or Milvus are searched without a `model`, or have no such part as a weight asks for.
         :raises DocumentStoreError:
             If the engine cannot be reached, refuses the credentials or has no such index.
         """
@@ -396,7 +399,7 @@ class SparseRetriever:
         warm = self._warm
         if warm is None:
             model = None if self.model is None else load_model(self.model)
-            self._adapter.warm_up(model, with_dense=self.dense_weight > 0)
+            self._adapter.warm_up(model, with_dense=self.dense_weight > 0, with_bm25=self.bm25_weight > 0)
             warm = self._warm = (model,)
         return warm[0]
 

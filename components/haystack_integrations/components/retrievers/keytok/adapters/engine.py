@@ -103,7 +103,7 @@ class EngineAdapter(StoreAdapter):
     def _document(self, hit: dict[str, Any]) -> Document:
         """Turn a hit into a document, as the store's own retrievers do."""
 
-    def warm_up(self, model: KeyTokenModel | None, *, with_dense: bool) -> None:
+    def warm_up(self, model: KeyTokenModel | None, *, with_dense: bool, with_bm25: bool) -> None:  # noqa: ARG002
         """
         Check the live mapping.
 

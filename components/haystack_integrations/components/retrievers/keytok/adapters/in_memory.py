@@ -55,7 +55,7 @@ class InMemoryAdapter(StoreAdapter):
         self._fields: list[Any] = []
         self._unreadable: dict[str, Any] = {}
 
-    def warm_up(self, model: KeyTokenModel | None, *, with_dense: bool) -> None:
+    def warm_up(self, model: KeyTokenModel | None, *, with_dense: bool, with_bm25: bool) -> None:
         """Do nothing: the first search builds the index."""
 
     def search(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:

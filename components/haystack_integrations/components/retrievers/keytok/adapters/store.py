@@ -23,6 +23,12 @@ _ADAPTERS = {
     "haystack_integrations.document_stores.elasticsearch.document_store.ElasticsearchDocumentStore": (
         "haystack_integrations.components.retrievers.keytok.adapters.elasticsearch:ElasticsearchAdapter"
     ),
+    "haystack_integrations.document_stores.qdrant.document_store.QdrantDocumentStore": (
+        "haystack_integrations.components.retrievers.keytok.adapters.qdrant:QdrantAdapter"
+    ),
+    "milvus_haystack.document_store.MilvusDocumentStore": (
+        "haystack_integrations.components.retrievers.keytok.adapters.milvus:MilvusAdapter"
+    ),
 }
 """Adapters by the class of the document store; paths, so that they are imported only when they are used."""
 
@@ -101,12 +107,13 @@ class StoreAdapter(ABC):
         """
 
     @abstractmethod
-    def warm_up(self, model: KeyTokenModel | None, *, with_dense: bool) -> None:
+    def warm_up(self, model: KeyTokenModel | None, *, with_dense: bool, with_bm25: bool) -> None:
         """
         Check that the store can be searched.
 
         :param model: Model of the retriever, if it has one.
         :param with_dense: Whether cosines of dense vectors will be asked for.
+        :param with_bm25: Whether BM25 will be asked for.
         """
 
     @abstractmethod
