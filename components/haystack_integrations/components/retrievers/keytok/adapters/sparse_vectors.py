@@ -73,7 +73,11 @@ class SparseVectorAdapter(StoreAdapter):
 
         :raises DocumentStoreError: The store cannot answer.
         :raises MappingError: A document that is found was written with another model.
+        :raises ValueError: Tokens are required, which these stores cannot be asked for.
         """
+        if query.required:
+            msg = f"{self._kind} cannot be asked for documents that have certain tokens: leave `required_tokens` out."
+            raise ValueError(msg)
         keys = self._keys_of_indices(query.tokens)
         if top_k == 0 or not (keys or (query.dense_weight and self._settings.nearest)):
             return []
