@@ -142,6 +142,11 @@ def test_hits_are_the_documents_that_were_written(kind, store, written, queries,
     assert {"7%2E25", "c++"} <= whole[0].meta["key_tokens"].keys()
 
 
+def test_required_tokens_are_refused(retriever):
+    with pytest.raises(ValueError, match="leave `required_tokens` out"):
+        retriever.run(key_tokens={"shock": 1.0}, required_tokens=["shock"])
+
+
 def test_top_k(retriever, queries):
     everything = pairs(retriever.run(**queries[0])["documents"])
     assert [score for _, score in pairs(retriever.run(**queries[0], top_k=3)["documents"])] == [

@@ -267,7 +267,7 @@ class SparseRetriever:
                 `rank` by it among these documents; engines that do not tell BM25 and dense apart have both as
                 `bm25_and_dense`.
             - `key_tokens`: Key tokens of the query, for `KeyTokenExplainer`. They are empty for a `query` without any
-                words but stop words, whatever its embedding decodes to, and nothing is found then.
+                words but stop words, whatever its embedding decodes to, and nothing is found then, but the `nearest`.
             - `meta`: For `query_embedding` the `confidence` of the tokens that are read from it: the share of random
                 embeddings that decode to tokens more weakly, about 1 for a query about what the model was fitted to,
                 about 0.5 or less for any other, and None if it is not known; and the `literal_tokens`, those that are
@@ -435,7 +435,7 @@ class SparseRetriever:
                 msg = "SparseRetriever needs a key-token model for `query_embedding`: set `model`."
                 raise ValueError(msg)
             key_tokens, _, meta = encode_query(model, query_embedding, query)
-            if not key_tokens and query is not None:
+            if not key_tokens and query is not None and not self.nearest:
                 meta["empty"] = _NO_WORDS
         tokens = {} if key_tokens is None else checked_key_tokens(key_tokens, "the query")
         search = SearchQuery(tokens, self.first_phase, query or "", self.bm25_weight, embedding, self.dense_weight)
