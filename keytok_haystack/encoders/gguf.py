@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keytok_haystack.encoders.cache import cache_folder
-from keytok_haystack.utils.artefacts import one_line
+from keytok_haystack.utils.artefacts import is_file, one_line
 from keytok_haystack.utils.files import replaced_folder
 
 _CONVERSION = 2
@@ -27,7 +27,7 @@ def unpacked(checkpoint: str) -> str:
     :raises ModuleNotFoundError: torch, transformers or gguf is not installed.
     """
     file = Path(checkpoint)
-    if file.suffix != ".gguf" or not file.is_file():
+    if file.suffix != ".gguf" or not is_file(file):
         return checkpoint
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()[:16]
