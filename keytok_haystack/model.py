@@ -462,10 +462,11 @@ def _checked(weights: TokenRows) -> TokenRows:
 
 
 def _check_settings(settings: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]) -> None:
-    """Refuse settings of other types than those that are written, and numbers that are not finite."""
+    """Refuse settings of other types than are written, infinite numbers, and names that cannot be written."""
     for name, allowed in kinds.items():
         value = settings[name]
-        if type(value) not in allowed or (type(value) in _NUMBER and not np.isfinite(float(value))):
+        is_sane = type(value) in allowed and (type(value) not in _NUMBER or np.isfinite(float(value)))
+        if not is_sane or (isinstance(value, str) and value != value.encode(errors="replace").decode()):
             msg = f"the setting '{name}' cannot be {value!r}"
             raise ValueError(msg)
 

@@ -745,6 +745,7 @@ def test_a_file_of_a_terabyte_is_refused_without_reading_it(folder: Path, name: 
         {"refined": "yes"},
         {"dimension": 8.0},
         {"embedder": ["some"]},
+        {"embedder": "\ud800"},
         {"source": None},
         {"comprehension": {"coverage": "all", "literal_auc": 1}},
         {"comprehension": [1]},

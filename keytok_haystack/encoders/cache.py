@@ -35,7 +35,7 @@ def model_identity(path_or_id: str, *, chain: int = _LONGEST_CHAIN) -> bytes:
     :raises ValueError: There is something at the path that is no model, or an adapter without end.
     """
     path = Path(path_or_id)
-    if not os.path.exists(path):  # noqa: PTH110  # Path's exists fails where a name is too long
+    if not os.path.exists(path):  # noqa: PTH110  # Path's fails where a name is too long
         return path_or_id.encode(errors="surrogatepass")
     if not (path.is_file() or any((path / name).is_file() for name in _DESCRIPTIONS)):
         msg = f"'{path}' is not a model: it has no {', '.join(_DESCRIPTIONS)}."

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from keytok_haystack.utils.artefacts import ArtefactError, one_line, parsed_json, read_file
+from keytok_haystack.utils.artefacts import ArtefactError, is_folder, one_line, parsed_json, read_file
 
 _OWN = "sentence_transformers."
 _MODULES = "modules.json"
@@ -23,7 +23,7 @@ def check_without_code(embedder: str) -> None:
     :raises ValueError: A module is of another library, or of a file in the folder.
     """
     folder = Path(embedder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         return
     for kind in _module_types(folder):
         if not isinstance(kind, str) or not kind.startswith(_OWN):

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from keytok_haystack.encoders.cache import cache_folder
+<<<<<<< HEAD
 from keytok_haystack.utils.artefacts import one_line
 from keytok_haystack.utils.extras import MissingExtraError, needs
+=======
+from keytok_haystack.utils.artefacts import is_file, one_line
+>>>>>>> reader
 from keytok_haystack.utils.files import replaced_folder
 
 _CONVERSION = 2
@@ -28,7 +32,7 @@ def unpacked(checkpoint: str) -> str:
     :raises ModuleNotFoundError: torch, transformers or gguf is not installed.
     """
     file = Path(checkpoint)
-    if file.suffix != ".gguf" or not file.is_file():
+    if file.suffix != ".gguf" or not is_file(file):
         return checkpoint
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()[:16]

@@ -12,6 +12,7 @@ from keytok_haystack.embedding_space import Preparation
 from keytok_haystack.encoders.gguf import unpacked
 from keytok_haystack.encoders.presets import find_preset
 from keytok_haystack.model import KeyTokenModel
+from keytok_haystack.utils.artefacts import is_folder
 
 KEY_TOKENS = "key_tokens"
 """Name of the key-token model's folder within that of an embedder that `keytok train` has written."""
@@ -33,7 +34,7 @@ def head_of(embedder: str, *, local_files_only: bool = False, fold: bool = True)
     """
     source = head_source(embedder)
     kept = Path(source) / KEY_TOKENS
-    if fold and kept.is_dir():
+    if fold and is_folder(kept):
         model = KeyTokenModel.load(kept)
         transform = model.decoder.preparation.transform
         decoder = TokenDecoder(model.decoder.weight, Preparation(normalize=transform is None, transform=transform))

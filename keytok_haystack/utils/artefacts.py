@@ -56,6 +56,16 @@ def refused_as(error: type[ArtefactError]) -> Iterator[None]:
         raise error(str(found)) from found
 
 
+def is_folder(name: str | Path) -> bool:
+    """Return whether a name is that of a folder; not even the operating system's refusal of a name is an error."""
+    return os.path.isdir(name)  # noqa: PTH112  # Path's fails where a name is too long
+
+
+def is_file(name: str | Path) -> bool:
+    """Return whether a name is that of a file; not even the operating system's refusal of a name is an error."""
+    return os.path.isfile(name)  # noqa: PTH113  # Path's fails where a name is too long
+
+
 @contextmanager
 def opened(file: Path) -> Iterator[BufferedReader]:
     """
@@ -305,10 +315,11 @@ def read_npy(file: Path) -> NDArray[Any]:
 
 def one_line(error: BaseException | str, longest: int = _LONGEST_QUOTE) -> str:
     """
-    Return the message of an error, or another text, in one line.
+    Return the message of an error, or another text, in one line that can be written anywhere.
 
     :param error: The error; if it has no message, that is its type.
     :param longest: Number of characters after which it is cut off.
     """
-    said = " ".join(str(error).split()) or type(error).__name__
+    whole = str(error).encode(errors="backslashreplace").decode()  # without halves of surrogate pairs
+    said = " ".join(whole.split()) or type(error).__name__
     return said if len(said) <= longest else f"{said[:longest]} ..."

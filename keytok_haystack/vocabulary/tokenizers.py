@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from keytok_haystack.utils.artefacts import ArtefactError, json_object, one_line, read_file, refused_as
+from keytok_haystack.utils.artefacts import ArtefactError, is_file, json_object, one_line, read_file, refused_as
 from keytok_haystack.utils.patterns import check_patterns
 
 _UNUSED = re.compile(
@@ -62,7 +62,7 @@ def check_tokenizer(checkpoint: str) -> None:
     :raises TokenizerError: As `load_tokenizer`.
     """
     file = Path(checkpoint) / "tokenizer.json"
-    if file.exists():
+    if is_file(file):
         load_tokenizer(file)
 
 

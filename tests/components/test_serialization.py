@@ -65,6 +65,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "KeyTokenExplainer": {"top_k": None, "strip": False, "field": "tokens"},
     "KeyTokenHybridRetriever": {**SEARCH, "embedder": MockTextEmbedder(embedding=[0.5, 1.0])},
     "SparseRetriever": {**SEARCH, "return_key_tokens": True},
+    "EditableQueryRetriever": {
+        "retriever": retrievers.SparseRetriever(**SEARCH),
+        "text_embedder": MockTextEmbedder(embedding=[0.5, 1.0]),
+    },
 }
 
 

@@ -233,9 +233,9 @@ def _use_embedder(folder: Path) -> None:
 
 
 def is_one_sentence(error: BaseException) -> bool:
-    """Whether a message is in one line, of readable length."""
+    """Whether a message is in one line of readable length, and can be written anywhere."""
     message = str(error)
-    return 0 < len(message) < 2500 and "\n" not in message
+    return 0 < len(message) < 2500 and "\n" not in message and not any("\ud800" <= c <= "\udfff" for c in message)
 
 
 _OF_MODELS = (ModelFolderError, EmbeddingError, TokenizerError)

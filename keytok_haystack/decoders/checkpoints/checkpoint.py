@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read single tensors out of a Hugging Face checkpoint, without loading the model."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tokenizers import Tokenizer
 
 from keytok_haystack.decoders.checkpoints.legacy import PickledFile, converted_tokenizer
 from keytok_haystack.decoders.checkpoints.tensors import CheckpointError, SafetensorsFile, Tensor, TensorFile
-from keytok_haystack.utils.artefacts import one_line, read_object, refused_as
+from keytok_haystack.utils.artefacts import is_file, is_folder, one_line, read_object, refused_as
 from keytok_haystack.utils.patterns import check_patterns
 from keytok_haystack.vocabulary import load_tokenizer, parsed_tokenizer
 
@@ -65,7 +64,7 @@ class Checkpoint:
         name, folder = str(path_or_id), Path(path_or_id)
 
         def local(file: str) -> Path:
-            if not (folder / file).is_file():
+            if not is_file(folder / file):
                 msg = f"The checkpoint '{name}' has no {file}."
                 raise CheckpointError(msg)
             return folder / file
@@ -85,8 +84,7 @@ class Checkpoint:
                 msg = f"'{name}' is neither a folder nor a model that the Hugging Face hub gives out: {one_line(error)}"
                 raise CheckpointError(msg) from error
 
-        is_folder = os.path.isdir(folder)  # noqa: PTH112  # Path's is_dir fails where a name is too long
-        checkpoint = Checkpoint(name, local if is_folder else remote, local_files_only)
+        checkpoint = Checkpoint(name, local if is_folder(folder) else remote, local_files_only)
         adapter = checkpoint.found(_ADAPTER_CONFIG)
         if adapter is not None:
             settings = _read_object(adapter)
