@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from keytok_haystack.encoders.cache import cache_folder
-<<<<<<< HEAD
-from keytok_haystack.utils.artefacts import one_line
-from keytok_haystack.utils.extras import MissingExtraError, needs
-=======
 from keytok_haystack.utils.artefacts import is_file, one_line
->>>>>>> reader
+from keytok_haystack.utils.extras import MissingExtraError, needs
 from keytok_haystack.utils.files import replaced_folder
 
 _CONVERSION = 2
