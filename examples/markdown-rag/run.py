@@ -33,6 +33,24 @@ from keytok_haystack.encoders.gguf import unpacked
 
 LIGHTHOUSES = Path(__file__).with_name("lighthouses")
 EMBEDDER = str(get_model_path())  # all-MiniLM-L6-v2, from a package of PyPI
+SMALL_PROMPT = """
+{% message role="system" %}
+Answer the question from the source alone, in one sentence, and cite it by its number.
+{% endmessage %}
+{% message role="user" %}
+[1] Coffee came from Ethiopia. It was drunk in Yemen in the fifteenth century.
+
+Question: Where does coffee come from?
+{% endmessage %}
+{% message role="assistant" %}
+Coffee came from Ethiopia [1].
+{% endmessage %}
+{% message role="user" %}
+{% for document in documents[:1] %}[1] {{ document.content }}{% endfor %}
+
+Question: {{ query }}
+{% endmessage %}
+"""  # a model of 135 million parameters needs an example, and gets lost in more than one source
 STORE = InMemoryDocumentStore(index="keytok", return_embedding=False)  # the one that pipelines/*.in_memory.yml name
 
 
@@ -65,8 +83,11 @@ def index(folder: Path = LIGHTHOUSES) -> Path:
 def rag(model: Path) -> Pipeline:
     """Return pipelines/rag.in_memory.yml, with a small language model on this machine unless OPENAI_API_KEY is set."""
     settings = {"text_embedder": {"model": EMBEDDER}, "retriever": {"top_k": 3}}
+    is_local = "OPENAI_API_KEY" not in os.environ
+    if is_local:
+        settings["prompt_builder"] = {"template": SMALL_PROMPT}
     pipeline = Pipeline.loads(pipeline_yaml("rag.in_memory", settings, model=model))
-    if "OPENAI_API_KEY" not in os.environ:
+    if is_local:
         pipeline.remove_component("generator")
         pipeline.add_component("generator", local_generator())
         pipeline.connect("prompt_builder.prompt", "generator.messages")
@@ -89,7 +110,7 @@ def local_generator() -> TransformersChatGenerator:
         raise SystemExit(msg)
     (file,) = Path(package.origin).parent.glob("*.gguf")
     return TransformersChatGenerator(
-        model=unpacked(str(file)), task="text-generation", generation_kwargs={"max_new_tokens": 100, "do_sample": False}
+        model=unpacked(str(file)), task="text-generation", generation_kwargs={"max_new_tokens": 40, "do_sample": False}
     )
 
 
@@ -99,9 +120,12 @@ def ask(pipeline: Pipeline, question: str) -> str:
     data = {"text_embedder": {"text": question}, **{name: {"query": question} for name in components}}
     result = pipeline.run(data, include_outputs_from={"explainer"})
     (answer,) = result["answer_builder"]["answers"]
+    hits = result["explainer"]["documents"]
     cited = {document.id for document in answer.documents}
     lines = [answer.data, ""]
-    for number, document in enumerate(result["explainer"]["documents"], start=1):
+    if not hits or (hits[0].meta["query_confidence"] or 0) < 0.5:
+        lines.append("The search was not confident: the answer may be invented.\n")
+    for number, document in enumerate(hits, start=1):
         mark = "cited" if document.id in cited else "not cited"
         lines.append(f"[{number}] {document.meta['file']}, {document.meta['heading']} ({mark}): {document.meta['why']}")
     return "\n".join(lines)
@@ -109,7 +133,7 @@ def ask(pipeline: Pipeline, question: str) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Ask a folder of Markdown files.")
-    parser.add_argument("question", nargs="?", default="Why did lighthouse lenses float on mercury?")
+    parser.add_argument("question", nargs="?", default="What did Robert Foulis propose?")
     parser.add_argument("--folder", type=Path, default=LIGHTHOUSES)
     arguments = parser.parse_args()
     print(ask(rag(index(arguments.folder)), arguments.question))
