@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from keytok_haystack.encoders.presets import Prompt
+from keytok_haystack.vocabulary import copied_tokenizer
 
 _AT_A_TIME = 1024  # a tokenizer's encodings take many times the memory of the texts
 
@@ -41,9 +42,7 @@ class InputBuilder:
     """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, ending: int | None = None) -> None:
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = copied_tokenizer(tokenizer)
         self._max_tokens = max_tokens
         self._ending = ending
 

@@ -83,6 +83,19 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
         return tokenizer
 
 
+def copied_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """
+    Return a copy of a tokenizer that neither truncates nor pads.
+
+    :raises TokenizerError: It is one that can be read, but not written and read again, as with two tokens of one id.
+    """
+    with panics_as_errors():
+        copy: Tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return copy
+
+
 @contextmanager
 def panics_as_errors() -> Iterator[None]:
     """

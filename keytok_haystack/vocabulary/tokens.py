@@ -18,6 +18,7 @@ from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.vocabulary.tokenizers import (
     SurfaceForms,
     TokenizerError,
+    copied_tokenizer,
     load_tokenizer,
     panics_as_errors,
     parsed_tokenizer,
@@ -47,12 +48,11 @@ class TokenizerVocabulary(Vocabulary):
         :param tokenizer: The tokenizer; it is copied, and the copy neither truncates nor pads.
         :param features: `V` distinct surface forms.
         :param feature_of_id: Shape `(ids,)`, the feature of each token id, -1 for none.
+        :raises TokenizerError: The tokenizer cannot be copied.
         """
         super().__init__(features)
         self.feature_of_id = feature_of_id
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = copied_tokenizer(tokenizer)
 
     @classmethod
     def from_tokenizer(cls, tokenizer: "Tokenizer | str | Path", *, fold: bool = True) -> Self:

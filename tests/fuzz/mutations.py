@@ -65,7 +65,9 @@ def mutate(folder: Path, chance: random.Random) -> str:
         if mutation is _structure and file.suffix not in _EDITORS:
             mutation = _bytes
         done.append(f"{file.name}: {mutation.__name__}")
-        with suppress(ValueError, RecursionError, MemoryError, OSError):  # of what has been damaged before
+        with suppress(
+            ValueError, RecursionError, MemoryError, OSError, OverflowError
+        ):  # of what has been damaged before
             mutation(file, chance)
     if chance.random() < 0.9:
         _sign(folder, chance)

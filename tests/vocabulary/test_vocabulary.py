@@ -4,6 +4,7 @@
 import json
 from base64 import b64encode
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -600,3 +601,15 @@ def test_a_tokenizer_that_panics_at_a_text_says_so(tmp_path: Path):
     vocabulary = TokenizerVocabulary.from_tokenizer(file)
     with pytest.raises(TokenizerError, match=r"The tokenizer fails.*index out of bounds"):
         vocabulary.literal_counts(["ﬁ"])
+
+
+def test_a_tokenizer_whose_tokens_share_ids_is_refused(tmp_path: Path):
+    """It can be read, but which of two tokens is written is chance, and merges of the other are then of no token."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pairs = list(pairwise(letters))
+    ids = {token: i for i, token in enumerate([*letters, *map("".join, pairs)])}
+    bpe = json.loads(Tokenizer(models.BPE(ids, pairs)).to_str())["model"]
+    assert TokenizerVocabulary.from_tokenizer(rewritten(tmp_path, model=bpe)).features
+    others = {letter.upper(): ids["".join(pair)] for letter, pair in zip(letters, pairs, strict=False)}
+    with pytest.raises(TokenizerError, match="The tokenizer fails"):
+        TokenizerVocabulary.from_tokenizer(rewritten(tmp_path, model=bpe | {"vocab": ids | others}), fold=False)
