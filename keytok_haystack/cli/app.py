@@ -19,7 +19,7 @@ from keytok_haystack.cli.terminal import WarningHandler, terminal
 SUMMARIES = {
     "demo": "Run every step on a real collection: Cranfield, all-MiniLM-L6-v2, no server, no network.",
     "fit": "Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding.",
-    "tokens": "Show the key tokens of texts: what their embeddings say, in words.",
+    "tokens": "Show the key tokens of texts, as they are stored: their own words, and what their embeddings say.",
     "search": (
         "Search texts or an index by key tokens, dense vectors and BM25 in one request, and say why each hit is one."
     ),
