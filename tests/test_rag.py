@@ -19,7 +19,7 @@ from haystack.document_stores.types import DuplicatePolicy
 from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersDocumentEmbedder
 from helpers.servers import chat_server, hayhooks
 from mcp import ClientSession
-from mcp.client.streamable_http import streamablehttp_client
+from mcp.client.streamable_http import streamable_http_client
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from haystack_integrations.components.retrievers.keytok import KeyTokenExplainer
@@ -217,7 +217,7 @@ async def test_the_example_is_a_server_of_mcp_tools(tmp_path):
         environment = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "a key"}
         with hayhooks(serve, tmp_path / "log", **environment) as address:
             async with (
-                streamablehttp_client(f"{address}/mcp") as (read, write, _),
+                streamable_http_client(f"{address}/mcp") as (read, write, _),
                 ClientSession(read, write) as session,
             ):
                 await session.initialize()
