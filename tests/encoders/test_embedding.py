@@ -152,7 +152,7 @@ def test_fit_reads_the_head_of_a_language_model(keytok, tiny: Callable[[str], Pa
 
     code, out, err = keytok("tokens", output, *TEXTS[:2], "--top", 7, "--json")
     assert (code, err) == (0, "")
-    expected = model.document_tokens(model.encode_documents(embeddings[:2], top_k=7))
+    expected = model.document_tokens(model.encode_documents(embeddings[:2], TEXTS[:2], top_k=7))
     assert [list(row["key_tokens"].values()) for row in json.loads(out)] == [list(each.values()) for each in expected]
     assert all(row["key_tokens"] for row in json.loads(out))
 

@@ -548,8 +548,8 @@ async def test_a_pipeline_passes_on_what_is_wrong(kind, free_port, make_store, r
     pipeline = Pipeline()
     store = make_store(kind)
     pipeline.add_component("retriever", retriever_of(store))
-    nothing = {"retriever": {"documents": [], "key_tokens": TOKENS}}
-    assert pipeline.run({"retriever": {"key_tokens": TOKENS}}) == nothing
+    found = pipeline.run({"retriever": {"key_tokens": TOKENS}})["retriever"]
+    assert found == {"documents": [], "key_tokens": TOKENS, "meta": {"empty": "No document has a token of the query."}}
     make_store.delete(kind, store._index)
     with pytest.raises(PipelineRuntimeError, match=re.escape(f"no index '{store._index}'")):
         pipeline.run({"retriever": {"key_tokens": TOKENS}})
