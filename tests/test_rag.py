@@ -78,17 +78,18 @@ def test_an_answer_cites_its_sources_and_each_says_what_it_was_found_for(ask):
     assert "sound" in {match["token"] for match in answer.documents[0].meta["matched_tokens"]}
 
 
-@pytest.mark.parametrize("question", ["Who sings opera in Milan?", "of the"])
-def test_the_prompt_says_if_the_search_was_not_confident(question, ask):
-    request, hits, answer = ask(lambda _: "The sources do not say.", question)
+def test_the_prompt_says_if_the_search_was_not_confident(ask):
+    request, hits, answer = ask(lambda _: "The sources do not say.", "Who sings opera in Milan?")
     assert hits[0].meta["query_confidence"] < 0.5
     assert "The search was not confident" in request["messages"][1]["content"]
     assert not answer.documents
 
 
-def test_the_prompt_says_if_nothing_was_found(ask):
-    nowhere = {"field": "meta.year", "operator": "==", "value": 1}
-    request, hits, _ = ask(lambda _: "The sources do not say.", QUESTION, filters=nowhere)
+@pytest.mark.parametrize(
+    ("question", "filters"), [(QUESTION, {"field": "meta.year", "operator": "==", "value": 1}), ("of the", None)]
+)
+def test_the_prompt_says_if_nothing_was_found(question, filters, ask):
+    request, hits, _ = ask(lambda _: "The sources do not say.", question, filters=filters)
     assert not hits
     assert request["messages"][1]["content"].split("\n")[0] == "There are no sources."
 
