@@ -15,7 +15,6 @@ from haystack.document_stores.types import DocumentStore
 
 from keytok_haystack.encoders import CachedEmbedder
 from keytok_haystack.engines import Engine
-from keytok_haystack.engines.connection import document_store
 from keytok_haystack.evaluation.records import CollectionError
 from keytok_haystack.evaluation.texts import USUAL_FIELDS, TextFields, texts_by_id
 from keytok_haystack.model import KeyTokenModel
@@ -84,6 +83,8 @@ def engine_source(engine: Engine, url: str, index: str, *, ca_cert: Path | None 
     :param ca_cert: As for `document_store`.
     :param verify: As for `document_store`.
     """
+    from keytok_haystack.engines.connection import document_store  # noqa: PLC0415  # needs an extra
+
     store = document_store(engine, url, index, ca_cert=ca_cert, verify=verify)
     parameters = store.to_dict()["init_parameters"]
     if "create_index" in parameters:  # OpenSearch's; an index that is not there has nothing to explore
