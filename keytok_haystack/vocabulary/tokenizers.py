@@ -26,6 +26,7 @@ _BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
 _TEXT = 1000  # characters, for which expressions must not take long: those of known tokenizers take its square
 # nested repetitions that do not explode, since each begins with another character: of EXAONE 4
 _HARMLESS = r"(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+"
+_LARGEST_GAPS = 1 << 16  # ids without a token
 _LARGEST_RULES = 1 << 18  # characters, without a map of characters
 _LARGEST_GROWTH = 1 << 12  # of a text by replacements
 _LONGEST_TEMPLATE = 64
@@ -80,7 +81,22 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
         _check_rules(json_object(content, "it"))
     with panics_as_errors():
         tokenizer: Tokenizer = Tokenizer.from_buffer(content)
-        return tokenizer
+    checked_ids(tokenizer)
+    return tokenizer
+
+
+def checked_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """
+    Return the ids of all tokens, which a table of all ids up to the largest can hold, as `tokenizers` makes one, too.
+
+    :raises TokenizerError: There are too many ids without a token.
+    """
+    ids: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+    largest = max(ids.values(), default=-1)
+    if largest >= len(ids) + max(_LARGEST_GAPS, len(ids)):
+        msg = f"The ids of the tokenizer go up to {largest:,}, but it has only {len(ids):,} tokens."
+        raise TokenizerError(msg)
+    return ids
 
 
 def copied_tokenizer(tokenizer: Tokenizer) -> Tokenizer:

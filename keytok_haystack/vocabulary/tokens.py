@@ -18,6 +18,7 @@ from keytok_haystack.sparse_vectors.token_rows import TokenRows
 from keytok_haystack.vocabulary.tokenizers import (
     SurfaceForms,
     TokenizerError,
+    checked_ids,
     copied_tokenizer,
     load_tokenizer,
     panics_as_errors,
@@ -26,7 +27,6 @@ from keytok_haystack.vocabulary.tokenizers import (
 from keytok_haystack.vocabulary.vocabulary import Vocabulary
 
 _SLICE_CHARACTERS = 1 << 22
-_LARGEST_GAPS = 1 << 16  # ids without a token
 
 
 class TokenizerVocabulary(Vocabulary):
@@ -68,13 +68,9 @@ class TokenizerVocabulary(Vocabulary):
         """
         if not isinstance(tokenizer, Tokenizer):
             tokenizer = load_tokenizer(Path(tokenizer))
+        ids = checked_ids(tokenizer)
         surface = SurfaceForms(tokenizer)
-        ids = tokenizer.get_vocab(with_added_tokens=True)
-        largest = max(ids.values(), default=-1)
-        if largest >= len(ids) + max(_LARGEST_GAPS, len(ids)):
-            msg = f"The ids of the tokenizer go up to {largest:,}, but it has only {len(ids):,} tokens."
-            raise TokenizerError(msg)
-        feature_of_id = np.full(largest + 1, -1, dtype=np.int32)
+        feature_of_id = np.full(max(ids.values(), default=-1) + 1, -1, dtype=np.int32)
         if not fold:
             spellings = {f"<{i}>": i for i in set(range(len(feature_of_id))) - set(ids.values())}
             for token, token_id in ids.items():
