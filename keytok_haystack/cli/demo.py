@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
-from keytok_haystack.cli.options import CaCertOption, InsecureFlag, JsonFlag
+from keytok_haystack.cli.options import CaCertOption, InsecureFlag, JsonFlag, OptionalUrlOption, address_of
 from keytok_haystack.cli.terminal import print_json, terminal
 from keytok_haystack.decoders import fit
 from keytok_haystack.encoders import CachedEmbedder
@@ -44,7 +44,7 @@ def demo_command(
     engine: Annotated[
         Engine | None, typer.Option(help="Search engine to index in. Default: the embedded index.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="Address of the engine. Default: http://localhost:9200.")] = None,
+    url: OptionalUrlOption = None,
     ca_cert: CaCertOption = None,
     insecure: InsecureFlag = False,
     as_json: JsonFlag = False,
@@ -54,9 +54,7 @@ def demo_command(
 
     With --engine, on a real OpenSearch or Elasticsearch: the index 'keytok-demo' there is replaced.
     """
-    if url is not None and engine is None:
-        msg = "--url needs an --engine: opensearch or elasticsearch."
-        raise ValueError(msg)
+    address = address_of(engine, url)
     from haystack import Document  # noqa: PLC0415
 
     with needs("demo", "The demo needs an extra"):
@@ -72,7 +70,7 @@ def demo_command(
     collection = Collection.load(resource("examples/cranfield"), "test")
     embedder = str(get_model_path())
     texts, query_texts = list(collection.documents.values()), list(collection.queries.values())
-    server = None if engine is None else _reachable(engine, url or "http://localhost:9200", ca_cert, not insecure)
+    server = None if engine is None else _reachable(engine, address, ca_cert, not insecure)
 
     console.rule("[bold]1. Embed[/bold]", align="left")
     console.print(

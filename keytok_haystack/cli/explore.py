@@ -8,11 +8,17 @@ from typing import Annotated
 
 import typer
 
-from keytok_haystack.cli.options import CaCertOption, EmbedderOption, IdFieldOption, InsecureFlag, TextFieldOption
+from keytok_haystack.cli.options import (
+    CaCertOption,
+    EmbedderOption,
+    IdFieldOption,
+    InsecureFlag,
+    OptionalUrlOption,
+    TextFieldOption,
+)
 from keytok_haystack.cli.sources import (
     ExploredEngineOption,
     ExploredModelOption,
-    ExploredUrlOption,
     SourceArgument,
     workbench,
 )
@@ -24,7 +30,7 @@ def explore_command(
     source: SourceArgument,
     model: ExploredModelOption,
     engine: ExploredEngineOption = None,
-    url: ExploredUrlOption = None,
+    url: OptionalUrlOption = None,
     embedder: EmbedderOption = None,
     text_field: TextFieldOption = None,
     id_field: IdFieldOption = None,

@@ -47,6 +47,7 @@ IdFieldOption = Annotated[
 ]
 EngineOption = Annotated[Engine, typer.Option(help="Search engine.")]
 UrlOption = Annotated[str, typer.Option(help="Address of the server.")]
+OptionalUrlOption = Annotated[str | None, typer.Option(help="Address of the engine. Default: http://localhost:9200.")]
 CaCertOption = Annotated[
     Path | None,
     typer.Option(
@@ -69,3 +70,15 @@ KeepVersionsFlag = Annotated[
 ]
 YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking, as scripts need it.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
+
+
+def address_of(engine: Engine | None, url: str | None) -> str:
+    """
+    Return the address of an engine that need not be named.
+
+    :raises ValueError: There is an address, but no engine.
+    """
+    if engine is None and url is not None:
+        msg = "--url needs an --engine: opensearch or elasticsearch."
+        raise ValueError(msg)
+    return url or "http://localhost:9200"

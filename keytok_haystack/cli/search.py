@@ -15,12 +15,12 @@ from keytok_haystack.cli.options import (
     IdFieldOption,
     InsecureFlag,
     JsonFlag,
+    OptionalUrlOption,
     TextFieldOption,
 )
 from keytok_haystack.cli.sources import (
     ExploredEngineOption,
     ExploredModelOption,
-    ExploredUrlOption,
     SourceArgument,
     workbench,
 )
@@ -35,7 +35,7 @@ def search_command(
     question: Annotated[str, typer.Argument(help="Question.")],
     model: ExploredModelOption,
     engine: ExploredEngineOption = None,
-    url: ExploredUrlOption = None,
+    url: OptionalUrlOption = None,
     embedder: EmbedderOption = None,
     text_field: TextFieldOption = None,
     id_field: IdFieldOption = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from keytok_haystack.cli.options import address_of
 from keytok_haystack.engines import Engine
 from keytok_haystack.utils.extras import needs, needs_engine
 
@@ -23,7 +24,6 @@ ExploredModelOption = Annotated[
 ExploredEngineOption = Annotated[
     Engine | None, typer.Option(help="Search engine with the index. Default: texts are indexed in memory.")
 ]
-ExploredUrlOption = Annotated[str | None, typer.Option(help="Address of the engine. Default: http://localhost:9200.")]
 
 
 def workbench(
@@ -45,26 +45,23 @@ def workbench(
 
     :raises ValueError: Options do not go together, or something cannot be read.
     """
-    if engine is None and url is not None:
-        msg = "--url needs an --engine: opensearch or elasticsearch."
-        raise ValueError(msg)
+    address = address_of(engine, url)
     if engine is not None and (text_field or id_field):
         msg = "--text-field and --id-field are for texts in files: leave them out with --engine."
         raise ValueError(msg)
     from keytok_haystack.cli.inputs import embedder_of  # noqa: PLC0415  # numpy takes half a second
+    from keytok_haystack.encoders import CachedEmbedder  # noqa: PLC0415
     from keytok_haystack.evaluation import TextFields  # noqa: PLC0415
     from keytok_haystack.model import KeyTokenModel  # noqa: PLC0415
 
     loaded = KeyTokenModel.load(model)
-    name = embedder_of(loaded, embedder)
+    encoder = CachedEmbedder(embedder_of(loaded, embedder), progress_bar=progress_bar)
     with needs("sentence-transformers", "Searching needs an embedder of queries"):
         from keytok_haystack.explore import Workbench, engine_source, text_source  # noqa: PLC0415
 
     if engine is None:
-        found = text_source(
-            Path(source), loaded, name, TextFields(text_field or (), id_field), progress_bar=progress_bar
-        )
+        found = text_source(Path(source), loaded, encoder, TextFields(text_field or (), id_field))
     else:
         with needs_engine(engine):
-            found = engine_source(engine, url or "http://localhost:9200", source, ca_cert=ca_cert, verify=verify)
-    return Workbench(model, found, name, top_k)
+            found = engine_source(engine, address, source, ca_cert=ca_cert, verify=verify)
+    return Workbench(model, loaded, found, encoder, top_k)

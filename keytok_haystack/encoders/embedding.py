@@ -140,7 +140,8 @@ class CachedEmbedder:
         if len(missing) > _FIRST_BLOCK:
             missing.sort(key=len, reverse=True)  # those of a batch are padded to the longest
         start, size = 0, _FIRST_BLOCK
-        with progress_of("Embedding", "texts", shown=self._progress_bar, total=len(missing)) as progress:
+        shown = self._progress_bar and len(missing) > 1
+        with progress_of("Embedding", "texts", shown=shown, total=len(missing)) as progress:
             while start < len(missing):
                 block = missing[start : start + size]
                 started = time.perf_counter()

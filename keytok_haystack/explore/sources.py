@@ -38,21 +38,15 @@ class Source:
 
 
 def text_source(
-    path: Path,
-    model: KeyTokenModel,
-    embedder: str,
-    fields: TextFields = USUAL_FIELDS,
-    *,
-    progress_bar: bool = True,
+    path: Path, model: KeyTokenModel, embedder: CachedEmbedder, fields: TextFields = USUAL_FIELDS
 ) -> Source:
     """
     Index texts in memory; their embeddings are cached.
 
     :param path: Folder in BEIR's layout, or file of texts, as for `read_texts`.
     :param model: Key-token model.
-    :param embedder: Embedding model.
+    :param embedder: Embedder of the texts.
     :param fields: Fields with the texts and ids.
-    :param progress_bar: Whether to show a progress bar.
     :raises CollectionError: The texts cannot be read, or there are none.
     :raises ValueError: The embedder cannot be run.
     """
@@ -60,7 +54,7 @@ def text_source(
     if not texts:
         msg = f"'{path}' holds no texts."
         raise CollectionError(msg)
-    embeddings = CachedEmbedder(embedder, progress_bar=progress_bar).embed(list(texts.values())).embeddings
+    embeddings = embedder.embed(list(texts.values())).embeddings
     tokens = model.document_tokens(model.encode_documents(embeddings, texts.values()))
     index = f"explore-{uuid4().hex}"
     store = InMemoryDocumentStore(index=index, embedding_similarity_function="cosine")

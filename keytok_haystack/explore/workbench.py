@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from haystack import Document, Pipeline
 
-from keytok_haystack.confidence import UNSURE
+from keytok_haystack.confidence import UNSURE, as_floats
 from keytok_haystack.encoders import CachedEmbedder
 from keytok_haystack.engines import MappingError
 from keytok_haystack.explanation import Explanation, dense_share
@@ -83,34 +83,36 @@ class Workbench:
     Everything that it returns is made of dicts, lists, strings and numbers, for JSON.
     """
 
-    def __init__(self, model: str | Path, source: Source, embedder: str, top_k: int = 10) -> None:
+    def __init__(
+        self, folder: str | Path, model: KeyTokenModel, source: Source, embedder: CachedEmbedder, top_k: int = 10
+    ) -> None:
         """
-        Load a model and check the index.
+        Check the index.
 
-        :param model: Path of the key-token model that the documents were written with.
+        :param folder: Path of the key-token model that the documents were written with.
+        :param model: The model.
         :param source: Documents.
-        :param embedder: Embedding model of queries.
+        :param embedder: Embedder of queries.
         :param top_k: Number of hits of each system.
-        :raises ModelFolderError: The model cannot be read.
         :raises MappingError: The index has no key tokens of this model.
         :raises DocumentStoreError: The engine cannot be reached, or refuses.
         """
-        self.model = KeyTokenModel.load(model)
+        self.model = model
         self.source = source
         self._top_k = top_k
-        self._embedder = CachedEmbedder(embedder, progress_bar=False)
-        self._retrievers = {name: self._retriever(model, name, embedder) for name in SYSTEMS}
+        self._embedder = embedder
+        self._retrievers = {name: self._retriever(folder, name) for name in SYSTEMS}
         self._retrievers["key_tokens"].warm_up()
         self._names_of_chunk = lru_cache(1 << 16)(self.model.literal_tokens)
 
-    def _retriever(self, model: str | Path, system: str, embedder: str) -> Any:
+    def _retriever(self, folder: str | Path, system: str) -> Any:
         parameters = {"return_key_tokens": True, "top_k": self._top_k, **_PARAMETERS[system]}
         if system == "dense":
             parameters |= {"nearest": self._top_k}
         definition = pipeline_yaml(
             f"query.{self.source.kind}",
-            {"text_embedder": {"model": embedder}, "retriever": parameters},
-            model=model,
+            {"text_embedder": {"model": self._embedder.embedder}, "retriever": parameters},
+            model=folder,
             document_store=self.source.parameters,
         )
         return Pipeline.loads(definition).get_component("retriever")
@@ -250,7 +252,7 @@ class Workbench:
             key = escape_feature(token)
             tokens[key] = tokens.get(key, _ADDED) * float(factor)
         positive = {key: weight for key, weight in tokens.items() if weight > 0}
-        confidence = None if encoded.confidences is None else round(float(encoded.confidences[0]), 3)
+        (confidence,) = as_floats(encoded.confidences, 1)
         return _Query(question, embeddings[0].tolist(), positive, self.model.literal_tokens(question), confidence)
 
     def _described(self, query: _Query) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from keytok_haystack import KeyTokenModel
-from keytok_haystack.encoders import Embedded
+from keytok_haystack.encoders import CachedEmbedder, Embedded
 from keytok_haystack.explore import Workbench, text_source
 from keytok_haystack.utils.resources import resource
 
@@ -16,5 +16,6 @@ def bench(
     cranfield_model: KeyTokenModel, cranfield_model_folder: Path, cranfield_documents: Embedded, embedder: str
 ) -> Workbench:
     """Cranfield, indexed in memory; its embeddings are in the cache already."""
-    source = text_source(resource("examples/cranfield"), cranfield_model, embedder, progress_bar=False)
-    return Workbench(cranfield_model_folder, source, embedder)
+    cached = CachedEmbedder(embedder, progress_bar=False)
+    source = text_source(resource("examples/cranfield"), cranfield_model, cached)
+    return Workbench(cranfield_model_folder, cranfield_model, source, cached)

@@ -14,6 +14,8 @@ from nodes.stores import DENSE_STORES, engine_of
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from keytok_haystack import pipeline_yaml
+from keytok_haystack.encoders import CachedEmbedder
+from keytok_haystack.evaluation import TextFields
 from keytok_haystack.explanation import dense_share
 from keytok_haystack.explore import SYSTEMS, Source, Workbench, engine_source, text_source
 from keytok_haystack.utils.checks import EmbeddingError
@@ -183,7 +185,7 @@ def test_an_engines_index_is_explored_as_texts_are(
     )
     results = []
     for source in sources:
-        bench = Workbench(small_model_folder, source, "random-projection", top_k=5)
+        bench = Workbench(small_model_folder, small_model, source, CachedEmbedder("random-projection"), top_k=5)
         monkeypatch.setattr(
             bench._embedder, "embed", lambda texts, role="document": type("E", (), {"embeddings": small_embeddings[:1]})
         )
@@ -203,17 +205,14 @@ def test_an_engines_index_is_explored_as_texts_are(
 def test_texts_that_cannot_be_read_are_refused(tmp_path, cranfield_model, embedder):
     (tmp_path / "none.jsonl").write_text("")
     with pytest.raises(ValueError, match="holds no texts"):
-        text_source(tmp_path / "none.jsonl", cranfield_model, embedder)
+        text_source(tmp_path / "none.jsonl", cranfield_model, CachedEmbedder(embedder))
     (tmp_path / "own.csv").write_text("key,body\na,shock waves\nb,heat transfer\n")
-    from keytok_haystack.evaluation import TextFields  # noqa: PLC0415
-
-    source = text_source(
-        tmp_path / "own.csv", cranfield_model, embedder, TextFields(("body",), "key"), progress_bar=False
-    )
+    fields = TextFields(("body",), "key")
+    source = text_source(tmp_path / "own.csv", cranfield_model, CachedEmbedder(embedder, progress_bar=False), fields)
     assert [document.id for document in source.store.filter_documents()] == ["a", "b"]
 
 
 def test_an_embedder_of_another_dimension_is_refused(small_model, tmp_path, embedder):
     (tmp_path / "own.jsonl").write_text('{"text": "shock"}')
     with pytest.raises(EmbeddingError, match="dimension"):
-        text_source(tmp_path / "own.jsonl", small_model, embedder, progress_bar=False)
+        text_source(tmp_path / "own.jsonl", small_model, CachedEmbedder(embedder, progress_bar=False))
