@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from helpers.browser import chromium
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,7 +42,6 @@ from keytok_haystack.evaluation.alignment.token_classes import CLASSES, token_cl
 from keytok_haystack.evaluation.measures import mean_ndcg
 from keytok_haystack.utils.resources import resource
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 Keytok = Callable[..., tuple[int, str, str]]
 Tiny = Callable[[str], Path]
 
@@ -407,7 +406,6 @@ def test_the_page_fits_on_a_phone(report: AlignmentReport):
         assert 400 / width * 9 > 8, "its smallest text, of 9 points, in pixels of a screen of 400"
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
 def test_no_element_of_the_page_is_wider_than_a_phone(report: AlignmentReport, tmp_path: Path):
     page = tmp_path / "page.html"
     long = replace(report, embedder="organisation/" + "long-name" * 20, data="x" * 100)
@@ -417,7 +415,7 @@ def test_no_element_of_the_page_is_wider_than_a_phone(report: AlignmentReport, t
         </script>"""
     page.write_text(html_page(long) + measured, encoding="utf-8")
     options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom")
-    dom = subprocess.run([BROWSER, *options, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
+    dom = subprocess.run([chromium(), *options, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
     assert "<title>beyond: </title>" in dom.stdout
 
 

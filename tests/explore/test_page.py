@@ -4,9 +4,7 @@
 """The page in a real browser: Chromium clicks, types, reads, and compares what is shown with the server's answers."""
 
 import json
-import os
 import re
-import shutil
 import socket
 import threading
 import time
@@ -16,13 +14,13 @@ from itertools import pairwise
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
+from helpers.browser import chromium
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from keytok_haystack.explore import Workbench, page
 from keytok_haystack.explore.server import create_app
 
 QUESTION = "papers on shock-sound wave interaction ."
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDE, NARROW = {"width": 1280, "height": 1000}, {"width": 400, "height": 800}
 
 
@@ -43,12 +41,9 @@ def address(bench: Workbench) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("Tests of pages need Chromium: apt-get install chromium")
-        pytest.skip("needs Chromium")
+    path = chromium()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
 
