@@ -8,12 +8,19 @@ import os
 from itertools import islice
 from pathlib import Path
 
-from keytok_haystack.utils.artefacts import ArtefactError, opened, read_file, read_object, refused_as
+from keytok_haystack.utils.artefacts import (
+    LONGEST_CHAIN,
+    ArtefactError,
+    endless_chain,
+    opened,
+    read_file,
+    read_object,
+    refused_as,
+)
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
 _MODEL_FILES = (".json", ".txt", ".model", *_WEIGHTS)
 _MOST_FILES = 10_000  # of a model, with all that lies in its folder
-_LONGEST_CHAIN = 4  # of adapters of adapters
 _DESCRIPTIONS = ("modules.json", "config.json", "adapter_config.json")
 RECORD = "training.json"
 """Name of the report of a training within the folder of the trained embedder; it does not count as one of its files."""
@@ -24,7 +31,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("KEYTOK_CACHE") or Path.home() / ".cache" / "keytok-haystack")
 
 
-def model_identity(path_or_id: str, *, chain: int = _LONGEST_CHAIN) -> bytes:
+def model_identity(path_or_id: str, *, chain: int = LONGEST_CHAIN) -> bytes:
     """
     Return what identifies a model: the names, sizes and digests of its files, or the id of one on the hub.
 
@@ -57,8 +64,7 @@ def model_identity(path_or_id: str, *, chain: int = _LONGEST_CHAIN) -> bytes:
         base = read_object(adapter).get("base_model_name_or_path") if adapter.is_file() else None
     if base:
         if chain == 0:
-            msg = f"'{path}' is an adapter of an adapter, and so on without end: name the model that it adapts."
-            raise ValueError(msg)
+            raise ValueError(endless_chain(path))
         identity += model_identity(str(base), chain=chain - 1)
     return identity
 

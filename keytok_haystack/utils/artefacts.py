@@ -24,6 +24,9 @@ _LARGEST_HEADER = 100_000_000  # bytes, as the format says
 _MOST_AXES = 64
 _LONGEST_MESSAGE, _LONGEST_QUOTE = 2000, 200  # characters of an error, and of another library's within it
 
+LONGEST_CHAIN = 4
+"""Maximum number of adapters that adapt each other."""
+
 _BITS = {
     "F4": 4,
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
@@ -54,6 +57,11 @@ def refused_as(error: type[ArtefactError]) -> Iterator[None]:
         yield
     except (ArtefactError, OSError) as found:
         raise error(str(found)) from found
+
+
+def endless_chain(adapter: str | Path) -> str:
+    """Return what is wrong with an adapter at the end of a chain that is too long."""
+    return f"'{adapter}' is an adapter of an adapter, and so on without end: name the model that it adapts."
 
 
 def is_folder(name: str | Path) -> bool:

@@ -15,7 +15,15 @@ from tokenizers import Tokenizer
 
 from keytok_haystack.decoders.checkpoints.legacy import PickledFile, converted_tokenizer
 from keytok_haystack.decoders.checkpoints.tensors import CheckpointError, SafetensorsFile, Tensor, TensorFile
-from keytok_haystack.utils.artefacts import is_file, is_folder, one_line, read_object, refused_as
+from keytok_haystack.utils.artefacts import (
+    LONGEST_CHAIN,
+    endless_chain,
+    is_file,
+    is_folder,
+    one_line,
+    read_object,
+    refused_as,
+)
 from keytok_haystack.utils.patterns import check_patterns
 from keytok_haystack.vocabulary import load_tokenizer, parsed_tokenizer
 
@@ -24,7 +32,6 @@ _LORA = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embeddin
 # of a module, what does not change its weight where the weight is another module's, too
 _UNCHANGED = ("weight", "bias", "base_layer.weight", "base_layer.bias", "modules_to_save.weight")
 # one of these is in each checkpoint that has a tokenizer, but no tokenizer.json
-_LONGEST_CHAIN = 4  # of adapters of adapters
 _OLD_TOKENIZERS = ("vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -57,7 +64,7 @@ class Checkpoint:
         :raises CheckpointError: It is neither a folder nor the id of a model that can be reached, or an adapter of
             itself.
         """
-        return Checkpoint._open_chain(path_or_id, local_files_only=local_files_only, chain=_LONGEST_CHAIN)
+        return Checkpoint._open_chain(path_or_id, local_files_only=local_files_only, chain=LONGEST_CHAIN)
 
     @staticmethod
     def _open_chain(path_or_id: str | Path, *, local_files_only: bool, chain: int) -> "Checkpoint":
@@ -93,8 +100,7 @@ class Checkpoint:
                 msg = f"The adapter '{name}' does not name the model that it adapts: add it to {_ADAPTER_CONFIG}."
                 raise CheckpointError(msg)
             if chain == 0:
-                msg = f"'{name}' is an adapter of an adapter, and so on without end: name the model that it adapts."
-                raise CheckpointError(msg)
+                raise CheckpointError(endless_chain(name))
             opened = Checkpoint._open_chain(base, local_files_only=local_files_only, chain=chain - 1)
             return _AdaptedCheckpoint(name, checkpoint.file, local_files_only, opened, settings)
         _read_object(checkpoint.file("config.json"))
