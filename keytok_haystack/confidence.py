@@ -64,6 +64,11 @@ class Chance:
         return weaker.astype(np.float32)
 
 
+def as_floats(confidences: NDArray[np.float32] | None, n: int) -> list[float | None]:
+    """Return `n` confidences, rounded to thousandths, as JSON has them; None if they are not known."""
+    return [None] * n if confidences is None else [round(each, 3) for each in confidences.astype(float).tolist()]
+
+
 def warning_of(confidences: NDArray[np.float32] | None) -> str | None:
     """
     Return what seems to be wrong with the embeddings of documents, and the remedy; None if nothing is known of it.

@@ -236,7 +236,7 @@ class KeyTokenModel:
                 queries.append(_NO_TOKENS)
                 strengths[i] = 0
         rows = join_rows(queries, counts.rows.shape[1])
-        return _checked(counts.with_rows(rows, self._confidences(strengths)))
+        return _checked(TokenRows(rows, counts.unseen, self._confidences(strengths), counts.rows))
 
     def _query(self, aligned: SparseRow, literals: SparseRow) -> SparseRow:
         """Weigh the aligned tokens and the literal counts of a query."""

@@ -11,6 +11,7 @@ from keytok_haystack.cli.display import token_table
 from keytok_haystack.cli.inputs import embedder_of, ready_made
 from keytok_haystack.cli.options import EmbedderOption, JsonFlag
 from keytok_haystack.cli.terminal import print_json, terminal
+from keytok_haystack.confidence import as_floats
 from keytok_haystack.encoders import embed
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
@@ -39,7 +40,6 @@ def tokens_command(
         terminal().print(token_table(loaded, texts, embedded.embeddings, top))
         return
     weights = loaded.encode_documents(embedded.embeddings, texts, top_k=top)
-    confidences = [None] * len(texts) if weights.confidences is None else weights.confidences.astype(float).round(3)
     rows = [
         {
             "text": text,
@@ -47,6 +47,8 @@ def tokens_command(
             "key_tokens": {unescape_feature(key): weight for key, weight in tokens.items()},
             "literal": [unescape_feature(key) for key in loaded.literal_tokens(text) if key in tokens],
         }
-        for text, confidence, tokens in zip(texts, confidences, loaded.document_tokens(weights), strict=True)
+        for text, confidence, tokens in zip(
+            texts, as_floats(weights.confidences, len(texts)), loaded.document_tokens(weights), strict=True
+        )
     ]
     print_json(rows)

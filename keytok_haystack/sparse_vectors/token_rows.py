@@ -20,11 +20,13 @@ class TokenRows:
     :param rows: Shape `(n, V + u)`.
     :param unseen: The `u` words, distinct: names of the last columns.
     :param confidences: Shape `(n,)`, how surely the embedding of each row decodes to tokens (`Chance`), if it is known.
+    :param literals: Shape `(n, V + u)`, literal counts of the texts of queries, if there are any.
     """
 
     rows: csr_array
     unseen: tuple[str, ...] = ()
     confidences: NDArray[np.float32] | None = None
+    literals: csr_array | None = None
 
     def __len__(self) -> int:
         """Return the number of rows, `n`."""

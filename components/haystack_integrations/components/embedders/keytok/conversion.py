@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 from haystack import Document, logging
 from haystack.dataclasses import SparseEmbedding
-from numpy.typing import NDArray
 
 from keytok_haystack import EmbeddingError, KeyTokenModel, TokenRows, Vocabulary
+from keytok_haystack.confidence import as_floats
 from keytok_haystack.inverted_index import contributions
 from keytok_haystack.sparse_vectors.rank_features import (
     LARGEST_WEIGHT,
@@ -29,6 +28,8 @@ from keytok_haystack.utils.checks import check_embeddings, check_texts
 
 _logger = logging.getLogger(__name__)
 _SHOWN = 10  # documents that a warning names
+
+T = TypeVar("T")
 
 
 def check_documents(documents: object, component: str) -> None:
@@ -99,17 +100,19 @@ def naming_document(documents: Sequence[Document], dimension: int, *, with_text:
 def process_usable(
     documents: Sequence[Document],
     dimension: int,
-    process: Callable[[list[Document]], list[Document]],
+    process: Callable[[list[Document]], list[T]],
+    unchanged: Callable[[Document], T],
     component: str,
     *,
     with_text: bool = True,
-) -> list[Document]:
+) -> list[T]:
     """
-    Process the documents that can be processed, and return the others unchanged, with a warning that names them.
+    Process the documents that can be processed, and leave the others unchanged, with a warning that names them.
 
     :param documents: Documents of a batch.
     :param dimension: Dimension of the embeddings.
-    :param process: Function that returns changed copies of documents.
+    :param process: Function that returns a result for each document.
+    :param unchanged: Function that returns the result for one that cannot be processed.
     :param component: Name of the component, for the warning.
     :param with_text: Whether the content of documents is processed, too.
     """
@@ -129,7 +132,7 @@ def process_usable(
         )
     usable = [document for position, document in enumerate(documents) if position not in failures]
     done = iter(process(usable) if usable else [])
-    return [document if position in failures else next(done) for position, document in enumerate(documents)]
+    return [unchanged(document) if position in failures else next(done) for position, document in enumerate(documents)]
 
 
 def checked_key_tokens(tokens: object, owner: str) -> dict[str, float]:
@@ -261,14 +264,9 @@ def encode_query(
     weights = model.encode_queries([embedding], None if text is None else [text], top_k)
     (confidence,) = as_floats(weights.confidences, 1)
     (key_tokens,) = model.query_tokens(weights)
-    literals = [] if text is None else [unescape_feature(key) for key in model.literal_tokens(text)]
-    meta = {"confidence": confidence, "literal_tokens": literals}
+    literals = {} if weights.literals is None else model.query_tokens(weights.with_rows(weights.literals))[0]
+    meta = {"confidence": confidence, "literal_tokens": list(map(unescape_feature, literals))}
     return EncodedQuery(key_tokens, sparse_embeddings(weights, model.vocabulary)[0], meta)
-
-
-def as_floats(confidences: NDArray[np.float32] | None, n: int) -> list[float | None]:
-    """Return `n` confidences, rounded to thousandths, as JSON has them; None if they are not known."""
-    return [None] * n if confidences is None else [round(each, 3) for each in confidences.astype(float).tolist()]
 
 
 def named_tokens(

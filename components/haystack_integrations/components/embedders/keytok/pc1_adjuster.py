@@ -173,7 +173,9 @@ class PC1Adjuster:
         if self.raise_on_failure:
             return {"documents": adjust(documents)}
         return {
-            "documents": process_usable(documents, spectrum.dimension, adjust, type(self).__name__, with_text=False)
+            "documents": process_usable(
+                documents, spectrum.dimension, adjust, lambda document: document, type(self).__name__, with_text=False
+            )
         }
 
     def _with_adjusted(self, spectrum: Spectrum, documents: list[Document]) -> list[Document]:

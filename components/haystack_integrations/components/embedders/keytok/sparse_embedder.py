@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from haystack_integrations.components.embedders.keytok.alternatives import is_branch_not_taken
 from haystack_integrations.components.embedders.keytok.conversion import (
-    as_floats,
     check_documents,
     document_embeddings,
     encode_query,
@@ -23,10 +22,13 @@ from haystack_integrations.components.embedders.keytok.conversion import (
 )
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from keytok_haystack import KeyTokenModel
-from keytok_haystack.confidence import warning_of
+from keytok_haystack.confidence import as_floats, warning_of
 from keytok_haystack.engines import check_field_name
 
 logger = logging.getLogger(__name__)
+
+_Processed = tuple[Document, float | None]
+"""Document, and its confidence if it is known."""
 
 
 @component
@@ -212,37 +214,29 @@ class KeyTokenSparseEmbedder:
         model = self._loaded_model()
         batches = range(0, len(documents), self.batch_size)
         show = self.progress_bar and len(batches) > 1
-        processed: list[Document] = []
-        confidences: list[float | None] = []
-        for start in tqdm(batches, desc="Finding key tokens", disable=not show):
-            batch = documents[start : start + self.batch_size]
-            known: list[float | None] = []
-            processed += self._processed(model, batch, known)
-            of_changed = iter(known)
-            confidences += [
-                None if new is old else next(of_changed) for new, old in zip(processed[start:], batch, strict=True)
-            ]
+        processed = [
+            result
+            for start in tqdm(batches, desc="Finding key tokens", disable=not show)
+            for result in self._processed(model, documents[start : start + self.batch_size])
+        ]
+        confidences = [confidence for _, confidence in processed]
         if warning := warning_of(np.array([each for each in confidences if each is not None], dtype=np.float32)):
             logger.warning(warning)
-        return {"documents": processed, "meta": {"confidences": confidences}}
+        return {"documents": [document for document, _ in processed], "meta": {"confidences": confidences}}
 
-    def _processed(
-        self, model: KeyTokenModel, documents: list[Document], confidences: list[float | None]
-    ) -> list[Document]:
-        """Process a batch, and add the confidences of those documents that are changed."""
-        process = partial(self._with_key_tokens, model, confidences)
+    def _processed(self, model: KeyTokenModel, documents: list[Document]) -> list[_Processed]:
+        process = partial(self._with_key_tokens, model)
         if self.raise_on_failure:
             return process(documents)
-        return process_usable(documents, model.dimension, process, type(self).__name__)
+        return process_usable(
+            documents, model.dimension, process, lambda document: (document, None), type(self).__name__
+        )
 
-    def _with_key_tokens(
-        self, model: KeyTokenModel, confidences: list[float | None], documents: list[Document]
-    ) -> list[Document]:
+    def _with_key_tokens(self, model: KeyTokenModel, documents: list[Document]) -> list[_Processed]:
         embeddings = document_embeddings(documents)
         texts = [document.content or "" for document in documents]
         with naming_document(documents, model.dimension):
             weights = model.encode_documents(embeddings, texts, self.top_k)
-        confidences += as_floats(weights.confidences, len(documents))
         changes: list[dict[str, Any]] = [
             {"meta": {**document.meta, self.field: tokens}}
             for document, tokens in zip(documents, model.document_tokens(weights), strict=True)
@@ -251,4 +245,5 @@ class KeyTokenSparseEmbedder:
             vectors = sparse_embeddings(weights, model.vocabulary, of_documents=True)
             for change, sparse_embedding in zip(changes, vectors, strict=True):
                 change["sparse_embedding"] = sparse_embedding
-        return [replace(document, **change) for document, change in zip(documents, changes, strict=True)]
+        changed = [replace(document, **change) for document, change in zip(documents, changes, strict=True)]
+        return list(zip(changed, as_floats(weights.confidences, len(documents)), strict=True))

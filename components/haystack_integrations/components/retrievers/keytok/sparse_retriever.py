@@ -4,7 +4,6 @@
 import asyncio
 import math
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -283,14 +282,16 @@ class SparseRetriever:
         """
         if self._is_branch_not_taken(key_tokens, query_sparse_embedding, query_embedding):
             return {}
-        search, meta = self._search_query(self._warmed_up(), key_tokens, query_sparse_embedding, query_embedding, query)
+        search, meta = self._search_query(
+            self._warmed_up(), key_tokens, query_sparse_embedding, query_embedding, query, required_tokens
+        )
         if "empty" in meta:
             return _result([], search, meta)
-        search = replace(search, required=tuple(required_tokens or ()))
         filters, top_k = self._resolve(filters, top_k)
         documents = self._adapter.search(search, filters, top_k)
         if not documents and top_k:
-            meta["empty"] = _why_empty(search, filters and self._adapter.search(search, None, 1))
+            unfiltered = filters and not search.required and self._adapter.search(search, None, 1)
+            meta["empty"] = _why_empty(search, unfiltered)
         return _result(documents, search, meta)
 
     @component.output_types(documents=list[Document], key_tokens=dict[str, float], meta=dict[str, Any])
@@ -329,15 +330,15 @@ class SparseRetriever:
             return {}
         model = await asyncio.to_thread(self._warmed_up)
         search, meta = await asyncio.to_thread(
-            self._search_query, model, key_tokens, query_sparse_embedding, query_embedding, query
+            self._search_query, model, key_tokens, query_sparse_embedding, query_embedding, query, required_tokens
         )
         if "empty" in meta:
             return _result([], search, meta)
-        search = replace(search, required=tuple(required_tokens or ()))
         filters, top_k = self._resolve(filters, top_k)
         documents = await self._adapter.search_async(search, filters, top_k)
         if not documents and top_k:
-            meta["empty"] = _why_empty(search, filters and await self._adapter.search_async(search, None, 1))
+            unfiltered = filters and not search.required and await self._adapter.search_async(search, None, 1)
+            meta["empty"] = _why_empty(search, unfiltered)
         return _result(documents, search, meta)
 
     def run_batch(
@@ -410,6 +411,7 @@ class SparseRetriever:
         query_sparse_embedding: SparseEmbedding | None,
         query_embedding: list[float] | None,
         query: str | None,
+        required_tokens: list[str] | None = None,
     ) -> tuple[SearchQuery, dict[str, Any]]:
         """Return what is searched for, and what is known of the query's key tokens."""
         # beside other key tokens, an embedding is for cosines alone
@@ -438,7 +440,15 @@ class SparseRetriever:
             if not key_tokens and query is not None and not self.nearest:
                 meta["empty"] = _NO_WORDS
         tokens = {} if key_tokens is None else checked_key_tokens(key_tokens, "the query")
-        search = SearchQuery(tokens, self.first_phase, query or "", self.bm25_weight, embedding, self.dense_weight)
+        search = SearchQuery(
+            tokens,
+            self.first_phase,
+            query or "",
+            self.bm25_weight,
+            embedding,
+            self.dense_weight,
+            required=tuple(required_tokens or ()),
+        )
         return search, meta
 
 
