@@ -191,7 +191,11 @@ def test_the_hybrid_retriever_is_a_tool_as_it_is(filled, text_embedder, cranfiel
     (two, later), generator = answers_of(
         tool, [{"query": QUESTION, "top_k": 2}, {"query": QUESTION, "filters": year, "top_k": 5}]
     )
-    assert {*generator.offered[0]["parameters"]["properties"]} == {"query", "filters", "top_k"}
+    parameters = generator.offered[0]["parameters"]["properties"]
+    assert parameters["query"]["description"] == "What to search for, in a phrase or a sentence."
+    assert '{"field": "meta.year", "operator": ">=", "value": 1960}' in parameters["filters"]["description"]
+    assert parameters["top_k"]["description"] == "Maximum number of documents to return."
+    assert {*parameters} == {"query", "filters", "top_k"}
     assert two.startswith("64: found for sound, wave, shock (your words) and")
     assert len(two.splitlines()) == 2
     assert len(later.splitlines()) == 5

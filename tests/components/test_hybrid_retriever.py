@@ -4,7 +4,7 @@
 """A hybrid search in one component."""
 
 import pytest
-from haystack import Document, Pipeline
+from haystack import Document, Pipeline, component
 from haystack.components.embedders import MockTextEmbedder
 from helpers.rankings import assert_same_hits
 from nodes.stores import DENSE_STORES
@@ -79,3 +79,29 @@ def test_a_part_is_left_out_by_a_weight_of_0(make_store, small_model_folder, sma
         hits = hybrid.run(query="wing")["documents"]
         assert len(hits) == 10
         assert all(hit.meta.get("score_parts", {}).keys() == parts for hit in hits)
+
+
+@component
+class OnlyRuns:
+    """A text embedder that has nothing but `run`."""
+
+    def __init__(self, embedding: list[float]) -> None:
+        self.embedding = embedding
+
+    @component.output_types(embedding=list[float])
+    def run(self, text: str) -> dict[str, list[float]]:
+        return {"embedding": self.embedding}
+
+
+async def test_an_embedder_without_asynchronous_methods_serves_asynchronous_runs(
+    make_store, small_model_folder, small_texts, small_embeddings
+):
+    store = make_store("in-memory")
+    store.write_documents([Document(id="0", content=small_texts[0], meta={"key_tokens": {"wing": 1.0}})])
+    embedder = OnlyRuns(small_embeddings[0].tolist())
+    hybrid = KeyTokenHybridRetriever(store, embedder=embedder, model=small_model_folder, dense_weight=0.0)
+    hits = (await hybrid.run_async(query="wing"))["documents"]
+    assert [hit.id for hit in hits] == ["0"]
+    await hybrid.close_async()
+    hybrid.close()
+    assert hybrid.run(query="wing")["documents"] == hits

@@ -11,6 +11,7 @@ from haystack.components.embedders.types import TextEmbedder
 from haystack_integrations.components.embedders.keytok.conversion import encode_query
 from haystack_integrations.components.embedders.keytok.loading import load_model
 from haystack_integrations.components.retrievers.keytok.explainer import KeyTokenExplainer
+from haystack_integrations.components.retrievers.keytok.lifecycle import call_each
 from haystack_integrations.components.retrievers.keytok.sparse_retriever import SparseRetriever
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
@@ -80,17 +81,13 @@ class EditableQueryRetriever:
         """
         Warms up the text embedder and the retriever.
         """
-        for inner in (self.text_embedder, self.retriever):
-            if hasattr(inner, "warm_up"):
-                inner.warm_up()
+        call_each("warm_up", self.text_embedder, self.retriever)
 
     def close(self) -> None:
         """
         Frees what the text embedder and the retriever hold; a later run restores it.
         """
-        for inner in (self.text_embedder, self.retriever):
-            if hasattr(inner, "close"):
-                inner.close()
+        call_each("close", self.text_embedder, self.retriever)
 
     @component.output_types(
         text=str, documents=list[Document], key_tokens=dict[str, float], meta=dict[str, Any], notes=list[str]

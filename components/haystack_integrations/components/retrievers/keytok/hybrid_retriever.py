@@ -1,26 +1,28 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from haystack import Pipeline, default_to_dict, super_component
+from haystack import Document, component, default_to_dict
 from haystack.components.embedders.types import TextEmbedder
 from haystack.document_stores.types import DocumentStore, FilterPolicy
 
 from haystack_integrations.components.retrievers.keytok.explainer import KeyTokenExplainer
+from haystack_integrations.components.retrievers.keytok.lifecycle import call_each, call_each_async
 from haystack_integrations.components.retrievers.keytok.sparse_retriever import SparseRetriever
 from keytok_haystack.weighting import BM25_WEIGHT, DENSE_WEIGHT, FIRST_PHASE, RESCORED
 
 
-@super_component
+@component
 class KeyTokenHybridRetriever:
     """
     Retrieves documents by key tokens, dense vectors and BM25 in one request, and explains the hits.
 
-    It is a pipeline of three components: the query is embedded once, `SparseRetriever` asks the document store for the
-    sum of the three parts, and `KeyTokenExplainer` lists the tokens that each document shares with the query. For
-    anything else, build your own pipeline from `pipelines/hybrid.*.yml`.
+    It is three components in one: the query is embedded once, `SparseRetriever` asks the document store for the sum of
+    the three parts, and `KeyTokenExplainer` lists the tokens that each document shares with the query. For anything
+    else, build your own pipeline from `pipelines/hybrid.*.yml`.
 
     ### Usage example
     ```python
@@ -111,9 +113,7 @@ class KeyTokenHybridRetriever:
         self.content_field = content_field
         self.timeout = timeout
 
-        self.pipeline = Pipeline()
-        self.pipeline.add_component("text_embedder", embedder)
-        retriever = SparseRetriever(
+        self._retriever = SparseRetriever(
             document_store,
             filters=filters,
             top_k=top_k,
@@ -128,40 +128,7 @@ class KeyTokenHybridRetriever:
             content_field=content_field,
             timeout=timeout,
         )
-        self.pipeline.add_component("retriever", retriever)
-        self.pipeline.add_component("explainer", KeyTokenExplainer(field=field))
-        self.pipeline.connect("text_embedder.embedding", "retriever.query_embedding")
-        self.pipeline.connect("retriever.documents", "explainer.documents")
-        self.pipeline.connect("retriever.key_tokens", "explainer.key_tokens")
-        self.pipeline.connect("retriever.meta", "explainer.meta")
-
-        self.input_mapping = {
-            "query": ["text_embedder.text", "retriever.query"],
-            "filters": ["retriever.filters"],
-            "top_k": ["retriever.top_k"],
-        }
-        self.output_mapping = {"explainer.documents": "documents", "retriever.meta": "meta"}
-
-    if TYPE_CHECKING:
-
-        def run(self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None) -> dict[str, Any]:
-            """
-            Retrieves documents.
-
-            :param query:
-                The text of the query.
-            :param filters:
-                Filters to narrow down the documents.
-            :param top_k:
-                Maximum number of documents to return.
-            :returns:
-                A dictionary with the following keys:
-                - `documents`: The documents, best first. `meta["matched_tokens"]` lists the tokens shared with the
-                    query, `meta["score_parts"]` the score and the rank by each part, and `meta["why"]` is the
-                    explanation in a sentence.
-                - `meta`: `confidence` of the query, about 1 for one about what the model was fitted to; `empty` says
-                    why nothing is found.
-            """
+        self._explainer = KeyTokenExplainer(field=field)
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -187,3 +154,95 @@ class KeyTokenHybridRetriever:
             content_field=self.content_field,
             timeout=self.timeout,
         )
+
+    def warm_up(self) -> None:
+        """
+        Warms up the text embedder, loads the key-token model, and checks that the document store can be searched.
+
+        :raises MappingError:
+            If the index has no key tokens of this model or no dense vectors.
+        :raises ValueError:
+            If the document store has no such part as a weight asks for.
+        :raises DocumentStoreError:
+            If the engine cannot be reached, refuses the credentials or has no such index.
+        """
+        call_each("warm_up", self.embedder, self._retriever)
+
+    async def warm_up_async(self) -> None:
+        """
+        Warms up as `warm_up` does, asynchronously where the text embedder can.
+        """
+        await call_each_async("warm_up", self.embedder, self._retriever)
+
+    def close(self) -> None:
+        """
+        Frees what the text embedder and the retriever hold; a later run restores it.
+        """
+        call_each("close", self.embedder, self._retriever)
+
+    async def close_async(self) -> None:
+        """
+        Frees what the asynchronous runs of the text embedder and the retriever hold.
+        """
+        await call_each_async("close", self.embedder, self._retriever)
+
+    @component.output_types(documents=list[Document], meta=dict[str, Any])
+    def run(self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None) -> dict[str, Any]:
+        """
+        Retrieves documents by meaning and by words.
+
+        :param query:
+            What to search for, in a phrase or a sentence.
+        :param filters:
+            Conditions on the metadata of documents, such as {"field": "meta.year", "operator": ">=", "value": 1960};
+            several are joined as {"operator": "AND", "conditions": [...]}. Operators are ==, !=, >, >=, <, <=, in and
+            not in.
+        :param top_k:
+            Maximum number of documents to return.
+        :returns:
+            A dictionary with the following keys:
+            - `documents`: The documents, best first. `meta["matched_tokens"]` lists the tokens shared with the query,
+                `meta["score_parts"]` the score and the rank by each part, and `meta["why"]` is the explanation in a
+                sentence.
+            - `meta`: `confidence` of the query, about 1 for one about what the model was fitted to; `empty` says why
+                nothing is found.
+
+        :raises ValueError:
+            If the query's embedding or text is unusable, or `top_k` is negative.
+        :raises FilterError:
+            If the filters are invalid.
+        :raises DocumentStoreError:
+            If an engine cannot be reached or cannot answer.
+        """
+        self.warm_up()
+        embedding = self.embedder.run(text=query)["embedding"]
+        found = self._retriever.run(query_embedding=embedding, query=query, filters=filters, top_k=top_k)
+        return {**self._explainer.run(**found), "meta": found["meta"]}
+
+    @component.output_types(documents=list[Document], meta=dict[str, Any])
+    async def run_async(
+        self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
+    ) -> dict[str, Any]:
+        """
+        Retrieves documents asynchronously; parameters, result and errors are those of `run`.
+
+        :param query:
+            What to search for, in a phrase or a sentence.
+        :param filters:
+            Conditions on the metadata of documents.
+        :param top_k:
+            Maximum number of documents to return.
+        :returns:
+            A dictionary with the following keys:
+            - `documents`: The documents, best first, explained.
+            - `meta`: What is known of the query, and why nothing is found.
+        """
+        await self.warm_up_async()
+        if hasattr(self.embedder, "run_async"):
+            embedded = await self.embedder.run_async(text=query)
+        else:
+            embedded = await asyncio.to_thread(self.embedder.run, text=query)
+        found = await self._retriever.run_async(
+            query_embedding=embedded["embedding"], query=query, filters=filters, top_k=top_k
+        )
+        return {**self._explainer.run(**found), "meta": found["meta"]}
