@@ -64,10 +64,10 @@ def indexed(cranfield, embedder, overrides):
 
 
 def test_all_stores_pipelines_are_there():
-    assert {path.name for path in PIPELINES} >= {
-        "indexing.in_memory.yml",
-        "query.in_memory.yml",
-        "hybrid.in_memory.yml",
+    kinds = ("indexing", "query", "hybrid", "rag")
+    stores = ("in_memory", "opensearch", "elasticsearch", "qdrant", "milvus")
+    assert {path.name for path in PIPELINES} == {f"{kind}.{store}.yml" for kind in kinds for store in stores} | {
+        "rrf.opensearch.yml"
     }
 
 

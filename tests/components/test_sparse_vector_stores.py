@@ -21,6 +21,7 @@ from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 from helpers.filters import any_filters
 from helpers.rankings import assert_same_hits
 from helpers.retrieval import assert_matched, assert_ranking, dot_products, own_meta, pairs
+from helpers.servers import chat_server
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from milvus_haystack import MilvusDocumentStore, MilvusSparseEmbeddingRetriever
@@ -271,7 +272,7 @@ def test_a_pipeline_with_the_store_comes_back_from_yaml(kind, tmp_path, small_mo
     assert Pipeline.loads(stored).dumps() == stored
 
 
-@pytest.mark.parametrize("search", ["query", "hybrid"])
+@pytest.mark.parametrize("search", ["query", "hybrid", "rag"])
 def test_the_pipelines_index_find_and_explain(
     kind, search, tmp_path, monkeypatch, cranfield, embedder, cranfield_model_folder
 ):
@@ -289,17 +290,25 @@ def test_the_pipelines_index_find_and_explain(
     if kind == "qdrant":  # a folder is open once
         indexing.get_component("writer").document_store.close()
 
-    pipeline = Pipeline.loads(pipeline_yaml(f"{search}.{kind}", {"text_embedder": {"model": embedder}}, **options))
     text = documents[7].content
     asked = [name.split(".") for name in yaml.safe_load(definition_of(search, kind))["inputs"]["query"]]
-    hits = pipeline.run({component: {socket: text} for component, socket in asked})["explainer"]["documents"]
+    with chat_server(lambda _: "It is known [1].") as (url, _):
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        monkeypatch.setenv("OPENAI_API_KEY", "a key")
+        pipeline = Pipeline.loads(pipeline_yaml(f"{search}.{kind}", {"text_embedder": {"model": embedder}}, **options))
+        data = {component: {socket: text} for component, socket in asked}
+        result = pipeline.run(data, include_outputs_from={"explainer"})
+    hits = result["explainer"]["documents"]
     assert hits[0].id == documents[7].id
-    assert len(hits) == 10
+    assert len(hits) == (5 if search == "rag" else 10)
     for hit in hits[:5]:
         assert hit.meta["matched_tokens"]
         assert hit.meta["why"]
         assert "key_tokens" not in hit.meta
-    assert ("score_parts" in hits[0].meta) is (kind == "qdrant" and search == "hybrid")
+    assert ("score_parts" in hits[0].meta) is (kind == "qdrant" and search != "query")
+    if search == "rag":
+        (answer,) = result["answer_builder"]["answers"]
+        assert [(source.id, source.meta["why"]) for source in answer.documents] == [(hits[0].id, hits[0].meta["why"])]
 
 
 def definition_of(search: str, kind: str) -> str:
