@@ -3,7 +3,8 @@
 const $ = (id) => document.getElementById(id);
 const given = JSON.parse($("data").textContent);
 const isServed = given === null;
-const state = { q: "", edits: {}, doc: null, system: "hybrid" };
+const state = { q: "", edits: {}, filter: null, doc: null, system: "hybrid" };
+const OPERATORS = ["==", "!=", ">", ">=", "<", "<=", "in", "not in"]; // Haystack's
 let result = null;
 let newest = 0; // of answers that cross, only that to the last question is shown
 
@@ -28,6 +29,7 @@ function readLink() {
   state.q = link.get("q") ?? "";
   state.doc = link.get("doc");
   state.system = link.get("system") ?? "hybrid";
+  state.filter = readFilter(link.get("field"), link.get("operator"), link.get("value"));
   state.edits = {};
   for (const [key, value] of link) {
     const factor = Number(value);
@@ -40,9 +42,48 @@ function writeLink() {
   const link = new URLSearchParams();
   if (state.q) link.set("q", state.q);
   for (const [token, factor] of Object.entries(state.edits)) link.set(`token:${token}`, factor);
+  for (const [name, value] of Object.entries(state.filter ?? {})) link.set(name, value);
   if (state.doc !== null) link.set("doc", state.doc);
   if (state.system !== "hybrid") link.set("system", state.system);
   history.replaceState(null, "", `#${link}`);
+}
+
+// ---- filtering
+
+const readFilter = (field, operator, value) =>
+  field && OPERATORS.includes(operator) && value?.trim() ? { field, operator, value: value.trim() } : null;
+
+/** Return a value as it is stored: `1960` and `true` are no strings, `"1960"` is one. */
+function valueOf(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** Return Haystack's filters. */
+function filters() {
+  if (state.filter === null) return null;
+  const { field, operator, value } = state.filter;
+  const isList = operator.endsWith("in");
+  const values = isList && !value.startsWith("[") ? value.split(",").map((each) => valueOf(each.trim())) : valueOf(value);
+  return { field: `meta.${field}`, operator, value: values };
+}
+
+function showFilter() {
+  $("field").value = state.filter?.field ?? "";
+  $("operator").value = state.filter?.operator ?? "==";
+  $("value").value = state.filter?.value ?? "";
+}
+
+async function offerFilter() {
+  const fields = await (await fetch("api/fields")).json();
+  if (!Array.isArray(fields) || !fields.length) return;
+  $("field").append(...fields.map((name) => el("option", { value: name }, name)));
+  $("operator").append(...OPERATORS.map((name) => el("option", { value: name }, name)));
+  $("filter").hidden = false;
+  showFilter();
 }
 
 // ---- asking the server
@@ -73,7 +114,7 @@ async function search() {
   }
   tell("Searching ...");
   try {
-    const found = await post("api/search", { question: state.q, edits: state.edits });
+    const found = await post("api/search", { question: state.q, edits: state.edits, filters: filters() });
     if (number === newest) show(found);
   } catch (error) {
     if (number === newest) tell(error.message, true);
@@ -91,7 +132,8 @@ async function askWhy(event) {
   const which = $("which").value.trim();
   if (!which) return;
   $("reason").textContent = "Looking ...";
-  const asked = { question: state.q, edits: state.edits };
+  $("ranks").replaceChildren();
+  const asked = { question: state.q, edits: state.edits, filters: filters() };
   try {
     let why;
     try {
@@ -101,6 +143,8 @@ async function askWhy(event) {
       why = await post("api/why", { ...asked, text: which }); // an id of several words is rare
     }
     $("reason").textContent = `${which.length > 60 ? "Your text" : which}: ${why.reason}`;
+    $("ranks").replaceChildren(...Object.entries(why.ranks).map(([system, rank]) =>
+      el("li", {}, `${system}: `, el("b", {}, rank === null ? "beyond 1,000, or not at all" : `number ${rank}`))));
     result.documents[why.document.id] = why.document;
     choose(why.document.id);
   } catch (error) {
@@ -283,18 +327,22 @@ if (isServed) {
   $("why-not").hidden = false;
   $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
-    Object.assign(state, { q: $("question").value, edits: {}, doc: null });
+    const filter = readFilter($("field").value, $("operator").value, $("value").value);
+    Object.assign(state, { q: $("question").value, edits: {}, filter, doc: null });
     $("reason").textContent = "";
+    $("ranks").replaceChildren();
     search();
   });
   $("ask-why").addEventListener("submit", askWhy);
   const follow = () => {
     readLink();
     $("question").value = state.q;
+    showFilter();
     search();
   };
   window.addEventListener("hashchange", follow);
   follow();
+  offerFilter();
 } else {
   $("question-shown").hidden = false;
   $("question-shown").textContent = given.question;

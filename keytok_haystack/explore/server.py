@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page and a small JSON API, served on this machine. Needs the extra `explore`."""
 
+from collections.abc import Callable
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
@@ -16,6 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from keytok_haystack.explore.page import page
 from keytok_haystack.explore.workbench import Workbench
 
+_Answer = TypeVar("_Answer")
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -46,17 +48,20 @@ def create_app(workbench: Workbench, hosts: tuple[str, ...] = LOCAL_HOSTS) -> Fa
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     lock = Lock()  # the embedder is not made for several threads
 
-    def answered(work: Any, **arguments: Any) -> dict[str, Any]:
+    def answered(work: Callable[..., _Answer], **arguments: Any) -> _Answer:
         try:
             with lock:
-                result: dict[str, Any] = work(**arguments)
-                return result
+                return work(**arguments)
         except (ValueError, TypeError, FilterError, DocumentStoreError) as error:
             raise HTTPException(422, detail=str(error)) from error
 
     @app.get("/", response_class=HTMLResponse)
     def index() -> str:
         return page(workbench.source.name)
+
+    @app.get("/api/fields")
+    def fields() -> list[str]:
+        return answered(workbench.fields)
 
     @app.post("/api/search")
     def search(asked: Search) -> dict[str, Any]:

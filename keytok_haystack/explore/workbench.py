@@ -5,7 +5,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +43,11 @@ _PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "key_tokens": {"first_phase": 1.0},
     "dense": {"dense_weight": 1.0},
     "bm25": {"bm25_weight": 1.0},
+}
+_FIELD = "key_tokens"
+_FILTERABLE = {
+    *("keyword", "text", "boolean", "date"),
+    *("int", "integer", "long", "short", "byte", "float", "double", "half_float", "scaled_float"),
 }
 _DEPTH = 1000  # hits among which a document's rank is looked for
 _ADDED = 0.5  # weight of a token that the query lacks, before it is boosted
@@ -101,14 +106,15 @@ class Workbench:
         self.source = source
         self._top_k = top_k
         self._embedder = embedder
-        self._retrievers = {name: self._retriever(folder, name) for name in SYSTEMS}
+        self._retrievers = {name: self._retriever(folder, name, top_k) for name in SYSTEMS}
+        self._deep_retrievers = {name: self._retriever(folder, name, _DEPTH) for name in SYSTEMS}
         self._retrievers["key_tokens"].warm_up()
         self._names_of_chunk = lru_cache(1 << 16)(self.model.literal_tokens)
 
-    def _retriever(self, folder: str | Path, system: str) -> Any:
-        parameters = {"return_key_tokens": True, "top_k": self._top_k, **_PARAMETERS[system]}
+    def _retriever(self, folder: str | Path, system: str, top_k: int) -> Any:
+        parameters = {"return_key_tokens": True, "top_k": top_k, **_PARAMETERS[system]}
         if system == "dense":
-            parameters |= {"nearest": self._top_k}
+            parameters |= {"nearest": top_k}
         definition = pipeline_yaml(
             f"query.{self.source.kind}",
             {"text_embedder": {"model": self._embedder.embedder}, "retriever": parameters},
@@ -131,18 +137,9 @@ class Workbench:
         :raises DocumentStoreError: The engine cannot be reached, or refuses.
         """
         query = self._query(question, edits or {})
-        asked: dict[str, Mapping[str, Any]] = {
-            "hybrid": {
-                "query_embedding": query.embedding,
-                "query": question,
-                **({"key_tokens": query.tokens} if edits else {}),
-            },
-            "key_tokens": {"key_tokens": query.tokens},
-            "dense": {"key_tokens": {}, "query_embedding": query.embedding},
-            "bm25": {"key_tokens": {}, "query": question},
-        }
         hits: dict[str, Document] = {}
-        systems = {name: self._ranking(name, {**inputs, "filters": filters}, hits) for name, inputs in asked.items()}
+        asked = self._asked(query, edits, filters)
+        systems = {name: self._ranking(name, inputs, hits) for name, inputs in asked.items()}
         documents = self._whole(hits)
         return {
             "question": question,
@@ -153,6 +150,32 @@ class Workbench:
             "systems": systems,
             "documents": {key: self._explained(query, document, hits.get(key)) for key, document in documents.items()},
         }
+
+    def fields(self) -> list[str]:
+        """
+        Return the names of the metadata fields that filters can name.
+
+        :raises DocumentStoreError: The engine cannot be reached, or refuses.
+        """
+        store: Any = self.source.store  # the method is every store's, but not the protocol's
+        types: Mapping[str, Mapping[str, str]] = store.get_metadata_fields_info()
+        return sorted(name for name, about in types.items() if name != _FIELD and about.get("type") in _FILTERABLE)
+
+    def _asked(
+        self, query: _Query, edits: Mapping[str, float] | None, filters: dict[str, Any] | None
+    ) -> dict[str, dict[str, Any]]:
+        """Return what each system is asked."""
+        asked: dict[str, dict[str, Any]] = {
+            "hybrid": {
+                "query_embedding": query.embedding,
+                "query": query.text,
+                **({"key_tokens": query.tokens} if edits else {}),
+            },
+            "key_tokens": {"key_tokens": query.tokens},
+            "dense": {"key_tokens": {}, "query_embedding": query.embedding},
+            "bm25": {"key_tokens": {}, "query": query.text},
+        }
+        return {name: {**inputs, "filters": filters} for name, inputs in asked.items()}
 
     def _ranking(self, name: str, inputs: Mapping[str, Any], hits: dict[str, Document]) -> dict[str, Any]:
         """Return the ranking of a system, and collect its hits; those of the hybrid have all parts, and come first."""
@@ -196,7 +219,9 @@ class Workbench:
         :param filters: As for `search`.
         :param document_id: Id of a document.
         :param text: Or any text, which is embedded.
-        :returns: A `reason` in a sentence, the `rank`, if it is among the best 1,000, and the explanation.
+        :returns: A `reason` in a sentence, the `ranks` by each system, None if it is not among its best 1,000, and the
+            explanation. A text is not in the index: it has ranks by key tokens and dense vectors alone, those that its
+            scores would have.
         :raises ValueError: Neither or both of id and text are given, there is no such document, or the question cannot
             be read.
         """
@@ -206,26 +231,39 @@ class Workbench:
         query = self._query(question, edits or {})
         document = self._stored(document_id) if document_id is not None else self._of_text(str(text))
         described = self._explained(query, document, None)
-        run = self._retrievers["key_tokens"].run
-        ranking = run(key_tokens=query.tokens, filters=filters, top_k=_DEPTH)["documents"] if query.tokens else []
-        rank = 1 + sum(hit.score > described["score"] + 1e-9 for hit in ranking if hit.id != document.id)
-        if not document.meta.get("key_tokens"):
+        asked = self._asked(query, edits, filters)
+        rankings = {name: self._deep_ranking(name, inputs) for name, inputs in asked.items()}
+        if document_id is not None:
+            ranks = {name: _position(ranking, document_id) for name, ranking in rankings.items()}
+        else:
+            scores = {"key_tokens": described["score"], "dense": _cosine(query.embedding, document.embedding or [])}
+            ranks = {name: _place(rankings[name], score) for name, score in scores.items()}
+            ranks["key_tokens"] = ranks["key_tokens"] if described["shared"] else None
+        rank = ranks["key_tokens"]
+        if not document.meta.get(_FIELD):
             reason = "It has no key tokens yet: keytok backfill gives it some."
         elif not described["shared"]:
             reason = "It shares no token with the question."
         elif document_id is not None and filters and not self._passes(document_id, filters):
             reason = "The filters leave it out."
-        elif rank > _DEPTH:
+        elif rank is None:
             reason = f"It is not among the best {_DEPTH:,} by key tokens: its score is {described['score']:.2f}."
         elif rank <= self._top_k:
             reason = f"It is number {rank} by key tokens."
         else:
-            last = ranking[self._top_k - 1].score
+            last = rankings["key_tokens"][self._top_k - 1].score
             reason = (
                 f"It is number {rank} by key tokens: its score is {described['score']:.2f}, and that of number "
                 f"{self._top_k} is {last:.2f}."
             )
-        return {"reason": reason, "rank": rank if rank <= _DEPTH else None, "document": described}
+        return {"reason": reason, "ranks": {SYSTEMS[name]: ranks[name] for name in ranks}, "document": described}
+
+    def _deep_ranking(self, name: str, inputs: Mapping[str, Any]) -> list[Document]:
+        try:
+            hits: list[Document] = self._deep_retrievers[name].run(**inputs)["documents"]
+        except MappingError:  # no dense vectors
+            return []
+        return hits
 
     def _stored(self, document_id: str) -> Document:
         found = self.source.store.filter_documents({"field": "id", "operator": "==", "value": document_id})
@@ -237,7 +275,7 @@ class Workbench:
     def _of_text(self, text: str) -> Document:
         embeddings = self._embedder.embed([text]).embeddings
         (tokens,) = self.model.document_tokens(self.model.encode_documents(embeddings, [text]))
-        return Document(id="your text", content=text, embedding=embeddings[0].tolist(), meta={"key_tokens": tokens})
+        return Document(id="your text", content=text, embedding=embeddings[0].tolist(), meta={_FIELD: tokens})
 
     def _passes(self, document_id: str, filters: dict[str, Any]) -> bool:
         this = {"field": "id", "operator": "==", "value": document_id}
@@ -264,9 +302,7 @@ class Workbench:
 
     def _explained(self, query: _Query, document: Document, hit: Document | None) -> dict[str, Any]:
         """Return the explanation of a document; a hit knows the parts of its score."""
-        tokens: Mapping[str, float] = (
-            document.meta.get("key_tokens") or (hit.meta.get("key_tokens") if hit else {}) or {}
-        )
+        tokens: Mapping[str, float] = document.meta.get(_FIELD) or (hit.meta.get(_FIELD) if hit else {}) or {}
         explanation = Explanation.of(query.tokens, tokens, query.literals)
         shared = [each.token for each in explanation.shared]
         share = None
@@ -296,3 +332,18 @@ class Workbench:
                 end = chunk.end()
         pieces.append((text[end:], None))
         return [(piece, token) for piece, token in pieces if piece]
+
+
+def _position(ranking: Sequence[Document], document_id: str) -> int | None:
+    """Return the rank of a document, if it is in a ranking."""
+    return next((rank for rank, hit in enumerate(ranking, start=1) if hit.id == document_id), None)
+
+
+def _place(ranking: Sequence[Document], score: float) -> int | None:
+    """Return the rank that a score would have in a ranking, unless that is below all of a full one."""
+    rank = 1 + sum((hit.score or 0.0) > score + 1e-9 for hit in ranking)
+    return rank if rank <= _DEPTH else None
+
+
+def _cosine(query: Sequence[float], document: Sequence[float]) -> float:
+    return float(np.dot(query, document) / (np.linalg.norm(query) * np.linalg.norm(document)))

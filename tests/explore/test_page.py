@@ -144,9 +144,43 @@ def test_why_not_this_one(tab, address, bench):
         why = bench.why(QUESTION, **arguments)
         expect(tab.locator("#reason")).to_contain_text(why["reason"])
         expect(tab.locator("#document-heading")).to_have_text(why["document"]["id"])
+        for system, rank in why["ranks"].items():
+            expect(tab.locator("#ranks")).to_contain_text(f"{system}: {f'number {rank}' if rank else 'beyond 1,000'}")
     which.fill("no-such")
     which.press("Enter")
     expect(tab.locator("#reason")).to_contain_text("no document with the id 'no-such'")
+
+
+def test_a_filter_narrows_all_rankings_and_why_not_says_so(tab, address, bench):
+    tab.goto(address)
+    tab.get_by_label("Field").select_option("year")
+    tab.get_by_label("Comparison").select_option(">=")
+    tab.get_by_label("Value").fill("1965")
+    tab.get_by_label("Question", exact=True).fill(QUESTION)
+    tab.get_by_role("button", name="Search").click()
+    expect(tab.locator("#status")).to_contain_text("documents found")
+    filters = {"field": "meta.year", "operator": ">=", "value": 1965}
+    for name, system in bench.search(QUESTION, filters=filters)["systems"].items():
+        shown = tab.locator(f'[data-system="{name}"] .hit')
+        assert [each.get_attribute("data-id") for each in shown.all()] == [hit["id"] for hit in system["hits"]] != []
+    unfiltered = bench.search(QUESTION)["systems"]["key_tokens"]["hits"]
+    left_out = next(hit["id"] for hit in unfiltered if int(hit["id"]) % 20 < 15)
+    tab.get_by_label("Id of a document, or a text of yours").fill(left_out)
+    tab.get_by_role("button", name="Say why").click()
+    expect(tab.locator("#reason")).to_contain_text("The filters leave it out.")
+    link = tab.url
+    tab.goto("about:blank")
+    tab.goto(link)
+    expect(tab.get_by_label("Value")).to_have_value("1965")
+    expect(tab.get_by_label("Field")).to_have_value("year")
+    tab.get_by_label("Comparison").select_option("in")
+    tab.get_by_label("Value").fill("1951, 1952")
+    tab.get_by_role("button", name="Search").click()
+    among = bench.search(QUESTION, filters={"field": "meta.year", "operator": "in", "value": [1951, 1952]})
+    hits = [hit["id"] for hit in among["systems"]["hybrid"]["hits"]]
+    shown = tab.locator('[data-system="hybrid"] .hit')
+    expect(shown.first).to_have_attribute("data-id", hits[0])
+    assert [each.get_attribute("data-id") for each in shown.all()] == hits
 
 
 def test_a_link_keeps_the_state(tab, address):

@@ -105,15 +105,31 @@ def test_why_not_says_the_rank_that_a_deep_ranking_has(bench):
     deep = bench._retrievers["key_tokens"].run(key_tokens=bench._query(QUESTION, {}).tokens, top_k=1000)["documents"]
     for position in (0, 9, 10, 57, 300):
         why = bench.why(QUESTION, document_id=deep[position].id)
-        assert why["rank"] == position + 1
+        assert why["ranks"]["Key tokens"] == position + 1
         assert why["document"]["score"] == pytest.approx(deep[position].score, rel=1e-6)
         assert f"number {position + 1}" in why["reason"]
     assert f"that of number 10 is {deep[9].score:.2f}" in bench.why(QUESTION, document_id=deep[57].id)["reason"]
 
 
+def test_why_not_says_the_rank_in_each_ranking(bench, found, cranfield_documents, cranfield):
+    for name, system in found["systems"].items():
+        for position, hit in enumerate(system["hits"], start=1):
+            assert bench.why(QUESTION, document_id=hit["id"])["ranks"][system["name"]] == position, name
+    vectors = cranfield_documents.embeddings / np.linalg.norm(cranfield_documents.embeddings, axis=1, keepdims=True)
+    order = np.argsort(-vectors @ bench._embedder.embed([QUESTION], "query").embeddings[0])
+    ids = list(cranfield.documents)
+    assert bench.why(QUESTION, document_id=ids[order[400]])["ranks"]["Dense vectors"] == 401
+    assert bench.why(QUESTION, document_id=ids[order[1200]])["ranks"]["Dense vectors"] is None
+
+
 def test_why_not_takes_texts(bench, cranfield):
     why = bench.why(QUESTION, text=cranfield.documents["64"])
-    assert why["rank"] in (1, 2)  # beside the document itself, whose score is the same
+    assert why["ranks"] == {"Key tokens": 1, "Dense vectors": 1}  # beside the document itself, with the same scores
+    deep = bench._deep_retrievers["key_tokens"].run(key_tokens=bench._query(QUESTION, {}).tokens)["documents"]
+    far = bench.why(QUESTION, text="a recipe for soup")
+    better = sum(hit.score > far["document"]["score"] for hit in deep)
+    assert far["ranks"] == {"Key tokens": better + 1, "Dense vectors": None}
+    assert bench.why("aileron", text="a recipe for soup")["ranks"]["Key tokens"] is None
     why = bench.why(QUESTION, text="a study of sound")
     assert "sound" in {each["token"] for each in why["document"]["shared"]}
     assert "paper" in why["document"]["missing"]
@@ -199,7 +215,7 @@ def test_an_engines_index_is_explored_as_texts_are(
     for key in left["documents"].keys() & right["documents"].keys():
         assert left["documents"][key]["sentence"] == right["documents"][key]["sentence"]
         assert left["documents"][key]["unasked"].keys() == right["documents"][key]["unasked"].keys()
-    assert left_why["rank"] == right_why["rank"]
+    assert left_why["ranks"] == right_why["ranks"]
 
 
 def test_texts_that_cannot_be_read_are_refused(tmp_path, cranfield_model, embedder):
