@@ -129,7 +129,10 @@ def test_why_not_takes_texts(bench, cranfield):
     far = bench.why(QUESTION, text="a recipe for soup")
     better = sum(hit.score > far["document"]["score"] for hit in deep)
     assert far["ranks"] == {"Key tokens": better + 1, "Dense vectors": None}
-    assert bench.why("aileron", text="a recipe for soup")["ranks"]["Key tokens"] is None
+    others = {each["token"]: 0 for each in bench.search("aileron")["tokens"] if each["token"] != "aileron"}
+    nothing = bench.why("aileron", others, text="a recipe for soup")
+    assert nothing["reason"] == "It shares no token with the question."
+    assert nothing["ranks"]["Key tokens"] is None
     why = bench.why(QUESTION, text="a study of sound")
     assert "sound" in {each["token"] for each in why["document"]["shared"]}
     assert "paper" in why["document"]["missing"]
