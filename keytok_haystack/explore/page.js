@@ -143,8 +143,11 @@ async function askWhy(event) {
       why = await post("api/why", { ...asked, text: which }); // an id of several words is rare
     }
     $("reason").textContent = `${which.length > 60 ? "Your text" : which}: ${why.reason}`;
-    $("ranks").replaceChildren(...Object.entries(why.ranks).map(([system, rank]) =>
-      el("li", {}, `${system}: `, el("b", {}, rank === null ? "beyond 1,000, or not at all" : `number ${rank}`))));
+    const ranks = Object.entries(why.ranks);
+    if (ranks.some(([, rank]) => rank !== null)) {
+      $("ranks").append(...ranks.map(([system, rank]) =>
+        el("li", {}, `${system}: `, el("b", {}, rank === null ? "not among the best 1,000" : `number ${rank}`))));
+    }
     result.documents[why.document.id] = why.document;
     choose(why.document.id);
   } catch (error) {
