@@ -24,10 +24,10 @@ test: $(VENV)/.installed ## Run the tests that decide whether a change is right
 test-all: $(VENV)/.installed ## Run all tests, on all engines
 	@$(PYTEST)
 
-# without tests of pages, of refinement, of how engines behave, whatever the client, and of training, which goes on
-# exactly where it was in later versions only
+# without tests of pages, of refinement, of how engines behave, whatever the client and on other kinds than two, and of
+# training, which goes on exactly where it was in later versions only
 test-lowest: $(LOWEST)/.installed ## Run the tests on the lowest versions of the direct dependencies
-	@$(LOWEST)/bin/python -m pytest $(addprefix --ignore=tests/,live_index nodes test_docs.py \
+	@KEYTOK_EXAMPLES=100 $(LOWEST)/bin/python -m pytest -m "not (slow and engine)" $(addprefix --ignore=tests/,live_index nodes test_docs.py \
 		training/test_loop.py cli/test_mapping.py decoders/test_refinement.py engines/test_failures.py \
 		$(addprefix components/test_,cluster.py engine_faults.py engine_pipelines.py engine_truth.py))
 
