@@ -52,7 +52,7 @@ report: $(VENV)/.installed ## Write the tables of README.md and docs/ anew from 
 	@$(VENV)/bin/python benchmarks/report.py
 
 docs: $(DOCS)/.installed ## Build the documentation site into site/, and check its links
-	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 dist: $(VENV)/.installed ## Build the source distribution, and the wheel from it, into dist/
 	@rm -rf dist

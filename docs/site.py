@@ -14,8 +14,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
-PUBLISHED = ("*.md", "docs/**/*", "pipelines/*", "benchmarks/results/*")
-SUFFIXES = (".ipynb", ".md", ".png", ".svg", ".yml")
+PUBLISHED = ("*.md", "docs/**/*", "pipelines/*", "examples/markdown-rag/README.md", "benchmarks/results/*")
+SUFFIXES = (".ipynb", ".jsonl", ".md", ".png", ".svg", ".yml")
 SECTION = re.compile(r"^## (.*)\n((?:(?!^## ).*\n)*)", re.MULTILINE)
 ENTRY = re.compile(r"^- \[([^]]*)\]\(([^)#]*\.md)\)", re.MULTILINE)
 

@@ -15,7 +15,7 @@ _SAMPLES = 1000
 _FEWEST_DOCUMENTS = 20  # that say something about where their embeddings come from
 
 UNSURE = 0.5
-"""Confidence below which an embedding says no more than a random one; of many documents, the median is compared."""
+"""Confidence below which an embedding is no clearer than a random one; for many documents, the median counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Chance:
     has none. Random embeddings have the mean and the covariance of the corpus, and so say nothing in particular.
 
     :param strengths: Shape `(r,)`, ascending, `r > 0`.
-    :raises ValueError: They are not.
+    :raises ValueError: The strengths are empty, not finite or not ascending.
     """
 
     strengths: NDArray[np.float32]
@@ -71,7 +71,7 @@ def as_floats(confidences: NDArray[np.float32] | None, n: int) -> list[float | N
 
 def warning_of(confidences: NDArray[np.float32] | None) -> str | None:
     """
-    Return what seems to be wrong with the embeddings of documents, and the remedy; None if nothing is known of it.
+    Return a warning if the embeddings of documents seem wrong, with the remedy, or None.
 
     :param confidences: Shape `(n,)`, those of documents.
     """

@@ -21,9 +21,9 @@ SUMMARIES = {
     "fit": "Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding.",
     "tokens": "Show the key tokens of texts, as they are stored: their own words, and what their embeddings say.",
     "search": (
-        "Search texts or an index by key tokens, dense vectors and BM25 in one request, and say why each hit is one."
+        "Search texts or an index by key tokens, dense vectors and BM25 in one request, and explain each hit."
     ),
-    "explore": "Open a page that shows what is found, by which words, and why a document is not among the hits.",
+    "explore": "Open a page that shows the hits, the words that found them, and why a document is not among them.",
     "presets": "List the language models that are known by name, and their recipes.",
     "mapping": (
         "Print the settings and mappings of an index for key tokens, or create it, on OpenSearch or Elasticsearch."

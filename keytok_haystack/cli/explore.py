@@ -35,7 +35,7 @@ def explore_command(
     text_field: TextFieldOption = None,
     id_field: IdFieldOption = None,
     top: Annotated[int, typer.Option(help="Maximum number of hits of each ranking.", min=1, max=100)] = 10,
-    host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's let others ask, too.")] = (
+    host: Annotated[str, typer.Option(help="Address to listen on; one that is not local opens the page to others.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8017,
@@ -43,7 +43,7 @@ def explore_command(
     ca_cert: CaCertOption = None,
     insecure: InsecureFlag = False,
 ) -> None:
-    """Open a page that shows what is found, by which words, and why a document is not among the hits."""
+    """Open a page that shows the hits, the words that found them, and why a document is not among them."""
     with needs("explore", "The page needs an extra"):
         import uvicorn  # noqa: PLC0415
 

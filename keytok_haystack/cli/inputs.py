@@ -19,7 +19,7 @@ def embedder_of(model: KeyTokenModel | None, embedder: str | None) -> str:
     """
     name = embedder or (model.embedder if model is not None else None)
     if name is None:
-        msg = "It is not known which embedder to use: give --embedder."
+        msg = "The model does not name its embedder: give --embedder."
         raise ValueError(msg)
     return name
 

@@ -40,7 +40,7 @@ def mapping_command(
     template: Annotated[
         bool,
         typer.Option(
-            "--template", help="Put the field into the template of the next index, too, of an alias or data stream."
+            "--template", help="Also add the field to the index template of an alias or data stream."
         ),
     ] = False,
     url: Annotated[str | None, typer.Option(help="Address of the server, whose version decides some settings.")] = None,

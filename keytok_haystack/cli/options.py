@@ -23,7 +23,7 @@ MaxTokensOption = Annotated[
 LanguageOption = Annotated[
     str | None,
     typer.Option(
-        help="Language of the texts, such as english, or none: no stemming, no stop words. Default: the texts tell.",
+        help="Language of the texts, such as english, or none: no stemming, no stop words. Default: detected.",
         show_default=False,
     ),
 ]
@@ -51,12 +51,12 @@ OptionalUrlOption = Annotated[str | None, typer.Option(help="Address of the engi
 CaCertOption = Annotated[
     Path | None,
     typer.Option(
-        help="Certificates, PEM, of the authorities that may vouch for a server with https. Default: the system's.",
+        help="PEM file of the certificate authorities to trust for https. Default: the system's.",
         show_default=False,
     ),
 ]
 InsecureFlag = Annotated[
-    bool, typer.Option("--insecure", help="Do not verify who a server with https is: anyone may read what it is sent.")
+    bool, typer.Option("--insecure", help="Do not verify the server's https certificate: anyone may read what is sent.")
 ]
 IndexOption = Annotated[str, typer.Option(help="Name of one existing index, alias or data stream.")]
 EmbeddingFieldOption = Annotated[str, typer.Option(help="Field of the index with the dense vectors.")]

@@ -45,7 +45,7 @@ def search_command(
     insecure: InsecureFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Search texts or an index by key tokens, dense vectors and BM25 in one request, and say why each hit is one."""
+    """Search texts or an index by key tokens, dense vectors and BM25 in one request, and explain each hit."""
     from keytok_haystack.explore import page  # noqa: PLC0415  # imports Haystack
 
     bench = workbench(

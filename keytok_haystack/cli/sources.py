@@ -19,7 +19,7 @@ SourceArgument = Annotated[
     str, typer.Argument(help="Texts, a folder in BEIR's layout or a file, or with --engine the name of an index.")
 ]
 ExploredModelOption = Annotated[
-    Path, typer.Option(help="Path of the key-token model; that which the documents of an index are written with.")
+    Path, typer.Option(help="Path of the key-token model; for an index, the one that its documents were written with.")
 ]
 ExploredEngineOption = Annotated[
     Engine | None, typer.Option(help="Search engine with the index. Default: texts are indexed in memory.")

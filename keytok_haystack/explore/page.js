@@ -310,8 +310,8 @@ function showDocument() {
         parts.length ? el("p", { class: "parts" }, `Hybrid score: ${parts.join(" + ")}.`) : null,
         share === null ? null : el("p", { class: "share" },
           `The shared tokens account for ${fixed(100 * share, 0)} % of the similarity of the dense vectors.`),
-        otherTokens("You asked, it does not say", shown.missing, false),
-        otherTokens("It says, you did not ask", shown.unasked, true))));
+        otherTokens("Only in the question", shown.missing, false),
+        otherTokens("Only in the document", shown.unasked, true))));
 }
 
 // ---- beginning

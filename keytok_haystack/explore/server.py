@@ -41,8 +41,8 @@ def create_app(workbench: Workbench, hosts: tuple[str, ...] = LOCAL_HOSTS) -> Fa
     Return the application.
 
     :param workbench: Searches.
-    :param hosts: Names that requests may call this machine by: other pages in the browser must not get at it under
-        names of their own. ("*",) allows all.
+    :param hosts: Host names to accept, so that other websites cannot reach the server through DNS rebinding; ("*",)
+        accepts all.
     """
     app = FastAPI(title="keytok explore", docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))

@@ -102,7 +102,7 @@ def test_an_agent_edits_its_query_until_it_finds_what_it_wants(search, filled):
     assert "interaction" not in edited.splitlines()[0]
     assert edited.startswith("Tokens of the query: noise 2.00, ")
     assert "Nothing found. No document that the query finds has all required tokens: unicorn." in nothing
-    assert "No document that is returned has 'unicorn'. Similar tokens that documents have: " in nothing
+    assert "None of the returned documents has 'unicorn'. Similar tokens of the model: " in nothing
     hits = [line.split()[2].strip(",") for line in required.splitlines() if line[:3] in ("1. ", "2. ", "3. ")]
     assert len(hits) == 2
     for hit in hits:
@@ -143,9 +143,9 @@ def test_a_muted_word_counts_neither_as_a_token_nor_in_bm25(search):
 
 def test_edits_without_effect_are_answered_with_what_there_is(search):
     notes = search.run(QUESTION, mute=["banana"], boost=["the", "turbulnce"])["notes"]
-    assert notes[0] == "'the' is no word that can be searched for, and was ignored."
+    assert notes[0] == "'the' cannot be searched for and was ignored."
     assert notes[1].startswith("'banana' was not muted: the tokens of this query are sound 1.00, ")
-    assert notes[2].startswith("No document that is returned has 'turbulnce'. Similar tokens that documents have: ")
+    assert notes[2].startswith("None of the returned documents has 'turbulnce'. Similar tokens of the model: ")
     assert "turbulen" in notes[2]
 
 

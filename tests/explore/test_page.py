@@ -114,7 +114,7 @@ def test_a_hit_is_explained_by_bars_that_sum_to_its_score(tab, address, bench):
     marked = tab.locator("#document mark").all_inner_texts()
     assert marked == [piece for piece, token in explained["text"] if token is not None]
     expect(tab.locator("#document")).to_contain_text("of the similarity of the dense vectors")
-    for heading in ("You asked, it does not say", "It says, you did not ask"):
+    for heading in ("Only in the question", "Only in the document"):
         expect(tab.get_by_role("heading", name=heading)).to_be_visible()
     assert tab.locator(f'.hit.chosen[data-id="{key}"]').count() == tab.locator(f'.hit[data-id="{key}"]').count()
 

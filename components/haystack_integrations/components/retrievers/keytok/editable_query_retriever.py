@@ -26,9 +26,9 @@ class EditableQueryRetriever:
     Retrieves documents by a query whose key tokens can be edited: a search tool for agents.
 
     The query is embedded and read as key tokens. Then words are muted, boosted or required, and `SparseRetriever`
-    searches with the rest. The output `text` tells a language model what a search was made of and what it has found:
-    the tokens of the query, each hit with its id and its reasons, and which edits had no effect, with what to try
-    instead. `ComponentTool` makes a tool of it.
+    searches with the rest. The output `text` describes the search to a language model: the tokens of the
+    query, each hit with its id and the reason for it, and edits that had no effect, with alternatives. Wrap it in a
+    `ComponentTool` to make it a tool.
 
     ### Usage example
     ```python
@@ -114,8 +114,8 @@ class EditableQueryRetriever:
             Words to leave out of the query. Use it for tokens of the query that an earlier search has listed and that
             lead to wrong documents.
         :param require:
-            Words of which every document that is returned must have each. Use it if too much is found, and only for
-            single words that cannot be missing.
+            Words that every returned document must have. Use it if too much is found, and only for single words that
+            are indispensable.
         :param filters:
             Conditions on the metadata of documents, such as {"field": "meta.year", "operator": ">=", "value": 1960};
             several are joined as {"operator": "AND", "conditions": [...]}. Operators are ==, !=, >, >=, <, <=, in and
@@ -185,7 +185,7 @@ def _without(model: KeyTokenModel, text: str, muted: Sequence[str]) -> str:
 
 def _not_words(model: KeyTokenModel, words: Iterable[str] | None) -> list[str]:
     return [
-        f"'{word}' is no word that can be searched for, and was ignored."
+        f"'{word}' cannot be searched for and was ignored."
         for word in words or ()
         if not model.literal_tokens(word)
     ]
@@ -198,8 +198,8 @@ def _not_muted(key: str, asked: dict[str, float]) -> str:
 def _not_found(key: str, model: KeyTokenModel) -> str:
     word = unescape_feature(key)
     similar = [each for each in get_close_matches(key, model.vocabulary.keys, n=4) if each != key]
-    instead = f" Similar tokens that documents have: {', '.join(map(unescape_feature, similar))}." if similar else ""
-    return f"No document that is returned has '{word}'.{instead}"
+    instead = f" Similar tokens of the model: {', '.join(map(unescape_feature, similar))}." if similar else ""
+    return f"None of the returned documents has '{word}'.{instead}"
 
 
 def _listed(tokens: dict[str, float]) -> str:

@@ -21,10 +21,10 @@ class KeyTokenExplainer:
     """
     Explains hits by the tokens that they share with the query.
 
-    Each document gets `meta["matched_tokens"]`, strongest first, and loses its bulky `meta["key_tokens"]`. Its place is
-    the end of a pipeline: it explains any document that was written with key tokens, also one that another retriever
-    has found. `SparseRetriever` tells all matched tokens of its hits, of which the strongest are kept. The
-    contributions of all of them sum to the score that it gave, or to the part `key_tokens` of `meta["score_parts"]`.
+    Each document gets `meta["matched_tokens"]`, strongest first, and loses its bulky `meta["key_tokens"]`. Put it
+    at the end of a pipeline: it explains any document that was written with key tokens, whichever retriever found it.
+    `SparseRetriever` returns all matched tokens of its hits, of which the explainer keeps the strongest. The
+    contributions of all of them sum to the hit's score, or to the part `key_tokens` of `meta["score_parts"]`.
 
     ### Usage example
     ```python

@@ -79,11 +79,11 @@ class KeyTokenHybridRetriever:
         :param bm25_weight:
             Factor of the BM25 score; 0 leaves BM25 out.
         :param first_phase:
-            Share of the sum of the query's weights whose tokens, the strongest, find documents.
+            Share of the query's total weight carried by its strongest tokens, which select the candidates.
         :param rescored:
-            Number of documents, the best by these tokens, that are scored by all tokens, the cosine and BM25.
+            Number of candidates, the best by these tokens, to score by all tokens, cosine and BM25.
         :param nearest:
-            Number of documents, the nearest by the vector index of the store, that are found beside those.
+            Number of nearest documents by the store's vector index to add to the candidates.
         :param field:
             The key of `meta` that holds a document's key tokens.
         :param content_field:

@@ -108,15 +108,14 @@ class SparseRetriever:
             Factor of the BM25 score of `query`, by Lucene's formula and the index's analyzer, which is added, too; 0
             leaves BM25 out.
         :param first_phase:
-            Share of the sum of the query's weights whose tokens, the strongest, find documents. 1 finds them by all
-            tokens, which ranks key tokens exactly and takes longer. Qdrant and Milvus always do.
+            Share of the query's total weight carried by its strongest tokens, which select the candidates. 1 uses all
+            tokens, which is exact but slower. Qdrant and Milvus always use all.
         :param rescored:
-            Number of documents, the best by these tokens, that are scored by all tokens, and to which the cosine is
-            added, and BM25 with it; at least twice `top_k`. Others are not returned. Without a `dense_weight`,
-            documents are found by BM25, too.
+            Number of candidates, the best by these tokens, to score by all tokens, cosine and BM25; at least twice
+            `top_k`. Other documents are not returned. Without a `dense_weight`, BM25 selects candidates, too.
         :param nearest:
-            Number of documents, the nearest by the vector index of the store, that are found beside those, whatever
-            words they share with the query. Their scores do not depend on it.
+            Number of nearest documents by the store's vector index to add to the candidates, whatever words they share
+            with the query. It changes no score.
         :param field:
             The key of `meta` that holds a document's key tokens, which is also the name of the field in the index.
         :param content_field:
@@ -124,8 +123,8 @@ class SparseRetriever:
         :param timeout:
             Maximum number of seconds to wait for the answer of OpenSearch or Elasticsearch.
         :param return_key_tokens:
-            Whether hits bring all their key tokens, in `meta[field]`. `meta["matched_tokens"]` has those that the query
-            asked for. Hits that are written back to the store need all of them, and are not found by them otherwise.
+            Whether to return all key tokens of hits, in `meta[field]`; `meta["matched_tokens"]` has the shared ones
+            only. Hits that are written back to the store lose their key tokens otherwise.
 
         :raises ValueError:
             If `top_k`, `first_phase`, `rescored` or `timeout` is not greater than 0, or a weight or `nearest` is

@@ -76,7 +76,7 @@ class SparseVectorAdapter(StoreAdapter):
         :raises ValueError: Tokens are required, which these stores cannot be asked for.
         """
         if query.required:
-            msg = f"{self._kind} cannot be asked for documents that have certain tokens: leave `required_tokens` out."
+            msg = f"{self._kind} does not support required tokens: leave `required_tokens` out."
             raise ValueError(msg)
         keys = self._keys_of_indices(query.tokens)
         if top_k == 0 or not (keys or (query.dense_weight and self._settings.nearest)):
