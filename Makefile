@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 LOWEST := .venv-lowest
 DOCS := .venv-docs
+DIST := .venv-dist
 HAYSTACK ?= 3.2
 WITH_HAYSTACK = .venv-haystack-$(HAYSTACK)
 INSTALL = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --disable-pip-version-check uv && \
@@ -54,9 +55,9 @@ report: $(VENV)/.installed ## Write the tables of README.md and docs/ anew from 
 docs: $(DOCS)/.installed ## Build the documentation site into site/, and check its links
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
-dist: $(VENV)/.installed ## Build the source distribution, and the wheel from it, into dist/
+dist: $(DIST)/.installed ## Build the source distribution, and the wheel from it, into dist/
 	@rm -rf dist
-	@$(VENV)/bin/uv build --quiet
+	@$(DIST)/bin/uv build --quiet
 
 clean:
 	rm -rf $(VENV) $(VENV)-* dist site
@@ -72,6 +73,10 @@ $(VENV)/.installed: pyproject.toml
 $(DOCS)/.installed: pyproject.toml
 	@echo "Setting up $(DOCS) ..."
 	@$(call INSTALL,$(DOCS)) --group docs
+	@touch $@
+
+$(DIST)/.installed:
+	@$(PYTHON) -m venv $(DIST) && $(DIST)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@touch $@
 
 $(LOWEST)/.installed: REQUIRED = --resolution lowest-direct

@@ -9,7 +9,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import orth
 
+from keytok_haystack.confidence import as_floats
+from keytok_haystack.embedding_space import cosine
 from keytok_haystack.encoders import embed
 from keytok_haystack.inverted_index import contributions
 from keytok_haystack.model import KeyTokenModel
@@ -134,8 +137,8 @@ def explain(
     compared = Explanation.of(query_tokens, document_tokens, model.literal_tokens(query))
     return TextExplanation(
         **vars(compared),
-        confidence=None if queries.confidences is None else float(queries.confidences[0]),
-        cosine=float(both[0] @ both[1] / np.prod(np.linalg.norm(both, axis=1))),
+        confidence=as_floats(queries.confidences, 1)[0],
+        cosine=cosine(*both),
         dense_share=dense_share(model, both, [each.token for each in compared.shared]),
     )
 
@@ -159,7 +162,7 @@ def dense_share(model: KeyTokenModel, embeddings: NDArray[np.float32], tokens: I
         return None
     columns = model.vocabulary.columns_of(tokens)
     rows = model.decoder.weight[[column for column in columns if column < len(model.decoder)]].astype(np.float64)
-    basis = np.linalg.qr(rows.T)[0]
+    basis = orth(rows.T)  # also of rows that are equal, as those of words that occur in the same texts
     return float((prepared[0] @ basis) @ (prepared[1] @ basis)) / similarity
 
 

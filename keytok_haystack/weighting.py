@@ -29,6 +29,16 @@ FIRST_PHASE = 0.6
 _FEWEST = 8  # tokens by which documents are found
 
 
+def rescore_window(rescored: int, top_k: int) -> int:
+    """
+    Return the number of candidates that are scored by all parts.
+
+    :param rescored: Number that is asked for.
+    :param top_k: Number of documents to return, twice which is the least.
+    """
+    return max(rescored, 2 * top_k)
+
+
 @dataclass(frozen=True)
 class Weighting:
     """

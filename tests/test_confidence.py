@@ -135,6 +135,11 @@ def test_components_tell_it(halves, tmp_path, caplog):
     assert "confidence" not in retriever.run(key_tokens={"shock": 1.0})["meta"]
     (hit,) = KeyTokenExplainer().run(result["documents"][:1], query["key_tokens"], query["meta"])["documents"]
     assert hit.meta["query_confidence"] == query["meta"]["confidence"]
+    words = query["meta"]["literal_tokens"]
+    for confidence, literals, expected in ((0.1, [], True), (0.1, words, False), (0.9, [], False)):
+        about = {"confidence": confidence, "literal_tokens": literals}
+        (doubtful,) = KeyTokenExplainer().run(result["documents"][:1], query["key_tokens"], about)["documents"]
+        assert doubtful.meta["may_be_chance"] is expected
     (hit,) = KeyTokenExplainer().run(result["documents"][:1], query["key_tokens"], {"confidence": None})["documents"]
     assert "query_confidence" not in hit.meta
 

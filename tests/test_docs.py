@@ -173,7 +173,7 @@ def test_links_of_the_pages_lead_somewhere():
     for page in PAGES:
         for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
             linked = page.parent / target if target else page
-            assert linked.exists(), f"{name_of(page)}: {target}"
+            assert linked.is_file(), f"{name_of(page)}: {target}"
             assert not anchor or anchor in anchors_of(linked), f"{name_of(page)}: {target}#{anchor}"
 
 

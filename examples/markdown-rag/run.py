@@ -123,7 +123,7 @@ def ask(pipeline: Pipeline, question: str) -> str:
     hits = result["explainer"]["documents"]
     cited = {document.id for document in answer.documents}
     lines = [answer.data, ""]
-    if not hits or (hits[0].meta["query_confidence"] < 0.5 and "your words" not in hits[0].meta["why"]):
+    if not hits or hits[0].meta.get("may_be_chance"):
         lines.append("The search was not confident: the answer may be invented.\n")
     for number, document in enumerate(hits, start=1):
         mark = "cited" if document.id in cited else "not cited"

@@ -62,7 +62,7 @@ def explore_command(
         top_k=top,
     )
     app = create_app(bench, LOCAL_HOSTS if host in LOCAL_HOSTS else ("*",))
-    address = f"http://{host}:{port}/"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     terminal().print(f"{address}  (Ctrl-C ends it)", soft_wrap=True)
     if browser:
         Timer(1.0, webbrowser.open, (address,)).start()

@@ -39,9 +39,7 @@ def mapping_command(
     ] = False,
     template: Annotated[
         bool,
-        typer.Option(
-            "--template", help="Also add the field to the index template of an alias or data stream."
-        ),
+        typer.Option("--template", help="Also add the field to the index template of an alias or data stream."),
     ] = False,
     url: Annotated[str | None, typer.Option(help="Address of the server, whose version decides some settings.")] = None,
     index: Annotated[str | None, typer.Option(help="Name of the index, alias or data stream.")] = None,

@@ -65,6 +65,7 @@ def search_command(
     if html is not None:
         with replaced_file(html) as file:
             file.write_text(page(bench.source.name, result), encoding="utf-8")
+        terminal(stderr=True).print(f"{html} written.", soft_wrap=True)
     if as_json:
         print_json(result)
         return
@@ -74,12 +75,15 @@ def search_command(
 def _hits(result: dict[str, Any]) -> Group:
     """Return the hits of the hybrid search."""
     ranking = result["systems"]["hybrid"]
-    lines = [Text(result["note"], style="dim") if ranking["hits"] else Text(ranking["empty"])]
+    lines = [Text(result["note"], style="dim") if ranking["hits"] else Text(ranking["empty"] or "")]
+    if result["unused"]:
+        lines.append(Text(f"too weak to be searched for: {', '.join(result['unused'])}", style="dim"))
     for number, hit in enumerate(ranking["hits"], start=1):
         document = result["documents"][hit["id"]]
         text = " ".join("".join(piece for piece, _ in document["text"]).split())
         shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
         parts = " + ".join(f"{part['score']:.2f} {name}" for name, part in document["parts"].items())
         head = Text.assemble("\n", (f"{number}. {hit['id']}", "bold"), f"  {hit['score']:.2f}  ", (parts, "dim"))
-        lines += [head, Text(shown), Text(document["sentence"], style="italic")]
+        implied = f"; not in the text: {', '.join(document['implied'])}" if document["implied"] else ""
+        lines += [head, Text(shown), Text(document["sentence"] + implied, style="italic")]
     return Group(*lines)

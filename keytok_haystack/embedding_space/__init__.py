@@ -4,7 +4,7 @@
 """Dense embeddings: checked, described by their principal components, and prepared for decoding."""
 
 from keytok_haystack.embedding_space.embed_filter import embed_filter
-from keytok_haystack.embedding_space.embeddings import BATCH_SIZE, in_batches
+from keytok_haystack.embedding_space.embeddings import BATCH_SIZE, cosine, in_batches
 from keytok_haystack.embedding_space.head_transform import HeadTransform
 from keytok_haystack.embedding_space.moments import Moments
 from keytok_haystack.embedding_space.preparation import Preparation
@@ -17,6 +17,7 @@ __all__ = [
     "Moments",
     "Preparation",
     "Spectrum",
+    "cosine",
     "embed_filter",
     "in_batches",
 ]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Embeddings in batches, from an array or from a stream."""
+"""Embeddings in batches, from an array or from a stream, and compared."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -35,3 +35,14 @@ def in_batches(embeddings: ArrayLike | Iterable[ArrayLike]) -> Iterator[NDArray[
         dimension = array.shape[1]
         position += len(array)
         yield array
+
+
+def cosine(first: ArrayLike, second: ArrayLike) -> float:
+    """
+    Return the cosine similarity of two vectors, 0 if one of them is zero.
+
+    :param first: Shape `(d,)`.
+    :param second: Shape `(d,)`.
+    """
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) or 1.0))

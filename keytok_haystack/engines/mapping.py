@@ -24,6 +24,10 @@ class MappingError(ValueError):
     """Mapping of an index that does not fit the key tokens of a search or a backfill."""
 
 
+class LeanIndexError(MappingError):
+    """Index whose documents come without their key tokens, although a search needs these."""
+
+
 @dataclass(frozen=True)
 class KeyTokenField:
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keytok_haystack.engines.mapping import Engine, FieldType
-from keytok_haystack.weighting import strongest_tokens
+from keytok_haystack.weighting import rescore_window, strongest_tokens
 
 BM25_CLAUSE = "bm25"
 """Name of the clause whose score is the share of BM25, among the named queries of a hit."""
@@ -98,7 +98,7 @@ def search_request(
     if dense is not None:
         added += _cosine_clauses(dense, engine)
     if added:
-        size = max(window, 2 * top_k) + (dense.nearest if dense is not None else 0)
+        size = rescore_window(window, top_k) + (dense.nearest if dense is not None else 0)
         request["rescore"] = {
             "window_size": min(size, max(top_k, _LARGEST_WINDOW)),
             "query": _rescoring(found, added, anew=bool(nearest)),

@@ -95,8 +95,9 @@ async function post(path, body) {
     body: JSON.stringify(body),
   });
   const data = await answer.json();
-  if (!answer.ok) throw new Error(typeof data.detail === "string" ? data.detail : "The request cannot be read.");
-  return data;
+  if (answer.ok) return data;
+  const message = typeof data.detail === "string" ? data.detail : "The request cannot be read.";
+  throw Object.assign(new Error(message), { isRefusal: answer.status === 422 });
 }
 
 function tell(message, isError = false) {
@@ -131,6 +132,7 @@ async function askWhy(event) {
   event.preventDefault();
   const which = $("which").value.trim();
   if (!which) return;
+  const number = newest;
   $("reason").textContent = "Looking ...";
   $("ranks").replaceChildren();
   const asked = { question: state.q, edits: state.edits, filters: filters() };
@@ -139,19 +141,20 @@ async function askWhy(event) {
     try {
       why = await post("api/why", { ...asked, document_id: which });
     } catch (error) {
-      if (!which.includes(" ")) throw error;
+      if (!error.isRefusal || !which.includes(" ")) throw error;
       why = await post("api/why", { ...asked, text: which }); // an id of several words is rare
     }
-    $("reason").textContent = `${which.length > 60 ? "Your text" : which}: ${why.reason}`;
+    if (number !== newest) return; // another question has been asked since
+    $("reason").textContent = `${why.document.id}: ${why.reason}`;
     const ranks = Object.entries(why.ranks);
     if (ranks.some(([, rank]) => rank !== null)) {
       $("ranks").append(...ranks.map(([system, rank]) =>
-        el("li", {}, `${system}: `, el("b", {}, rank === null ? "not among the best 1,000" : `number ${rank}`))));
+        el("li", {}, `${system}: `, el("b", {}, rank === null ? "no rank" : `number ${rank}`))));
     }
     result.documents[why.document.id] = why.document;
     choose(why.document.id);
   } catch (error) {
-    $("reason").textContent = error.message;
+    if (number === newest) $("reason").textContent = error.message;
   }
 }
 
@@ -161,7 +164,8 @@ function show(found) {
   result = found;
   document.querySelector("main").hidden = false;
   const count = Object.keys(found.documents).length;
-  tell(found.systems.hybrid.empty || `${count} documents found, ${found.note || "confidence not known"}.`);
+  tell(found.systems.hybrid.empty || `${count} documents in all rankings, ${found.note || "confidence not known"}.`);
+  $("unused").textContent = found.unused.length ? `Too weak to be searched for: ${found.unused.join(", ")}.` : "";
   showTokens();
   showRankings();
   if (state.doc !== null && state.doc in found.documents) showDocument();
@@ -212,7 +216,7 @@ function showRankings() {
     },
     el("span", { class: "head" }, el("b", {}, `${position + 1}. ${id}`), el("span", {}, fixed(score))),
     el("span", { class: "snippet" }, textOf(result.documents[id]).slice(0, 160)))));
-    const none = system.error ?? system.empty ?? "Nothing is found.";
+    const none = system.empty ?? "Nothing is found.";
     return el("div", { "data-system": name, class: name === state.system ? "shown" : null },
       el("h3", {}, system.name, el("small", {}, hits.length ? ` ${fixed(system.ms, 0)} ms` : "")),
       hits.length ? el("ol", {}, ...hits) : el("p", { class: "none" }, none));
@@ -268,9 +272,9 @@ function choose(id) {
 function barTable(shown) {
   const largest = Math.max(...shown.shared.map((each) => each.contribution), 1e-9);
   const rows = shown.shared.map((each) => el("tr", { "data-token": each.token },
-    el("th", { scope: "row" }, each.token),
+    el("th", { scope: "row" }, each.token, each.in_text ? null : el("small", {}, " implied")),
     el("td", { class: "number" }, fixed(each.contribution)),
-    el("td", { class: `bar ${kind(each.is_literal)}` },
+    el("td", { class: `bar ${kind(each.is_literal)}${each.in_text ? "" : " implied"}` },
       el("span", { style: `width: ${(100 * each.contribution) / largest}%` }))));
   return el("table", { class: "contributions" },
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "token"),
@@ -302,7 +306,8 @@ function showDocument() {
   const share = shown.dense_share;
   $("document").replaceChildren(
     el("h2", { id: "document-heading" }, shown.id),
-    el("p", { class: "sentence" }, `${shown.sentence[0].toUpperCase()}${shown.sentence.slice(1)}.`),
+    el("p", { class: "sentence" }, `${shown.sentence[0].toUpperCase()}${shown.sentence.slice(1)}.`,
+      shown.implied.length ? ` Not in the text: ${shown.implied.join(", ")}.` : null),
     el("div", { class: "columns" },
       el("div", {}, el("p", { class: "text" }, ...text)),
       el("div", {},

@@ -18,7 +18,7 @@ from keytok_haystack.explore.page import page
 from keytok_haystack.explore.workbench import Workbench
 
 _Answer = TypeVar("_Answer")
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 class Search(BaseModel):

@@ -6,7 +6,7 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ import numpy as np
 from haystack import Document, Pipeline
 
 from keytok_haystack.confidence import UNSURE, as_floats
+from keytok_haystack.embedding_space import cosine
 from keytok_haystack.encoders import CachedEmbedder
-from keytok_haystack.engines import MappingError
+from keytok_haystack.engines import LeanIndexError, MappingError
 from keytok_haystack.explanation import Explanation, dense_share
 from keytok_haystack.explore.sources import Source
 from keytok_haystack.model import KeyTokenModel
@@ -38,12 +39,6 @@ PARTS: Mapping[str, str] = {
     "bm25_and_dense": "BM25 and dense vectors",
 }
 """Parts of a hybrid score, and their names for people."""
-_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
-    "hybrid": {"dense_weight": DENSE_WEIGHT, "bm25_weight": BM25_WEIGHT},
-    "key_tokens": {"first_phase": 1.0},
-    "dense": {"dense_weight": 1.0},
-    "bm25": {"bm25_weight": 1.0},
-}
 _FIELD = "key_tokens"
 _FILTERABLE = {
     *("keyword", "text", "boolean", "date"),
@@ -106,22 +101,43 @@ class Workbench:
         self.source = source
         self._top_k = top_k
         self._embedder = embedder
-        self._retrievers = {name: self._retriever(folder, name, top_k) for name in SYSTEMS}
-        self._deep_retrievers = {name: self._retriever(folder, name, _DEPTH) for name in SYSTEMS}
-        self._retrievers["key_tokens"].warm_up()
-        self._names_of_chunk = lru_cache(1 << 16)(self.model.literal_tokens)
+        self._folder = folder
+        self._retrievers = {
+            "key_tokens": self._retriever(first_phase=1.0),
+            "bm25": self._retriever(bm25_weight=1.0),
+            "dense": self._retriever(dense_weight=1.0, nearest=top_k),
+        }
+        try:
+            self._retrievers["key_tokens"].warm_up()
+        except LeanIndexError as error:
+            msg = (
+                f"'{source.name}' is lean: its documents come without their key tokens, which are shown here. Search "
+                "it with SparseRetriever, or write it anew without --lean."
+            )
+            raise MappingError(msg) from error
+        self._has_vectors = self._can_search("dense")
+        dense_weight = DENSE_WEIGHT if self._has_vectors else 0.0
+        self._retrievers["hybrid"] = self._retriever(dense_weight=dense_weight, bm25_weight=BM25_WEIGHT)
+        # the nearest documents are as many as a retriever is made for, other hits as many as it is asked for
+        self._deep_retrievers = {**self._retrievers, "dense": self._retriever(dense_weight=1.0, nearest=_DEPTH)}
+        self._literal_tokens = lru_cache(1 << 16)(self.model.literal_tokens)
 
-    def _retriever(self, folder: str | Path, system: str, top_k: int) -> Any:
-        parameters = {"return_key_tokens": True, "top_k": top_k, **_PARAMETERS[system]}
-        if system == "dense":
-            parameters |= {"nearest": top_k}
+    def _retriever(self, **parameters: float) -> Any:
         definition = pipeline_yaml(
             f"query.{self.source.kind}",
-            {"text_embedder": {"model": self._embedder.embedder}, "retriever": parameters},
-            model=folder,
+            {"retriever": {"return_key_tokens": True, "top_k": self._top_k, **parameters}},
+            model=self._folder,
             document_store=self.source.parameters,
         )
         return Pipeline.loads(definition).get_component("retriever")
+
+    def _can_search(self, system: str) -> bool:
+        """Return whether the index, which has key tokens of the model, has what a system needs, too."""
+        try:
+            self._retrievers[system].warm_up()
+        except MappingError:
+            return False
+        return True
 
     def search(
         self, question: str, edits: Mapping[str, float] | None = None, filters: dict[str, Any] | None = None
@@ -132,23 +148,32 @@ class Workbench:
         :param question: Question.
         :param edits: Factors of tokens: 0 mutes one, 2 boosts it; a token that the query lacks is added.
         :param filters: Haystack's filters to narrow down the documents.
-        :returns: The query's tokens, the ranking of each system, and the explanation of each document in one of them.
+        :returns: The query's tokens, its words that are not among them, the ranking of each system, and the
+            explanation of each document in one of them.
         :raises ValueError: The question or the filters cannot be read.
         :raises DocumentStoreError: The engine cannot be reached, or refuses.
         """
         query = self._query(question, edits or {})
         hits: dict[str, Document] = {}
-        asked = self._asked(query, edits, filters)
+        asked = self._asked(query, filters)
         systems = {name: self._ranking(name, inputs, hits) for name, inputs in asked.items()}
-        documents = self._whole(hits)
+        parts = {hit["id"]: hits[hit["id"]].meta.get("score_parts", {}) for hit in systems["hybrid"]["hits"]}
+        documents = self._stored_documents(hits)
         return {
             "question": question,
             "confidence": query.confidence,
             "note": query.note,
             "tokens": self._described(query),
+            "unused": [
+                unescape_feature(key)
+                for key in dict.fromkeys(query.literals)
+                if key not in query.tokens and unescape_feature(key) not in (edits or {})
+            ],
             "edits": dict(edits or {}),
             "systems": systems,
-            "documents": {key: self._explained(query, document, hits.get(key)) for key, document in documents.items()},
+            "documents": {
+                key: self._explained(query, document, parts.get(key, {})) for key, document in documents.items()
+            },
         }
 
     def fields(self) -> list[str]:
@@ -161,46 +186,44 @@ class Workbench:
         types: Mapping[str, Mapping[str, str]] = store.get_metadata_fields_info()
         return sorted(name for name, about in types.items() if name != _FIELD and about.get("type") in _FILTERABLE)
 
-    def _asked(
-        self, query: _Query, edits: Mapping[str, float] | None, filters: dict[str, Any] | None
-    ) -> dict[str, dict[str, Any]]:
+    def _asked(self, query: _Query, filters: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
         """Return what each system is asked."""
+        embedding = {"query_embedding": query.embedding}
         asked: dict[str, dict[str, Any]] = {
-            "hybrid": {
-                "query_embedding": query.embedding,
-                "query": query.text,
-                **({"key_tokens": query.tokens} if edits else {}),
-            },
+            "hybrid": {"key_tokens": query.tokens, "query": query.text, **(embedding if self._has_vectors else {})},
             "key_tokens": {"key_tokens": query.tokens},
-            "dense": {"key_tokens": {}, "query_embedding": query.embedding},
+            "dense": {"key_tokens": {}, **embedding},
             "bm25": {"key_tokens": {}, "query": query.text},
         }
         return {name: {**inputs, "filters": filters} for name, inputs in asked.items()}
 
-    def _ranking(self, name: str, inputs: Mapping[str, Any], hits: dict[str, Document]) -> dict[str, Any]:
-        """Return the ranking of a system, and collect its hits; those of the hybrid have all parts, and come first."""
-        started = time.perf_counter()
-        try:
-            found = self._retrievers[name].run(**inputs)
-        except MappingError as error:  # no dense vectors: the other systems have their hits all the same
-            return {"name": SYSTEMS[name], "hits": [], "error": str(error), "ms": 0.0}
-        milliseconds = 1000 * (time.perf_counter() - started)
-        for hit in found["documents"]:
-            hits.setdefault(hit.id, hit)
-        return {
-            "name": SYSTEMS[name],
-            "hits": [{"id": hit.id, "score": hit.score} for hit in found["documents"]],
-            "empty": found["meta"].get("empty"),
-            "ms": round(milliseconds, 1),
-        }
+    def _hits(
+        self, retrievers: Mapping[str, Any], name: str, inputs: Mapping[str, Any], **options: int
+    ) -> tuple[list[Document], str | None]:
+        """Return the hits of a system, and why there are none, if it says so."""
+        if name == "dense" and not self._has_vectors:
+            return [], "The index has no dense vectors."
+        if name in ("hybrid", "key_tokens") and not inputs["key_tokens"]:
+            return [], "The question has no key tokens: it has no words but stop words, or all are muted."
+        found = retrievers[name].run(**inputs, **options)
+        return found["documents"], found["meta"].get("empty")
 
-    def _whole(self, hits: Mapping[str, Document]) -> dict[str, Document]:
-        """Return the documents of hits as they are stored, with their embeddings."""
+    def _ranking(self, name: str, inputs: Mapping[str, Any], hits: dict[str, Document]) -> dict[str, Any]:
+        """Return the ranking of a system, and collect its hits."""
+        started = time.perf_counter()
+        found, empty = self._hits(self._retrievers, name, inputs)
+        milliseconds = 1000 * (time.perf_counter() - started)
+        for hit in found:
+            hits.setdefault(hit.id, hit)
+        ranking = [{"id": hit.id, "score": hit.score} for hit in found]
+        return {"name": SYSTEMS[name], "hits": ranking, "empty": empty, "ms": round(milliseconds, 1)}
+
+    def _stored_documents(self, hits: Mapping[str, Document]) -> dict[str, Document]:
+        """Return the documents of hits as they are stored, with their embeddings and key tokens."""
         if not hits:
             return {}
         stored = self.source.store.filter_documents({"field": "id", "operator": "in", "value": list(hits)})
-        by_id = {document.id: document for document in stored}
-        return {key: by_id.get(key, hit) for key, hit in hits.items()}
+        return {document.id: _with_tokens_of(hits[document.id], document) for document in stored}
 
     def why(
         self,
@@ -212,7 +235,7 @@ class Workbench:
         text: str | None = None,
     ) -> dict[str, Any]:
         """
-        Say where a document is in the ranking by key tokens, and why.
+        Say where a document is in the rankings, and why.
 
         :param question: Question.
         :param edits: As for `search`.
@@ -229,19 +252,23 @@ class Workbench:
             msg = "Name one document: by its id, or by a text."
             raise ValueError(msg)
         query = self._query(question, edits or {})
-        document = self._stored(document_id) if document_id is not None else self._of_text(str(text))
-        described = self._explained(query, document, None)
-        asked = self._asked(query, edits, filters)
-        rankings = {name: self._deep_ranking(name, inputs) for name, inputs in asked.items()}
+        document = self._stored(document_id, query) if document_id is not None else self._of_text(str(text))
+        described = self._explained(query, document, {})
+        rankings = {
+            name: self._hits(self._deep_retrievers, name, inputs, top_k=_DEPTH)[0]
+            for name, inputs in self._asked(query, filters).items()
+            if name != "dense" or self._has_vectors
+        }
         if document_id is not None:
             ranks = {name: _position(ranking, document_id) for name, ranking in rankings.items()}
         else:
-            scores = {"key_tokens": described["score"], "dense": _cosine(query.embedding, document.embedding or [])}
-            ranks = {name: _place(rankings[name], score) for name, score in scores.items()}
-            ranks["key_tokens"] = ranks["key_tokens"] if described["shared"] else None
+            ranks = {"key_tokens": _place(rankings["key_tokens"], described["score"]) if described["shared"] else None}
+            if self._has_vectors:
+                ranks["dense"] = _place(rankings["dense"], cosine(query.embedding, document.embedding or []))
         rank = ranks["key_tokens"]
         if not document.meta.get(_FIELD):
-            reason = "It has no key tokens yet: keytok backfill gives it some."
+            is_stored = document_id is not None and self.source.kind != "in_memory"
+            reason = f"It has no key tokens{' yet: keytok backfill adds them' if is_stored else ''}."
         elif not described["shared"]:
             reason = "It shares no token with the question."
         elif document_id is not None and filters and not self._passes(document_id, filters):
@@ -258,24 +285,23 @@ class Workbench:
             )
         return {"reason": reason, "ranks": {SYSTEMS[name]: ranks[name] for name in ranks}, "document": described}
 
-    def _deep_ranking(self, name: str, inputs: Mapping[str, Any]) -> list[Document]:
-        try:
-            hits: list[Document] = self._deep_retrievers[name].run(**inputs)["documents"]
-        except MappingError:  # no dense vectors
-            return []
-        return hits
-
-    def _stored(self, document_id: str) -> Document:
-        found = self.source.store.filter_documents({"field": "id", "operator": "==", "value": document_id})
+    def _stored(self, document_id: str, query: _Query) -> Document:
+        this = {"field": "id", "operator": "==", "value": document_id}
+        found = self.source.store.filter_documents(this)
         if not found:
             msg = f"There is no document with the id '{document_id}'."
             raise ValueError(msg)
-        return found[0]
+        if _FIELD in found[0].meta:
+            return found[0]
+        # Elasticsearch may leave key tokens out of documents, but not out of the hits of a SparseRetriever
+        system = "dense" if self._has_vectors else "key_tokens"
+        hits = self._retrievers[system].run(**self._asked(query, this)[system])["documents"]
+        return _with_tokens_of(hits[0], found[0]) if hits else found[0]
 
     def _of_text(self, text: str) -> Document:
         embeddings = self._embedder.embed([text]).embeddings
         (tokens,) = self.model.document_tokens(self.model.encode_documents(embeddings, [text]))
-        return Document(id="your text", content=text, embedding=embeddings[0].tolist(), meta={_FIELD: tokens})
+        return Document(id="Your text", content=text, embedding=embeddings[0].tolist(), meta={_FIELD: tokens})
 
     def _passes(self, document_id: str, filters: dict[str, Any]) -> bool:
         this = {"field": "id", "operator": "==", "value": document_id}
@@ -294,16 +320,16 @@ class Workbench:
         return _Query(question, embeddings[0].tolist(), positive, self.model.literal_tokens(question), confidence)
 
     def _described(self, query: _Query) -> list[dict[str, Any]]:
-        """Return the tokens of a query, those that are edited, too."""
+        """Return the tokens of a query, the strongest first."""
         return [
             {"token": unescape_feature(key), "weight": weight, "literal": key in query.literals}
             for key, weight in sorted(query.tokens.items(), key=lambda item: -item[1])
         ]
 
-    def _explained(self, query: _Query, document: Document, hit: Document | None) -> dict[str, Any]:
-        """Return the explanation of a document; a hit knows the parts of its score."""
-        tokens: Mapping[str, float] = document.meta.get(_FIELD) or (hit.meta.get(_FIELD) if hit else {}) or {}
-        explanation = Explanation.of(query.tokens, tokens, query.literals)
+    def _explained(self, query: _Query, document: Document, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the explanation of a document, which has these parts of the hybrid's score."""
+        explanation = Explanation.of(query.tokens, document.meta.get(_FIELD) or {}, query.literals)
+        said = {unescape_feature(key) for key in self.model.literal_tokens(document.content or "")}
         shared = [each.token for each in explanation.shared]
         share = None
         if document.embedding is not None:
@@ -313,11 +339,15 @@ class Workbench:
             "id": document.id,
             "sentence": explanation.sentence,
             "score": explanation.score,
-            "shared": [{**vars(each), "contribution": each.contribution} for each in explanation.shared],
+            "shared": [
+                {**vars(each), "contribution": each.contribution, "in_text": each.token in said}
+                for each in explanation.shared
+            ],
+            "implied": [each.token for each in explanation.shared if each.is_literal and each.token not in said],
             "missing": explanation.missing,
             "unasked": explanation.unasked,
             "dense_share": share,
-            "parts": {} if hit is None else {PARTS[key]: part for key, part in hit.meta.get("score_parts", {}).items()},
+            "parts": {PARTS[key]: part for key, part in parts.items()},
             "text": self._marked(document.content or "", set(shared)),
         }
 
@@ -326,7 +356,7 @@ class Workbench:
         pieces: list[tuple[str, str | None]] = []
         end = 0
         for chunk in _CHUNK.finditer(text):
-            said = next((key for key in self._names_of_chunk(chunk.group()) if unescape_feature(key) in tokens), None)
+            said = next((key for key in self._literal_tokens(chunk.group()) if unescape_feature(key) in tokens), None)
             if said is not None:
                 pieces += [(text[end : chunk.start()], None), (chunk.group(), unescape_feature(said))]
                 end = chunk.end()
@@ -345,5 +375,6 @@ def _place(ranking: Sequence[Document], score: float) -> int | None:
     return rank if rank <= _DEPTH else None
 
 
-def _cosine(query: Sequence[float], document: Sequence[float]) -> float:
-    return float(np.dot(query, document) / (np.linalg.norm(query) * np.linalg.norm(document)))
+def _with_tokens_of(hit: Document, document: Document) -> Document:
+    """Return a document with the key tokens of the hit that it is, if it comes without."""
+    return replace(document, meta={_FIELD: hit.meta.get(_FIELD), **document.meta})

@@ -98,12 +98,20 @@ async def test_an_empty_result_says_why(store):
         ({"unknown": 1.0}, None, "No document has a token"),
         ({"shock": 1.0}, nowhere, "filters leave out"),
         ({"unknown": 1.0}, nowhere, "No document has a token"),
-        ({}, None, "no words but stop words"),
+        ({}, None, "The query has no key tokens."),
     ):
         result = retriever.run(key_tokens=tokens, filters=filters)
         assert result["documents"] == []
         assert reason in result["meta"]["empty"]
         assert await retriever.run_async(key_tokens=tokens, filters=filters) == result
+    by_words = SparseRetriever(store, bm25_weight=1.0).run(key_tokens={}, query="qwertz")
+    assert by_words["meta"]["empty"] == "No document has a word of the query."
+    for filters, required, reason in (
+        (None, "absent", "No document that the query finds has all required tokens: absent."),
+        (nowhere, "shock", "filters leave out"),
+    ):
+        result = retriever.run(key_tokens={"shock": 1.0}, required_tokens=[required], filters=filters)
+        assert reason in result["meta"]["empty"]
     assert "empty" not in retriever.run(key_tokens={"shock": 1.0})["meta"]
     assert "empty" not in retriever.run(key_tokens={"shock": 1.0}, top_k=0)["meta"]
 

@@ -73,7 +73,7 @@ def ask(tab: Page, address: str, question: str = QUESTION) -> None:
     tab.goto(address)
     tab.get_by_label("Question", exact=True).fill(question)
     tab.get_by_label("Question", exact=True).press("Enter")
-    expect(tab.locator("#status")).to_contain_text("documents found")
+    expect(tab.locator("#status")).to_contain_text("documents in all rankings")
 
 
 def chip(tab: Page, token: str):
@@ -145,7 +145,7 @@ def test_why_not_this_one(tab, address, bench):
         expect(tab.locator("#reason")).to_contain_text(why["reason"])
         expect(tab.locator("#document-heading")).to_have_text(why["document"]["id"])
         for system, rank in why["ranks"].items():
-            expect(tab.locator("#ranks")).to_contain_text(f"{system}: {f'number {rank}' if rank else 'not among'}")
+            expect(tab.locator("#ranks")).to_contain_text(f"{system}: {f'number {rank}' if rank else 'no rank'}")
     which.fill("no-such")
     which.press("Enter")
     expect(tab.locator("#reason")).to_contain_text("no document with the id 'no-such'")
@@ -158,7 +158,7 @@ def test_a_filter_narrows_all_rankings_and_why_not_says_so(tab, address, bench):
     tab.get_by_label("Value").fill("1965")
     tab.get_by_label("Question", exact=True).fill(QUESTION)
     tab.get_by_role("button", name="Search").click()
-    expect(tab.locator("#status")).to_contain_text("documents found")
+    expect(tab.locator("#status")).to_contain_text("documents in all rankings")
     filters = {"field": "meta.year", "operator": ">=", "value": 1965}
     for name, system in bench.search(QUESTION, filters=filters)["systems"].items():
         shown = tab.locator(f'[data-system="{name}"] .hit')

@@ -101,7 +101,7 @@ def test_the_other_engine_is_told_so(kind, keytok, new_index, make_store, source
     server = ("--engine", wrong, "--url", make_store.url(kind), "--index", raw.name)
     code, out, err = keytok("backfill", *server, "--model", small_model_folder)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "is not OpenSearch" in err or "is not Elasticsearch" in err
+    assert f"is not {'OpenSearch' if wrong == 'opensearch' else 'Elasticsearch'}" in err
     assert (raw.mappings(), raw.versions()) == (mappings, numbers)
 
 

@@ -220,7 +220,8 @@ def test_features_of_byte_level_bpe_are_what_its_own_decoder_spells(byte_level: 
 @pytest.mark.parametrize("fragment", ["Ġ", "Ċ", "!", "ł", "ðŁ", "Ã", "<|endoftext|>"])
 def test_spaces_punctuation_and_fragments_of_characters_are_no_features(byte_level: Tokenizer, fragment: str):
     token_id = byte_level.token_to_id(fragment)
-    assert token_id is None or TokenizerVocabulary.from_tokenizer(byte_level).feature_of_id[token_id] == -1
+    assert token_id is not None
+    assert TokenizerVocabulary.from_tokenizer(byte_level).feature_of_id[token_id] == -1
 
 
 def test_byte_level_spellings_are_read_by_hand():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from keytok_haystack.embedding_space import Preparation
+from keytok_haystack.embedding_space import Preparation, cosine
 from keytok_haystack.evaluation.alignment.report import Pair
 from keytok_haystack.evaluation.alignment.token_classes import literal_forms, surface_form, tokens_of
 from keytok_haystack.model import KeyTokenModel
@@ -34,9 +34,9 @@ def explain_pair(model: KeyTokenModel, texts: tuple[str, str], embeddings: NDArr
     adjusted = embeddings if model.spectrum is None else model.spectrum.adjust(embeddings)
     return Pair(
         *texts,
-        cosine=_cosine(*embeddings),
-        adjusted_cosine=_cosine(*adjusted),
-        key_token_cosine=_cosine(a, b),
+        cosine=cosine(*embeddings),
+        adjusted_cosine=cosine(*adjusted),
+        key_token_cosine=cosine(a, b),
         shared=tokens_of(model, products / (score or 1.0), literals),
         literal_share=float(products[in_both].sum() / (score or 1.0)),
         only_a=tokens_of(model, np.where(b > 0, 0, a), literals_a),
@@ -64,7 +64,3 @@ def similar_pairs(
         if np.isfinite(similarities[other]):
             chosen.setdefault(frozenset((row, other)), (row, other))
     return [((texts[i], texts[j]), embeddings[[i, j]]) for i, j in chosen.values()]
-
-
-def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) or 1.0))

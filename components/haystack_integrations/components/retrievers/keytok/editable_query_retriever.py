@@ -185,9 +185,7 @@ def _without(model: KeyTokenModel, text: str, muted: Sequence[str]) -> str:
 
 def _not_words(model: KeyTokenModel, words: Iterable[str] | None) -> list[str]:
     return [
-        f"'{word}' cannot be searched for and was ignored."
-        for word in words or ()
-        if not model.literal_tokens(word)
+        f"'{word}' cannot be searched for and was ignored." for word in words or () if not model.literal_tokens(word)
     ]
 
 

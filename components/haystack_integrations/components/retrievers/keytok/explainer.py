@@ -12,6 +12,7 @@ from haystack_integrations.components.embedders.keytok.conversion import (
     matched_tokens,
     stored_key_tokens,
 )
+from keytok_haystack.confidence import UNSURE
 from keytok_haystack.explanation import sentence_of
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 
@@ -92,7 +93,8 @@ class KeyTokenExplainer:
                 query that the document lacks, strongest first: dicts with the keys `token` and `query_weight`.
                 With the input `meta`, `meta["added_by_meaning"]` lists those matched tokens that are not words of the
                 query, `meta["why"]` is the explanation in a sentence, and `meta["query_confidence"]` the confidence of
-                the query, if it is known.
+                the query, if it is known. `meta["may_be_chance"]` is true if that is below 0.5 and the document has no
+                word of the query.
 
         :raises TypeError:
             If `documents` is not a list of Documents, or the query's key tokens, or what a document's field holds, are
@@ -122,6 +124,7 @@ class KeyTokenExplainer:
             explanation["why"] = sentence_of(shared, literals)
         if (confidence := about.get("confidence")) is not None:
             explanation["query_confidence"] = confidence
+            explanation["may_be_chance"] = confidence < UNSURE and not any(t in (literals or ()) for t in shared)
         return replace(document, meta={**stripped, **explanation})
 
 

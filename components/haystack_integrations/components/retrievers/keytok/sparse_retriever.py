@@ -127,11 +127,14 @@ class SparseRetriever:
             only. Hits that are written back to the store lose their key tokens otherwise.
 
         :raises ValueError:
-            If `top_k`, `first_phase`, `rescored` or `timeout` is not greater than 0, or a weight or `nearest` is
-            negative or not finite.
+            If `top_k`, `first_phase`, `rescored` or `timeout` is not greater than 0, `first_phase` is greater than 1,
+            or a weight or `nearest` is negative or not finite.
         :raises TypeError:
             If the document store is of a kind that is not supported.
         """
+        if first_phase > 1:
+            msg = f"first_phase is a share, so it must not be greater than 1, but got {first_phase}."
+            raise ValueError(msg)
         if top_k <= 0:
             msg = f"top_k must be greater than 0, but got {top_k}."
             raise ValueError(msg)
@@ -289,7 +292,7 @@ class SparseRetriever:
         filters, top_k = self._resolve(filters, top_k)
         documents = self._adapter.search(search, filters, top_k)
         if not documents and top_k:
-            unfiltered = filters and not search.required and self._adapter.search(search, None, 1)
+            unfiltered = filters and self._adapter.search(search, None, 1)
             meta["empty"] = _why_empty(search, unfiltered)
         return _result(documents, search, meta)
 
@@ -319,6 +322,8 @@ class SparseRetriever:
             Filters to narrow down the documents.
         :param top_k:
             Maximum number of documents to return. 0 returns none.
+        :param required_tokens:
+            Tokens that each hit must have among its key tokens.
         :returns:
             A dictionary with the following keys:
             - `documents`: The documents with the highest scores, best first.
@@ -336,7 +341,7 @@ class SparseRetriever:
         filters, top_k = self._resolve(filters, top_k)
         documents = await self._adapter.search_async(search, filters, top_k)
         if not documents and top_k:
-            unfiltered = filters and not search.required and await self._adapter.search_async(search, None, 1)
+            unfiltered = filters and await self._adapter.search_async(search, None, 1)
             meta["empty"] = _why_empty(search, unfiltered)
         return _result(documents, search, meta)
 
@@ -458,14 +463,14 @@ def _why_empty(search: SearchQuery, without_filters: object) -> str:
     :param search: What is searched for.
     :param without_filters: What is found without the filters, if there are any.
     """
+    if without_filters:
+        return "The filters leave out every document that the query finds."
     if search.required:
         tokens = ", ".join(map(unescape_feature, search.required))
         return f"No document that the query finds has all required tokens: {tokens}."
-    if without_filters:
-        return "The filters leave out every document that the query finds."
-    if not search.tokens:
-        return _NO_WORDS
-    return "No document has a token of the query."
+    if search.tokens:
+        return "No document has a token of the query."
+    return "No document has a word of the query." if search.bm25_weight else "The query has no key tokens."
 
 
 def _result(documents: list[Document], search: SearchQuery, meta: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines import (
     DenseShare,
     KeyTokenField,
+    LeanIndexError,
     MappingError,
     key_token_field,
     required_tokens,
@@ -163,7 +164,7 @@ class EngineAdapter(StoreAdapter):
                     "mapping), so hits cannot bring their key tokens: set `return_key_tokens` to False, with "
                     "OpenSearch 2.13 or Elasticsearch 8.8 or later, and credentials that may ask for the version."
                 )
-                raise MappingError(msg)
+                raise LeanIndexError(msg)
             if self._model is not None and field.fingerprint not in (None, self._model.fingerprint):
                 msg = (
                     f"The field '{self._name}' of the index '{index}' is written with the key-token model "

@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -21,8 +21,9 @@ from haystack_integrations.components.retrievers.keytok.adapters.store import (
     tell_parts,
 )
 from keytok_haystack import KeyTokenModel
+from keytok_haystack.embedding_space import cosine
 from keytok_haystack.inverted_index import Hit
-from keytok_haystack.weighting import strongest_tokens
+from keytok_haystack.weighting import rescore_window, strongest_tokens
 
 
 class InMemoryAdapter(StoreAdapter):
@@ -48,8 +49,7 @@ class InMemoryAdapter(StoreAdapter):
         # the store's own filtering, so that filters mean exactly what they mean to its other retrievers
         among = [document.id for document in self._store.filter_documents(filters)] if filters else None
         with_dense = query.embedding is not None and query.dense_weight > 0
-        window = max(self._settings.rescored, 2 * top_k)
-        nearest = self._nearest(query, filters) if with_dense else []
+        window = rescore_window(self._settings.rescored, top_k)
         strongest = strongest_tokens(query.tokens, query.first_phase)
         kept = self._index
         if kept is None:
@@ -59,7 +59,9 @@ class InMemoryAdapter(StoreAdapter):
             if query.required:
                 having = kept.ids_with(query.required)
                 among = list(having if among is None else having.intersection(among))
-                nearest = [each for each in nearest if each in having]
+                nearest = self._nearest(query, filters, having) if with_dense else []
+            else:
+                nearest = self._nearest(query, filters) if with_dense else []
 
             def found_by(tokens: Mapping[str, float]) -> list[Hit]:
                 return index.find(
@@ -80,9 +82,8 @@ class InMemoryAdapter(StoreAdapter):
             hits = [hit for hit in hits if hit.id in storage]
             dense = [0.0] * len(hits)
             if with_dense:
-                unit = np.asarray(query.embedding, dtype=np.float64)
-                unit /= np.linalg.norm(unit)
-                dense = [query.dense_weight * _cosine(unit, storage[hit.id]) for hit in hits]
+                embedding = np.asarray(query.embedding, dtype=np.float64)
+                dense = [query.dense_weight * _cosine(embedding, storage[hit.id]) for hit in hits]
             scores = [hit.score + more for hit, more in zip(hits, dense, strict=True)]
             best = sorted(range(len(hits)), key=lambda i: (-round(scores[i], 12), hits[i].id))[:top_k]
             documents = [self._hit(storage[hits[i].id], scores[i], query.tokens, kept) for i in best]
@@ -95,12 +96,16 @@ class InMemoryAdapter(StoreAdapter):
             tell_parts(documents, parts)
         return documents
 
-    def _nearest(self, query: SearchQuery, filters: dict[str, Any] | None) -> list[str]:
-        """Return the ids of the nearest documents, by the store's own search."""
-        if not self._settings.nearest:
+    def _nearest(
+        self, query: SearchQuery, filters: dict[str, Any] | None, among: Container[str] | None = None
+    ) -> list[str]:
+        """Return the ids of the nearest documents, by the store's own search, `among` some if these are given."""
+        number = self._settings.nearest
+        if not number:
             return []
-        embedding = list(query.embedding or ())
-        return [each.id for each in self._store.embedding_retrieval(embedding, filters, self._settings.nearest)]
+        top_k = number if among is None else max(len(self._store.storage), 1)
+        found = self._store.embedding_retrieval(list(query.embedding or ()), filters, top_k)
+        return [each.id for each in found if among is None or each.id in among][:number]
 
     async def search_async(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """Search in a thread, as the store's own asynchronous methods do."""
@@ -126,16 +131,14 @@ class InMemoryAdapter(StoreAdapter):
         return replace(document, score=score, meta=meta, embedding=embedding)
 
 
-def _cosine(unit: NDArray[np.float64], document: Document) -> float:
-    """Return the cosine of a vector of length 1 and a document's embedding, 0 if there is none."""
+def _cosine(query: NDArray[np.float64], document: Document) -> float:
+    """Return the cosine of the query's embedding and a document's, 0 if there is none."""
     if document.embedding is None:
         return 0.0
-    vector = np.asarray(document.embedding, dtype=np.float64)
-    if vector.shape != unit.shape:
+    if len(document.embedding) != len(query):
         msg = (
-            f"The embedding of document '{document.id}' has {len(vector)} dimensions, but the query's {len(unit)}: use "
-            "the embedder that the documents were embedded with."
+            f"The embedding of document '{document.id}' has {len(document.embedding)} dimensions, but the query's "
+            f"{len(query)}: use the embedder that the documents were embedded with."
         )
         raise ValueError(msg)
-    norm = float(np.linalg.norm(vector))
-    return float(vector @ unit) / norm if norm else 0.0
+    return cosine(query, document.embedding)

@@ -11,6 +11,7 @@ from pymilvus import MilvusException
 
 from haystack_integrations.components.retrievers.keytok.adapters.sparse_vectors import SparseVectorAdapter
 from haystack_integrations.components.retrievers.keytok.adapters.store import SearchQuery
+from keytok_haystack.utils.artefacts import one_line
 
 
 class MilvusAdapter(SparseVectorAdapter):
@@ -30,7 +31,7 @@ class MilvusAdapter(SparseVectorAdapter):
         try:
             found: list[Document] = self._store._sparse_embedding_retrieval(vector, filters, top_k)
         except MilvusException as error:
-            msg = f"Milvus cannot answer: {' '.join(error.message.split())}"
+            msg = f"Milvus cannot answer: {one_line(error.message)}"
             raise DocumentStoreError(msg) from error
         # documents without a sparse embedding have one that milvus-haystack makes up, and takes for none when it reads
         return [document for document in found if document.sparse_embedding is not None]

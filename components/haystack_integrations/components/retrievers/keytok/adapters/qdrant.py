@@ -16,6 +16,8 @@ from haystack_integrations.components.retrievers.keytok.adapters.sparse_vectors 
 from haystack_integrations.components.retrievers.keytok.adapters.store import SearchQuery
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines import MappingError
+from keytok_haystack.utils.artefacts import one_line
+from keytok_haystack.weighting import rescore_window
 
 
 class QdrantAdapter(SparseVectorAdapter):
@@ -65,7 +67,7 @@ class QdrantAdapter(SparseVectorAdapter):
                 self._store.index, **request, limit=top_k, with_payload=True, with_vectors=returned
             )
         except ApiException as error:
-            msg = f"Qdrant cannot answer: {' '.join(str(error).split())}"
+            msg = f"Qdrant cannot answer: {one_line(error)}"
             raise QdrantStoreError(msg) from error
         return self._store._process_query_point_results(answer.points)
 
@@ -75,7 +77,7 @@ class QdrantAdapter(SparseVectorAdapter):
         """Return a request that finds candidates, scores all of them by each part, and adds the parts."""
         by_tokens = {"query": sparse, "using": SPARSE_VECTORS_NAME}
         by_cosine = {"query": list(query.embedding or ()), "using": DENSE_VECTORS_NAME}
-        window = max(self._settings.rescored, 2 * top_k)
+        window = rescore_window(self._settings.rescored, top_k)
         searches = [(by_tokens, window)] * bool(sparse.indices) + [(by_cosine, self._settings.nearest)]
         candidates = [models.Prefetch(**search, filter=conditions, limit=limit) for search, limit in searches if limit]
         number = window + self._settings.nearest
