@@ -32,7 +32,7 @@ from haystack_integrations.components.retrievers import keytok as retrievers
 
 from keytok_haystack.cli.app import SUMMARIES, command_of
 from keytok_haystack.encoders import overview
-from keytok_haystack.evaluation.tables import LABELS, markdown_table, marks
+from keytok_haystack.evaluation.tables import LABELS, SUMMARY, markdown_table, marks
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {"speed": "embedded.cranfield.md", "language-models": "language_models.md", "training": "training.md"}
@@ -46,15 +46,6 @@ PARTS = ("all", "half")
 TITLES = {"cranfield": "Cranfield", "cisi": "CISI", "scifact": "SciFact"}
 EMBEDDERS = {"": ("cranfield", "cisi", "scifact"), "mpnet-": ("cranfield", "cisi")}
 """Prefix of an embedder's files and tables: its collections."""
-SUMMARY = (
-    "bm25_default",
-    "bm25",
-    "dense",
-    "key_tokens",
-    "hybrid",
-    "dense_bm25_rrf",
-    "dense_bm25_key_tokens_rrf",
-)
 BOLD = ("key_tokens", "hybrid")
 OUT_OF_SAMPLE = ("key_tokens", "hybrid", "dense_bm25_key_tokens_rrf")
 

@@ -69,6 +69,14 @@ def as_floats(confidences: NDArray[np.float32] | None, n: int) -> list[float | N
     return [None] * n if confidences is None else [round(each, 3) for each in confidences.astype(float).tolist()]
 
 
+def note_of(confidence: float | None) -> str:
+    """Return a confidence for people, with what a low one means; empty if it is not known."""
+    if confidence is None:
+        return ""
+    weak = ": it says hardly anything that the model was fitted to" if confidence < UNSURE else ""
+    return f"confidence {confidence:.2f}{weak}"
+
+
 def warning_of(confidences: NDArray[np.float32] | None) -> str | None:
     """
     Return a warning if the embeddings of documents seem wrong, with the remedy, or None.

@@ -84,8 +84,8 @@ class Comprehension:
         if self.literal_auc < _LEAST_LITERAL_AUC:
             return (
                 "The embeddings hardly tell which words are in their texts (held-out AUC "
-                f"{self.literal_auc:.2f}; 0.75 is usual, 0.5 is chance): check that each vector is that of its text, "
-                "and that the embedder knows the language of the texts."
+                f"{self.literal_auc:.2f}; 0.75 is usual, 0.5 is chance): fit to some hundred texts at least, and check "
+                "that each vector is that of its text, and that the embedder knows the language."
             )
         if self.coverage < _LEAST_COVERAGE:
             return (

@@ -63,7 +63,7 @@ def demo_command(
         from keytok_haystack.evaluation.chart import draw_chart  # noqa: PLC0415
         from keytok_haystack.evaluation.experiment import measure_systems  # noqa: PLC0415
         from keytok_haystack.evaluation.measures import measure_run  # noqa: PLC0415
-        from keytok_haystack.evaluation.tables import terminal_table  # noqa: PLC0415
+        from keytok_haystack.evaluation.tables import summary_table  # noqa: PLC0415
 
     console = terminal(quiet=as_json)
     progress = not as_json
@@ -114,6 +114,7 @@ def demo_command(
     console.print(_hits_table(hits[:5]))
 
     console.rule("[bold]5. Measure[/bold]", align="left")
+    console.print(f"Every system answers all {len(query_texts)} queries, once with a model of half of the documents.")
     definition = pipeline_yaml(f"query.{suffix}", {"text_embedder": {"model": embedder}}, **resources)
     alone = with_embeddings(definition, "text_embedder", query_texts, queries.embeddings)
     through_yaml: dict[str, dict[str, float]] = {}
@@ -134,7 +135,7 @@ def demo_command(
     if as_json:
         print_json(result)
         return
-    console.print(terminal_table(report))
+    console.print(summary_table(report))
     for name, about in through_yaml.items():
         console.print(
             f"All {len(query_texts)} queries through pipelines/{name}.{suffix}.yml: nDCG@10 {about['nDCG@10']:.3f}, "
@@ -147,7 +148,7 @@ def demo_command(
         f"Fitting and projecting all documents: {fit_seconds + project_seconds:.1f} s, {share:.1%} of the "
         f"{documents.seconds:.1f} s that embedding {'took' if documents.cached else 'takes'}"
     )
-    console.print(f"Chart: {output / 'chart.png'}    Results: {output / 'report.json'}", soft_wrap=True)
+    console.print(f"Chart: {output / 'chart.png'}    All results: {output / 'report.json'}", soft_wrap=True)
     console.print(
         '\nNow with your own texts, one JSON object with a "text" per line:\n'
         f"  [bold]keytok fit texts.jsonl --embedder {embedder} --output models/mine[/bold]",

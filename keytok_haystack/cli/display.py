@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from keytok_haystack.confidence import note_of
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 from keytok_haystack.vocabulary import TokenizerVocabulary
@@ -37,7 +38,7 @@ def token_table(model: KeyTokenModel, texts: Sequence[str], embeddings: NDArray[
     for i, (text, tokens) in enumerate(zip(texts, model.document_tokens(weights), strict=True)):
         about = Text(text[:90] + ("…" if len(text) > 90 else ""), style="dim")
         if weights.confidences is not None:
-            about.append(f"  confidence {weights.confidences[i]:.2f}", style="not dim")
+            about.append(f"  {note_of(float(weights.confidences[i]))}", style="not dim")
         grid.add_row("", "", about)
         literals = with_whole_words(model, text, dict.fromkeys(model.literal_tokens(text), 0.0))
         for word, weight in with_whole_words(model, text, tokens).items():

@@ -324,9 +324,9 @@ def _embedding_note(embedded: Embedded) -> str:
 
 def _comprehension_note(comprehension: Comprehension) -> str:
     return (
-        f"Coverage {comprehension.coverage:.0%}: so many of the words in the texts can be read from embeddings.\n"
-        f"Held-out AUC {comprehension.literal_auc:.2f}: how often a word of a text that was left out ranks above "
-        "another (0.5: chance)."
+        f"Coverage {comprehension.coverage:.0%} (usually more than 90%): so many of the words in the texts can be read "
+        f"from embeddings.\nHeld-out AUC {comprehension.literal_auc:.2f} (usually 0.75 to 0.8, chance 0.5): how often "
+        "a word of a text that was left out ranks above another."
     )
 
 

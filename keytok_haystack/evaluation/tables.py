@@ -34,6 +34,16 @@ LABELS = {
     "literal_tokens_query_literals_only": "documents by their literal tokens, queries of literal tokens alone",
     "raw_head_without_literals": "the embedder's own head, no literal tokens",
 }
+SUMMARY = (
+    "bm25_default",
+    "bm25",
+    "dense",
+    "key_tokens",
+    "hybrid",
+    "dense_bm25_rrf",
+    "dense_bm25_key_tokens_rrf",
+)
+"""Systems of the shortest tables."""
 _NOT_FITTED = {
     **dict.fromkeys(("dense", "bm25", "bm25_default", "splade", "dense_bm25", "dense_bm25_rrf"), ""),
     "raw_head_without_literals": "nothing",
@@ -83,6 +93,21 @@ COLUMNS = (
 )
 """Columns of all tables, after a system's name and the texts that its decoder was fitted to."""
 _TEXT_HEADINGS = ("system", "fitted on")
+_SUMMARY_HEADINGS = ("nDCG@10", "of dense", "R@100", "ms")
+
+
+def summary_table(report: EvaluationReport) -> Table:
+    """Return the quality of the main systems as a short table for the terminal."""
+    result = Table(caption=Text(f"{LEGEND}.", style="dim"), caption_justify="left", box=None, padding=(0, 1))
+    result.add_column("")
+    columns = [column for column in COLUMNS if column.heading in _SUMMARY_HEADINGS]
+    for column in columns:
+        result.add_column(column.heading, justify="right", no_wrap=True)
+    for name in SUMMARY:
+        system = report.systems[name]
+        cells = [column.cell(system, report.systems["dense"]) for column in columns]
+        result.add_row(LABELS[name], *cells, style="bold" if name in ("key_tokens", "hybrid") else None)
+    return result
 
 
 def terminal_table(report: EvaluationReport) -> Table:

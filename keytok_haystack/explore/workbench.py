@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from haystack import Document, Pipeline
 
-from keytok_haystack.confidence import UNSURE, as_floats
+from keytok_haystack.confidence import as_floats, note_of
 from keytok_haystack.embedding_space import cosine
 from keytok_haystack.encoders import CachedEmbedder
 from keytok_haystack.engines import LeanIndexError, MappingError
@@ -66,14 +66,6 @@ class _Query:
     tokens: dict[str, float]
     literals: list[str]
     confidence: float | None
-
-    @property
-    def note(self) -> str:
-        """What the confidence means, for people."""
-        if self.confidence is None:
-            return ""
-        weak = ": the question says hardly anything that the model was fitted to" if self.confidence < UNSURE else ""
-        return f"confidence {self.confidence:.2f}{weak}"
 
 
 class Workbench:
@@ -162,7 +154,7 @@ class Workbench:
         return {
             "question": question,
             "confidence": query.confidence,
-            "note": query.note,
+            "note": note_of(query.confidence),
             "tokens": self._described(query),
             "unused": [
                 unescape_feature(key)
