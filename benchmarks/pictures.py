@@ -57,7 +57,7 @@ def main() -> None:
                 tab.get_by_label("Question", exact=True).fill(QUESTION)
                 tab.get_by_role("button", name="Search").click()
                 tab.wait_for_selector(".hit")
-                tab.get_by_label("Id of a document, or a text of yours").fill(ASKED)
+                tab.get_by_label("Id or text").fill(ASKED)
                 tab.get_by_role("button", name="Say why").click()
                 tab.wait_for_selector("#ranks li")
                 tab.mouse.move(0, 0)

@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why a query finds a document, as data and as a sentence."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import regex
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import orth
 
@@ -20,6 +21,10 @@ from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 from keytok_haystack.utils.checks import check_embeddings, check_same_number
 
 _NAMED = 3  # tokens of each kind that a sentence names
+_LETTERS = r"[\p{L}\p{M}\p{N}\u00ad\u200d]"  # and marks, and what is not seen inside words
+_WORD = rf"\p{{L}}(?:\+\+|\#)(?!{_LETTERS})|{_LETTERS}+(?:['\u2019.,]{_LETTERS}+)*"
+_WORDS = regex.compile(_WORD)
+_COMPOUNDS = regex.compile(rf"(?:{_WORD})(?:[-_\u2010](?:{_WORD}))*")
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,43 @@ def dense_share(model: KeyTokenModel, embeddings: NDArray[np.float32], tokens: I
     rows = model.decoder.weight[[column for column in columns if column < len(model.decoder)]].astype(np.float64)
     basis = orth(rows.T)  # also of rows that are equal, as those of words that occur in the same texts
     return float((prepared[0] @ basis) @ (prepared[1] @ basis)) / similarity
+
+
+def spans_of(
+    text: str, keys: Collection[str], tokens_of: Callable[[str], Iterable[str]]
+) -> Iterator[tuple[int, int, str]]:
+    """
+    Yield the places of a text that say some tokens: start, end and key, in their order.
+
+    A compound is one place if it is a token as a whole, such as x-15, and otherwise its parts are.
+
+    :param text: Text.
+    :param keys: Keys of the tokens.
+    :param tokens_of: Function from a word to the keys of its literal tokens (`KeyTokenModel.literal_tokens`).
+    """
+    for compound in _COMPOUNDS.finditer(text):
+        parts = [(*word.span(), tokens_of(word.group())) for word in _WORDS.finditer(text, *compound.span())]
+        of_parts = {key for _, _, tokens in parts for key in tokens}
+        whole = [key for key in tokens_of(compound.group()) if key not in of_parts]
+        for start, end, tokens in [(*compound.span(), whole)] if any(key in keys for key in whole) else parts:
+            said = next((key for key in tokens if key in keys), None)
+            if said is not None:
+                yield start, end, said
+
+
+def without_tokens(model: KeyTokenModel, text: str, keys: Collection[str]) -> str:
+    """
+    Return a text without the words that say some tokens, for BM25.
+
+    :param model: Key-token model.
+    :param text: Text.
+    :param keys: Keys of the tokens.
+    """
+    left, end = [], 0
+    for start, stop, _ in spans_of(text, keys, model.literal_tokens) if keys else ():
+        left.append(text[end:start])
+        end = stop
+    return "".join([*left, text[end:]])
 
 
 def sentence_of(tokens: Sequence[str], literals: Iterable[str]) -> str:

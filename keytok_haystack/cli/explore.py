@@ -2,6 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
+import socket
 import webbrowser
 from threading import Timer
 from typing import Annotated
@@ -49,21 +50,36 @@ def explore_command(
 
         from keytok_haystack.explore.server import LOCAL_HOSTS, create_app  # noqa: PLC0415
 
-    bench = workbench(
-        source,
-        model,
-        engine=engine,
-        url=url,
-        embedder=embedder,
-        text_field=text_field,
-        id_field=id_field,
-        ca_cert=ca_cert,
-        verify=not insecure,
-        top_k=top,
-    )
-    app = create_app(bench, LOCAL_HOSTS if host in LOCAL_HOSTS else ("*",))
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    terminal().print(f"{address}  (Ctrl-C ends it)", soft_wrap=True)
-    if browser:
-        Timer(1.0, webbrowser.open, (address,)).start()
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    with _listening(host, port) as listener:  # before the texts are embedded, which takes longer
+        bench = workbench(
+            source,
+            model,
+            engine=engine,
+            url=url,
+            embedder=embedder,
+            text_field=text_field,
+            id_field=id_field,
+            ca_cert=ca_cert,
+            verify=not insecure,
+            top_k=top,
+        )
+        app = create_app(bench, LOCAL_HOSTS if host in LOCAL_HOSTS else ("*",))
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        terminal().print(f"{address}  (Ctrl-C ends it)", soft_wrap=True)
+        if browser:
+            Timer(1.0, webbrowser.open, (address,)).start()
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """
+    Return a socket that listens on an address.
+
+    :raises ValueError: It cannot, since another program does, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        msg = f"{host} cannot listen on port {port} ({error.strerror or error}): choose another by --port."
+        raise ValueError(msg) from error

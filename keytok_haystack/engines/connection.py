@@ -128,7 +128,13 @@ class Connection:
 
 
 def document_store(
-    engine: Engine, url: str, index: str, *, ca_cert: Path | None = None, verify: bool = True
+    engine: Engine,
+    url: str,
+    index: str,
+    *,
+    ca_cert: Path | None = None,
+    verify: bool = True,
+    return_embedding: bool = False,
 ) -> DocumentStore:
     """
     Return a document store over an index, which connects to nothing yet.
@@ -142,6 +148,7 @@ def document_store(
     :param ca_cert: File with the certificates, PEM, of the authorities that may vouch for a server with https; by
         default those that the system trusts.
     :param verify: Whether a server with https has to prove who it is, before it is told credentials and documents.
+    :param return_embedding: Whether documents of OpenSearch come with their embeddings, as those of Elasticsearch do.
     :raises ValueError: The file has no certificates.
     """
     tls: dict[str, Any] = {"verify_certs": verify}
@@ -157,7 +164,7 @@ def document_store(
     if engine == "opensearch":
         from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore  # noqa: PLC0415  # an extra
 
-        return OpenSearchDocumentStore(hosts=url, index=index, **tls)
+        return OpenSearchDocumentStore(hosts=url, index=index, return_embedding=return_embedding, **tls)
     from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore  # noqa: PLC0415
 
     # its client takes these options for https alone

@@ -43,7 +43,7 @@ function writeLink() {
   if (state.q) link.set("q", state.q);
   for (const [token, factor] of Object.entries(state.edits)) link.set(`token:${token}`, factor);
   for (const [name, value] of Object.entries(state.filter ?? {})) link.set(name, value);
-  if (state.doc !== null) link.set("doc", state.doc);
+  if (state.doc !== null && !documentOf(state.doc)?.isText) link.set("doc", state.doc);
   if (state.system !== "hybrid") link.set("system", state.system);
   history.replaceState(null, "", `#${link}`);
 }
@@ -94,10 +94,10 @@ async function post(path, body) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   });
-  const data = await answer.json();
+  const data = await answer.json().catch(() => ({ detail: "The server has failed; its terminal says why." }));
   if (answer.ok) return data;
   const message = typeof data.detail === "string" ? data.detail : "The request cannot be read.";
-  throw Object.assign(new Error(message), { isRefusal: answer.status === 422 });
+  throw new Error(message);
 }
 
 function tell(message, isError = false) {
@@ -108,6 +108,7 @@ function tell(message, isError = false) {
 async function search() {
   const number = ++newest;
   writeLink();
+  tellWhy("");
   if (!state.q.trim()) {
     document.querySelector("main").hidden = true;
     tell("");
@@ -128,52 +129,55 @@ function edit(token, factor) {
   search();
 }
 
-async function askWhy(event) {
+function tellWhy(reason, ranks = {}) {
+  $("reason").textContent = reason;
+  const entries = Object.values(ranks).some((rank) => rank !== null) ? Object.entries(ranks) : [];
+  $("ranks").replaceChildren(...entries.map(([system, rank]) =>
+    el("li", {}, `${system}: `, el("b", {}, rank === null ? "no rank" : `number ${rank}`))));
+}
+
+/** Say where a document is in the rankings, and open it: `{ document_id }`, or `{ text }`. */
+async function lookUp(which) {
+  const number = newest;
+  try {
+    const why = await post("api/why", { question: state.q, edits: state.edits, filters: filters(), ...which });
+    if (number !== newest) return; // another question has been asked since
+    const id = why.document.id;
+    tellWhy(`${id}: ${why.reason}`, why.ranks);
+    result.documents[id] = { ...why.document, parts: documentOf(id)?.parts ?? {}, isText: "text" in which };
+    choose(id);
+  } catch (error) {
+    if (number === newest) tellWhy(error.message);
+  }
+}
+
+function askWhy(event) {
   event.preventDefault();
   const which = $("which").value.trim();
-  if (!which) return;
-  const number = newest;
-  $("reason").textContent = "Looking ...";
-  $("ranks").replaceChildren();
-  const asked = { question: state.q, edits: state.edits, filters: filters() };
-  try {
-    let why;
-    try {
-      why = await post("api/why", { ...asked, document_id: which });
-    } catch (error) {
-      if (!error.isRefusal || !which.includes(" ")) throw error;
-      why = await post("api/why", { ...asked, text: which }); // an id of several words is rare
-    }
-    if (number !== newest) return; // another question has been asked since
-    $("reason").textContent = `${why.document.id}: ${why.reason}`;
-    const ranks = Object.entries(why.ranks);
-    if (ranks.some(([, rank]) => rank !== null)) {
-      $("ranks").append(...ranks.map(([system, rank]) =>
-        el("li", {}, `${system}: `, el("b", {}, rank === null ? "no rank" : `number ${rank}`))));
-    }
-    result.documents[why.document.id] = why.document;
-    choose(why.document.id);
-  } catch (error) {
-    if (number === newest) $("reason").textContent = error.message;
-  }
+  if (!which || !result) return;
+  tellWhy("Looking ...");
+  lookUp({ [$("kind").value]: which });
 }
 
 // ---- showing
 
+function documentOf(id) {
+  return result && id !== null && Object.hasOwn(result.documents, id) ? result.documents[id] : null;
+}
+
 function show(found) {
+  const linked = documentOf(state.doc)?.isText ? null : state.doc;
   result = found;
+  if (!Object.hasOwn(found.systems, state.system)) state.system = "hybrid";
   document.querySelector("main").hidden = false;
   const count = Object.keys(found.documents).length;
   tell(found.systems.hybrid.empty || `${count} documents in all rankings, ${found.note || "confidence not known"}.`);
   $("unused").textContent = found.unused.length ? `Too weak to be searched for: ${found.unused.join(", ")}.` : "";
   showTokens();
   showRankings();
-  if (state.doc !== null && state.doc in found.documents) showDocument();
-  else {
-    const first = found.systems.hybrid.hits[0];
-    state.doc = first ? first.id : null;
-    showDocument();
-  }
+  if (!documentOf(linked)) state.doc = found.systems.hybrid.hits[0]?.id ?? null;
+  if (isServed && linked !== null && !documentOf(linked)) lookUp({ document_id: linked });
+  showDocument();
   markChosen();
 }
 
@@ -285,7 +289,7 @@ function barTable(shown) {
 }
 
 function otherTokens(heading, tokens, withButtons) {
-  const entries = Object.entries(tokens).slice(0, 20);
+  const entries = Object.entries(tokens).sort(([, a], [, b]) => b - a).slice(0, 20); // numbers come first in objects
   if (!entries.length) return null;
   return el("div", {}, el("h3", {}, heading), el("ul", { class: "tokens" }, ...entries.map(([token, weight]) =>
     el("li", { class: "plain" }, el("span", { class: "name" }, token, el("span", { class: "weight" }, fixed(weight))),
@@ -295,7 +299,7 @@ function otherTokens(heading, tokens, withButtons) {
 }
 
 function showDocument() {
-  const shown = state.doc === null ? null : result.documents[state.doc];
+  const shown = documentOf(state.doc);
   $("document").hidden = !shown;
   if (!shown) return;
   const isLiteral = Object.fromEntries(shown.shared.map((each) => [each.token, each.is_literal]));
@@ -337,8 +341,6 @@ if (isServed) {
     event.preventDefault();
     const filter = readFilter($("field").value, $("operator").value, $("value").value);
     Object.assign(state, { q: $("question").value, edits: {}, filter, doc: null });
-    $("reason").textContent = "";
-    $("ranks").replaceChildren();
     search();
   });
   $("ask-why").addEventListener("submit", askWhy);

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
@@ -25,7 +25,7 @@ class Search(BaseModel):
     """Question to all systems."""
 
     question: str = Field(max_length=10_000)
-    edits: dict[str, float] = {}
+    edits: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     filters: dict[str, Any] | None = None
 
 

@@ -4,6 +4,7 @@
 """Documents to explore: texts in files, which are indexed in memory, or an engine's index."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from haystack.document_stores.types import DocumentStore
 
 from keytok_haystack.encoders import CachedEmbedder
 from keytok_haystack.engines import Engine
+from keytok_haystack.engines.server import server_of
 from keytok_haystack.evaluation.records import CollectionError
 from keytok_haystack.evaluation.texts import USUAL_FIELDS, TextFields, texts_by_id
 from keytok_haystack.model import KeyTokenModel
@@ -35,6 +37,30 @@ class Source:
     store: DocumentStore
     kind: str
     parameters: Mapping[str, Any]
+
+    def documents(self, filters: dict[str, Any]) -> list[Document]:
+        """
+        Return the documents that pass filters, as they are stored.
+
+        :raises FilterError: The filters cannot be read.
+        :raises DocumentStoreError: The engine cannot be reached, or refuses.
+        """
+        with nullcontext() if self.kind == "in_memory" else server_of(self.store).clear_errors():
+            return self.store.filter_documents(filters)
+
+    def field_types(self) -> dict[str, str]:
+        """
+        Return the types of the metadata fields, by their names.
+
+        :raises DocumentStoreError: The engine cannot be reached, or refuses.
+        """
+        if isinstance(self.store, InMemoryDocumentStore):
+            return {name: about["type"] for name, about in self.store.get_metadata_fields_info().items()}
+        server = server_of(self.store)
+        with server.connected() as client:
+            indices = client.indices.get_mapping(index=server.index)
+        properties = [index["mappings"].get("properties", {}) for index in indices.values()]
+        return {name: about.get("type", "object") for each in properties for name, about in each.items()}
 
 
 def text_source(
@@ -79,7 +105,7 @@ def engine_source(engine: Engine, url: str, index: str, *, ca_cert: Path | None 
     """
     from keytok_haystack.engines.connection import document_store  # noqa: PLC0415  # needs an extra
 
-    store = document_store(engine, url, index, ca_cert=ca_cert, verify=verify)
+    store = document_store(engine, url, index, ca_cert=ca_cert, verify=verify, return_embedding=True)
     parameters = store.to_dict()["init_parameters"]
     if "create_index" in parameters:  # OpenSearch's; an index that is not there has nothing to explore
         parameters["create_index"] = False

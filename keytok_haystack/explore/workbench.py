@@ -3,9 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Searches of one collection by several systems, explained token by token, as plain data."""
 
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from keytok_haystack.confidence import as_floats, note_of
 from keytok_haystack.embedding_space import cosine
 from keytok_haystack.encoders import CachedEmbedder
 from keytok_haystack.engines import LeanIndexError, MappingError
-from keytok_haystack.explanation import Explanation, dense_share
+from keytok_haystack.explanation import Explanation, dense_share, spans_of, without_tokens
 from keytok_haystack.explore.sources import Source
 from keytok_haystack.model import KeyTokenModel
 from keytok_haystack.pipelines import pipeline_yaml
@@ -41,12 +40,11 @@ PARTS: Mapping[str, str] = {
 """Parts of a hybrid score, and their names for people."""
 _FIELD = "key_tokens"
 _FILTERABLE = {
-    *("keyword", "text", "boolean", "date"),
+    *("keyword", "boolean", "date"),
     *("int", "integer", "long", "short", "byte", "float", "double", "half_float", "scaled_float"),
 }
 _DEPTH = 1000  # hits among which a document's rank is looked for
 _ADDED = 0.5  # weight of a token that the query lacks, before it is boosted
-_CHUNK = re.compile(r"[^\W_]+(?:[-'_.\u2010\u2019][^\W_]+)*")
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ class Workbench:
         """
         query = self._query(question, edits or {})
         hits: dict[str, Document] = {}
-        asked = self._asked(query, filters)
+        asked = self._asked(query, edits or {}, filters)
         systems = {name: self._ranking(name, inputs, hits) for name, inputs in asked.items()}
         parts = {hit["id"]: hits[hit["id"]].meta.get("score_parts", {}) for hit in systems["hybrid"]["hits"]}
         documents = self._stored_documents(hits)
@@ -174,18 +172,21 @@ class Workbench:
 
         :raises DocumentStoreError: The engine cannot be reached, or refuses.
         """
-        store: Any = self.source.store  # the method is every store's, but not the protocol's
-        types: Mapping[str, Mapping[str, str]] = store.get_metadata_fields_info()
-        return sorted(name for name, about in types.items() if name != _FIELD and about.get("type") in _FILTERABLE)
+        types = self.source.field_types()
+        return sorted(name for name, kind in types.items() if name != _FIELD and kind in _FILTERABLE)
 
-    def _asked(self, query: _Query, filters: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    def _asked(
+        self, query: _Query, edits: Mapping[str, float], filters: dict[str, Any] | None
+    ) -> dict[str, dict[str, Any]]:
         """Return what each system is asked."""
         embedding = {"query_embedding": query.embedding}
+        muted = [key for key in query.literals if key not in query.tokens and unescape_feature(key) in edits]
+        text = without_tokens(self.model, query.text, muted)
         asked: dict[str, dict[str, Any]] = {
-            "hybrid": {"key_tokens": query.tokens, "query": query.text, **(embedding if self._has_vectors else {})},
+            "hybrid": {"key_tokens": query.tokens, "query": text, **(embedding if self._has_vectors else {})},
             "key_tokens": {"key_tokens": query.tokens},
             "dense": {"key_tokens": {}, **embedding},
-            "bm25": {"key_tokens": {}, "query": query.text},
+            "bm25": {"key_tokens": {}, "query": text},
         }
         return {name: {**inputs, "filters": filters} for name, inputs in asked.items()}
 
@@ -214,7 +215,7 @@ class Workbench:
         """Return the documents of hits as they are stored, with their embeddings and key tokens."""
         if not hits:
             return {}
-        stored = self.source.store.filter_documents({"field": "id", "operator": "in", "value": list(hits)})
+        stored = self.source.documents({"field": "id", "operator": "in", "value": list(hits)})
         return {document.id: _with_tokens_of(hits[document.id], document) for document in stored}
 
     def why(
@@ -246,9 +247,10 @@ class Workbench:
         query = self._query(question, edits or {})
         document = self._stored(document_id, query) if document_id is not None else self._of_text(str(text))
         described = self._explained(query, document, {})
+        asked = self._asked(query, edits or {}, filters)
         rankings = {
-            name: self._hits(self._deep_retrievers, name, inputs, top_k=_DEPTH)[0]
-            for name, inputs in self._asked(query, filters).items()
+            name: self._deep_ranking(name, inputs)
+            for name, inputs in asked.items()
             if name != "dense" or self._has_vectors
         }
         if document_id is not None:
@@ -277,9 +279,17 @@ class Workbench:
             )
         return {"reason": reason, "ranks": {SYSTEMS[name]: ranks[name] for name in ranks}, "document": described}
 
+    def _deep_ranking(self, name: str, inputs: Mapping[str, Any]) -> list[Document]:
+        """Return a ranking that begins as the one that is shown, although more candidates are scored for it."""
+        shown = self._hits(self._retrievers, name, inputs)[0]
+        ids = {hit.id for hit in shown}
+        return shown + [
+            hit for hit in self._hits(self._deep_retrievers, name, inputs, top_k=_DEPTH)[0] if hit.id not in ids
+        ]
+
     def _stored(self, document_id: str, query: _Query) -> Document:
         this = {"field": "id", "operator": "==", "value": document_id}
-        found = self.source.store.filter_documents(this)
+        found = self.source.documents(this)
         if not found:
             msg = f"There is no document with the id '{document_id}'."
             raise ValueError(msg)
@@ -287,7 +297,7 @@ class Workbench:
             return found[0]
         # Elasticsearch may leave key tokens out of documents, but not out of the hits of a SparseRetriever
         system = "dense" if self._has_vectors else "key_tokens"
-        hits = self._retrievers[system].run(**self._asked(query, this)[system])["documents"]
+        hits = self._retrievers[system].run(**self._asked(query, {}, this)[system])["documents"]
         return _with_tokens_of(hits[0], found[0]) if hits else found[0]
 
     def _of_text(self, text: str) -> Document:
@@ -298,7 +308,7 @@ class Workbench:
     def _passes(self, document_id: str, filters: dict[str, Any]) -> bool:
         this = {"field": "id", "operator": "==", "value": document_id}
         both = {"operator": "AND", "conditions": [this, filters]}
-        return bool(self.source.store.filter_documents(both))
+        return bool(self.source.documents(both))
 
     def _query(self, question: str, edits: Mapping[str, float]) -> _Query:
         embeddings = self._embedder.embed([question], "query").embeddings
@@ -340,18 +350,16 @@ class Workbench:
             "unasked": explanation.unasked,
             "dense_share": share,
             "parts": {PARTS[key]: part for key, part in parts.items()},
-            "text": self._marked(document.content or "", set(shared)),
+            "text": self._marked(document.content or "", shared),
         }
 
-    def _marked(self, text: str, tokens: set[str]) -> list[tuple[str, str | None]]:
+    def _marked(self, text: str, tokens: Collection[str]) -> list[tuple[str, str | None]]:
         """Cut a text into pieces, each with the token that it says, if it is one of those given."""
         pieces: list[tuple[str, str | None]] = []
         end = 0
-        for chunk in _CHUNK.finditer(text):
-            said = next((key for key in self._literal_tokens(chunk.group()) if unescape_feature(key) in tokens), None)
-            if said is not None:
-                pieces += [(text[end : chunk.start()], None), (chunk.group(), unescape_feature(said))]
-                end = chunk.end()
+        for start, stop, key in spans_of(text, {escape_feature(token) for token in tokens}, self._literal_tokens):
+            pieces += [(text[end:start], None), (text[start:stop], unescape_feature(key))]
+            end = stop
         pieces.append((text[end:], None))
         return [(piece, token) for piece, token in pieces if piece]
 

@@ -60,6 +60,9 @@ def replaced_file(path: Path) -> Iterator[Path]:
     :param path: The file to replace; its parents are created.
     :raises OSError: The file cannot be written or moved.
     """
+    if path.is_dir():
+        msg = f"'{path}' is a folder, not a file."
+        raise IsADirectoryError(msg)
     with _place_beside(path) as place:
         new = place / path.name
         yield new

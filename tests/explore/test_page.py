@@ -137,8 +137,9 @@ def test_tokens_are_muted_and_boosted_and_the_ranking_changes(tab, address):
 
 def test_why_not_this_one(tab, address, bench):
     ask(tab, address)
-    which = tab.get_by_label("Id of a document, or a text of yours")
-    for asked, arguments in (("100", {"document_id": "100"}), ("a study of sound", {"text": "a study of sound"})):
+    kind, which = tab.get_by_label("What to look for"), tab.get_by_label("Id or text")
+    for asked, arguments in (("100", {"document_id": "100"}), ("acoustics", {"text": "acoustics"})):
+        kind.select_option(next(iter(arguments)))
         which.fill(asked)
         tab.get_by_role("button", name="Say why").click()
         why = bench.why(QUESTION, **arguments)
@@ -146,9 +147,38 @@ def test_why_not_this_one(tab, address, bench):
         expect(tab.locator("#document-heading")).to_have_text(why["document"]["id"])
         for system, rank in why["ranks"].items():
             expect(tab.locator("#ranks")).to_contain_text(f"{system}: {f'number {rank}' if rank else 'no rank'}")
+    kind.select_option("document_id")
     which.fill("no-such")
     which.press("Enter")
     expect(tab.locator("#reason")).to_contain_text("no document with the id 'no-such'")
+
+
+def test_an_answer_about_a_document_goes_with_its_question(tab, address):
+    ask(tab, address)
+    tab.get_by_label("Id or text").fill("100")
+    tab.get_by_role("button", name="Say why").click()
+    expect(tab.locator("#reason")).to_contain_text("100: ")
+    chip(tab, "sound").get_by_role("button", name="Mute sound").click()
+    expect(tab.locator("#tokens .muted")).to_contain_text("sound")
+    expect(tab.locator("#reason")).to_contain_text("100: ")  # the document is in the link, so it is asked for anew
+    tab.route("**/api/why", lambda route: (time.sleep(1), route.continue_()))
+    tab.get_by_label("Id or text").fill("200")
+    tab.get_by_role("button", name="Say why").click()
+    tab.get_by_label("Question", exact=True).fill("heat transfer")
+    tab.get_by_label("Question", exact=True).press("Enter")
+    expect(chip(tab, "heat")).to_be_visible()
+    first = tab.locator('[data-system="hybrid"] .hit').first.get_attribute("data-id")
+    tab.wait_for_timeout(2000)
+    expect(tab.locator("#document-heading")).to_have_text(first)
+    expect(tab.locator("#reason")).to_be_empty()
+
+
+@pytest.mark.parametrize("link", ["doc=toString", "system=nope", "doc=no-such&system=toString", "token:sound=1e999"])
+def test_a_link_that_makes_no_sense_shows_the_hits(tab, address, link):
+    tab.set_viewport_size(NARROW)
+    tab.goto(f"{address}#q=shock+waves&{link}")
+    expect(tab.locator('[data-system="hybrid"] .hit').first).to_be_visible()
+    expect(tab.locator(".sentence")).to_be_visible()
 
 
 def test_a_filter_narrows_all_rankings_and_why_not_says_so(tab, address, bench):
@@ -165,7 +195,7 @@ def test_a_filter_narrows_all_rankings_and_why_not_says_so(tab, address, bench):
         assert [each.get_attribute("data-id") for each in shown.all()] == [hit["id"] for hit in system["hits"]] != []
     unfiltered = bench.search(QUESTION)["systems"]["key_tokens"]["hits"]
     left_out = next(hit["id"] for hit in unfiltered if int(hit["id"]) % 20 < 15)
-    tab.get_by_label("Id of a document, or a text of yours").fill(left_out)
+    tab.get_by_label("Id or text").fill(left_out)
     tab.get_by_role("button", name="Say why").click()
     expect(tab.locator("#reason")).to_contain_text("The filters leave it out.")
     link = tab.url
@@ -298,3 +328,4 @@ def test_the_server_refuses_in_one_sentence_and_serves_only_its_own_names(bench)
     assert answer.status_code == 422
     assert isinstance(answer.json()["detail"], str)
     assert client.post("/api/search", json={"question": "x" * 20_000}).status_code == 422
+    assert client.post("/api/search", json={"question": QUESTION, "edits": {"sound": -1}}).status_code == 422

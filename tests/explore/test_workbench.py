@@ -20,6 +20,7 @@ from keytok_haystack.engines import MappingError, index_definition
 from keytok_haystack.evaluation import TextFields
 from keytok_haystack.explanation import dense_share
 from keytok_haystack.explore import SYSTEMS, Source, Workbench, engine_source, text_source
+from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 from keytok_haystack.utils.checks import EmbeddingError
 
 QUESTION = "papers on shock-sound wave interaction ."
@@ -88,10 +89,29 @@ def test_texts_are_whole_and_only_shared_tokens_are_marked(found, bench, cranfie
         assert "".join(piece for piece, _ in explained["text"]) == cranfield.documents[key]
         shared = {each["token"] for each in explained["shared"]}
         marked = {token for _, token in explained["text"] if token is not None}
-        assert marked <= shared
         literal = set(bench.model.literal_tokens(cranfield.documents[key]))
         assert marked == shared & literal
     assert ("refracts", "refraction") in found["documents"]["64"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "marked"),
+    [
+        ("A shock-wave.", "shock wave", ["shock", "wave"]),
+        ("two-dimensional", "dimensional", ["dimensional"]),
+        ("an x-15 and 15 more", "x-15", ["x-15", "15"]),
+        ("in C++ and c#", "C++ c#", ["C++", "c#"]),
+        ("SHOCK\u00adWAVES here", "shockwaves", ["SHOCK\u00adWAVES"]),
+        ("un cafe\u0301 noir", "caf\u00e9", ["cafe\u0301"]),
+        ("U.S. aircraft's wing, 3.14", "wing 3.14", ["wing", "3.14"]),
+    ],
+)
+def test_the_words_that_say_a_token_are_marked(bench, text, asked, marked):
+    tokens = {unescape_feature(key) for key in bench.model.literal_tokens(asked)}
+    pieces = bench._marked(text, tokens)
+    assert "".join(piece for piece, _ in pieces) == text
+    assert [piece for piece, token in pieces if token is not None] == marked
+    assert {token for _, token in pieces if token is not None} <= tokens
 
 
 def test_everything_is_json(found):
@@ -116,6 +136,13 @@ def test_a_muted_token_takes_its_contribution_away_and_a_boost_doubles_it(bench,
     assert "sound" not in {each["token"] for each in bench.search(QUESTION, {"sound": 0})["tokens"]}
     added = bench.search(QUESTION, {"vorticity": 2})
     assert {"token": "vorticity", "weight": 1.0, "literal": False} in added["tokens"]
+
+
+def test_muted_words_are_left_out_of_bm25_too(bench, found):
+    muted = bench.search(QUESTION, {"sound": 0, "noise": 0})
+    assert muted["systems"]["bm25"] | {"ms": 0} == bench.search(QUESTION.replace("-sound", ""))["systems"]["bm25"] | {
+        "ms": 0
+    }
 
 
 def test_why_not_says_the_rank_that_a_deep_ranking_has(bench):

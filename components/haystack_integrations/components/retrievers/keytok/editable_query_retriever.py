@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 keytok-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,6 +14,7 @@ from haystack_integrations.components.retrievers.keytok.explainer import KeyToke
 from haystack_integrations.components.retrievers.keytok.lifecycle import call_each
 from haystack_integrations.components.retrievers.keytok.sparse_retriever import SparseRetriever
 from keytok_haystack import KeyTokenModel
+from keytok_haystack.explanation import without_tokens
 from keytok_haystack.sparse_vectors.rank_features import unescape_feature
 
 _BOOST = 2.0  # times the strongest token of the query
@@ -148,7 +149,7 @@ class EditableQueryRetriever:
         tokens = {**dict.fromkeys(required, strongest), **tokens, **dict.fromkeys(boosted, _BOOST * strongest)}
         found = self.retriever.run(
             key_tokens=tokens,
-            query=_without(model, query, muted),
+            query=without_tokens(model, query, muted),
             query_embedding=embedding if self.retriever.dense_weight else None,
             filters=filters,
             top_k=top_k,
@@ -158,10 +159,12 @@ class EditableQueryRetriever:
         meta = {**meta, "literal_tokens": literals, **found["meta"]}
         documents = self._explainer.run(found["documents"], tokens, meta)["documents"]
         matched = {match["token"] for hit in found["documents"] for match in hit.meta["matched_tokens"]}
-        unmatched = [key for key in dict.fromkeys((*boosted, *required)) if unescape_feature(key) not in matched]
+        wanted = dict.fromkeys((*boosted, *required))
+        unmatched = [key for key in wanted if unescape_feature(key) not in matched and (documents or not filters)]
         notes = [
             *(note for words in (boost, mute, require) for note in _not_words(model, words)),
             *(_not_muted(key, asked) for key in muted if key not in asked),
+            *(_not_muted_but_wanted(key) for key in muted if key in wanted),
             *(_not_found(key, model) for key in unmatched),
         ]
         return {
@@ -178,11 +181,6 @@ def _keys(model: KeyTokenModel, words: Iterable[str] | None) -> list[str]:
     return list(dict.fromkeys(key for word in words or () for key in model.literal_tokens(word)))
 
 
-def _without(model: KeyTokenModel, text: str, muted: Sequence[str]) -> str:
-    """Return a text without the words whose tokens are muted, for BM25."""
-    return " ".join(word for word in text.split() if not {*model.literal_tokens(word)} & {*muted})
-
-
 def _not_words(model: KeyTokenModel, words: Iterable[str] | None) -> list[str]:
     return [
         f"'{word}' cannot be searched for and was ignored." for word in words or () if not model.literal_tokens(word)
@@ -191,6 +189,10 @@ def _not_words(model: KeyTokenModel, words: Iterable[str] | None) -> list[str]:
 
 def _not_muted(key: str, asked: dict[str, float]) -> str:
     return f"'{unescape_feature(key)}' was not muted: the tokens of this query are {_listed(asked)}."
+
+
+def _not_muted_but_wanted(key: str) -> str:
+    return f"'{unescape_feature(key)}' was not muted, since it is boosted or required, too."
 
 
 def _not_found(key: str, model: KeyTokenModel) -> str:

@@ -78,15 +78,17 @@ class InMemoryAdapter(StoreAdapter):
             hits = found_by(strongest)
             if len(hits) < top_k and len(strongest) < len(query.tokens):
                 hits = found_by(query.tokens)
-            storage = self._store.storage
-            hits = [hit for hit in hits if hit.id in storage]
+            # others may write and delete meanwhile, so each document is looked up once
+            stored = {hit.id: self._store.storage.get(hit.id) for hit in hits}
+            documents_of = {key: document for key, document in stored.items() if document is not None}
+            hits = [hit for hit in hits if hit.id in documents_of]
             dense = [0.0] * len(hits)
             if with_dense:
                 embedding = np.asarray(query.embedding, dtype=np.float64)
-                dense = [query.dense_weight * _cosine(embedding, storage[hit.id]) for hit in hits]
+                dense = [query.dense_weight * _cosine(embedding, documents_of[hit.id]) for hit in hits]
             scores = [hit.score + more for hit, more in zip(hits, dense, strict=True)]
             best = sorted(range(len(hits)), key=lambda i: (-round(scores[i], 12), hits[i].id))[:top_k]
-            documents = [self._hit(storage[hits[i].id], scores[i], query.tokens, kept) for i in best]
+            documents = [self._hit(documents_of[hits[i].id], scores[i], query.tokens, kept) for i in best]
         parts = {
             "key_tokens": [hits[i].key_tokens for i in best],
             **({"bm25": [hits[i].bm25 for i in best]} if query.bm25_weight else {}),

@@ -60,12 +60,24 @@ class StoreIndex:
         return {document.id for document in self._documents if self.tokens(document).keys() >= required}
 
     def tokens(self, document: Document) -> Mapping[str, float]:
-        """Return the key tokens of a document; of one whose field holds something else none."""
+        """Return the key tokens of a document; none if its field holds something else, of which is warned once."""
+        field = document.meta.get(self._field)
         if document.id in self._unreadable:
-            if document.meta.get(self._field) is self._unreadable[document.id]:
+            if field is self._unreadable[document.id]:
                 return {}
             del self._unreadable[document.id]
-        return stored_key_tokens(document, self._field)
+        try:
+            return stored_key_tokens(document, self._field)
+        except (TypeError, ValueError) as error:
+            self._set_aside(document, error)
+            return {}
+
+    def _set_aside(self, document: Document, error: Exception) -> None:
+        """Warn of a document whose key tokens are none: one must not stop the search for all others."""
+        _logger.warning(
+            "A document is not found by its key tokens until it is written with such: {error}", error=str(error)
+        )
+        self._unreadable[document.id] = document.meta.get(self._field)
 
     def _is_current(self, documents: list[Document]) -> bool:
         """Return whether the store's documents and their key tokens are the very objects that are indexed."""
@@ -119,14 +131,11 @@ class StoreIndex:
         )
 
     def _add_what_can_be_read(self, document: Document) -> None:
-        """Add a document, without its key tokens if these are none: one must not stop the search for all others."""
+        """Add a document, without its key tokens if their weights are unusable."""
         try:
             self._add([document])
         except (TypeError, ValueError) as error:
-            _logger.warning(
-                "A document is not found by its key tokens until it is written with such: {error}", error=str(error)
-            )
-            self._unreadable[document.id] = document.meta.get(self._field)
+            self._set_aside(document, error)
             self._add([document])
 
     def _unmoved(self, documents: list[Document], fields: list[Any]) -> list[bool]:
