@@ -105,6 +105,7 @@ def test_search_asks_an_index(keytok, kind, make_store, own, cranfield_model, mo
         (("index", "q", "--engine", "opensearch", "--url", "http://localhost:1"), "localhost:1"),
         (("index", "q", "--engine", "opensearch", *OWN), "leave them out with --engine"),
         (("own.csv", "q", *OWN, "--top", "0"), "--top"),
+        (("own.csv", "q", *OWN, "--html", "."), "'.' is a folder, not a file"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_in_one_sentence(keytok, own, model, arguments, reason):
@@ -140,3 +141,12 @@ def test_explore_serves_the_page_until_it_is_interrupted(own, model):
     finally:
         process.terminate()
         process.wait(20)
+
+
+def test_a_port_in_use_is_named_before_anything_is_embedded(keytok, own, model):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, out, err = keytok("explore", "own.csv", "--model", model, *OWN, "--port", port)
+    assert (code, out) == (2, "")
+    assert f"127.0.0.1 cannot listen on port {port}" in err
+    assert "choose another by --port" in err

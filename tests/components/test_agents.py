@@ -200,3 +200,15 @@ def test_the_hybrid_retriever_is_a_tool_as_it_is(filled, text_embedder, cranfiel
     assert len(two.splitlines()) == 2
     assert len(later.splitlines()) == 5
     assert all(filled.storage[line.split(":")[0]].meta["year"] >= 1965 for line in later.splitlines())
+
+
+def test_an_agent_is_told_of_edits_that_contradict_each_other(search):
+    notes = search.run(QUESTION, mute=["shock"], require=["shock"])["notes"]
+    assert notes == ["'shock' was not muted, since it is boosted or required, too."]
+
+
+def test_filters_that_leave_nothing_are_not_blamed_on_words(search):
+    nowhere = {"field": "meta.year", "operator": "==", "value": 1}
+    found = search.run(QUESTION, require=["shock"], filters=nowhere)
+    assert "The filters leave out every document" in found["text"]
+    assert found["notes"] == []

@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from haystack import Document, Pipeline
+from haystack.document_stores.errors import DocumentStoreError
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.errors import FilterError
-from nodes.stores import DENSE_STORES, engine_of
+from nodes.stores import DENSE_STORES, connection_to, engine_of
 
 from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbedder
 from keytok_haystack import InvertedIndex, pipeline_yaml
@@ -334,6 +335,35 @@ def test_why_not_knows_the_tokens_of_documents_that_come_without(
     why = bench.why(small_texts[0], document_id=hits[1]["id"])
     assert why["document"]["score"] == pytest.approx(hits[1]["score"], rel=1e-5)
     assert why["reason"] == "It is number 2 by key tokens."
+
+
+@pytest.mark.parametrize("kind", DENSE_STORES)
+def test_an_alias_has_the_fields_of_all_its_indices(
+    kind, make_store, small_model, small_model_folder, small_texts, small_embeddings
+):
+    stores = [make_store(kind, dimension=8, model=small_model) for _ in range(2)]
+    for i, (store, meta) in enumerate(zip(stores, ({"year": 1}, {"place": "here"}), strict=True)):
+        document = Document(id=str(i), content=small_texts[i], embedding=small_embeddings[i].tolist(), meta=meta)
+        store.write_documents(KeyTokenSparseEmbedder(small_model_folder).run([document])["documents"])
+    alias = f"{stores[0]._index}-all"
+    with connection_to(engine_of(kind), make_store.url(kind), alias) as connection:
+        for store in stores:
+            connection.client.indices.put_alias(index=store._index, name=alias)
+    source = engine_source(engine_of(kind), make_store.url(kind), alias)
+    bench = Workbench(small_model_folder, small_model, source, CachedEmbedder("random-projection"))
+    assert bench.fields() == ["id", "place", "year"]
+
+
+@pytest.mark.parametrize("kind", DENSE_STORES)
+def test_what_an_engine_refuses_is_told_in_a_sentence(kind, make_store, small_model, small_model_folder):
+    store = make_store(kind, dimension=8, model=small_model)
+    source = engine_source(engine_of(kind), make_store.url(kind), store._index)
+    assert source.documents({"field": "id", "operator": "==", "value": "none"}) == []
+    make_store.delete(kind, store._index)
+    with pytest.raises(DocumentStoreError, match="has no index"):
+        source.documents({"field": "id", "operator": "==", "value": "none"})
+    with pytest.raises(DocumentStoreError, match="has no index"):
+        source.field_types()
 
 
 def test_texts_that_cannot_be_read_are_refused(tmp_path, cranfield_model, embedder):
