@@ -24,7 +24,7 @@ class ElasticsearchServer(Server):
     client_errors = (ApiError, TransportError)
     field_types = ("rank_features", "sparse_vector")
     bm25_factor = BM25_K1 + 1  # which Lucene's formula had before version 8, and Elasticsearch has kept
-    first_that_tells = ((8, 8), (8, 8))
+    first_with_named_scores = ((8, 8), (8, 8))
     _store: ElasticsearchDocumentStore
 
     def connect(self, **options: Any) -> Elasticsearch:

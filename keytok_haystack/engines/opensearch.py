@@ -25,7 +25,7 @@ class OpenSearchServer(Server):
     client_errors = (OpenSearchException,)
     field_types = ("rank_features",)  # OpenSearch's own `sparse_vector` is another thing
     bm25_factor = 1.0
-    first_that_tells = ((2, 13), (3, 2))
+    first_with_named_scores = ((2, 13), (3, 2))
     _store: OpenSearchDocumentStore
 
     @property

@@ -36,7 +36,7 @@ _SERVERS = {
 }
 
 
-class Told(NamedTuple):
+class NamedScores(NamedTuple):
     """
     Which scores of named queries a server tells for each hit.
 
@@ -76,7 +76,7 @@ class Server(ABC):
     """Types of fields that can be searched for key tokens."""
     bm25_factor: ClassVar[float]
     """Divisor of the engine's BM25 scores that makes a share of BM25 mean the same for every store."""
-    first_that_tells: ClassVar[tuple[tuple[int, int], tuple[int, int]]]
+    first_with_named_scores: ClassVar[tuple[tuple[int, int], tuple[int, int]]]
     """First versions that tell the scores of named queries, and those of rescoring."""
 
     def __init__(self, store: Any) -> None:
@@ -153,9 +153,9 @@ class Server(ABC):
         major, minor = number.split(".")[:2]
         return int(major), int(minor)
 
-    def told(self, version: tuple[int, int]) -> Told:
+    def named_scores(self, version: tuple[int, int]) -> NamedScores:
         """Return which scores of named queries the server tells; none if its version is not known."""
-        return Told(*(version >= first for first in self.first_that_tells))
+        return NamedScores(*(version >= first for first in self.first_with_named_scores))
 
     @contextmanager
     def connected(self, **options: Any) -> Iterator[Any]:

@@ -161,14 +161,14 @@ class InvertedIndex:
         *,
         text: str = "",
         bm25_weight: float = 0.0,
-        among: Sequence[str] | None = None,
+        allowed_ids: Sequence[str] | None = None,
     ) -> list[tuple[str, float]]:
         """
         Find the documents with the highest scores, as `find` does.
 
         :returns: `(id, score)`, highest score first, equal scores by id.
         """
-        hits = self.find(tokens, top_k, text=text, bm25_weight=bm25_weight, among=among)
+        hits = self.find(tokens, top_k, text=text, bm25_weight=bm25_weight, allowed_ids=allowed_ids)
         return [(hit.id, hit.score) for hit in hits]
 
     def find(
@@ -178,10 +178,10 @@ class InvertedIndex:
         *,
         text: str = "",
         bm25_weight: float = 0.0,
-        found_by: Mapping[str, float] | None = None,
-        among: Sequence[str] | None = None,
-        also: Sequence[str] = (),
-        by_bm25: bool = True,
+        candidate_tokens: Mapping[str, float] | None = None,
+        allowed_ids: Sequence[str] | None = None,
+        extra_ids: Sequence[str] = (),
+        bm25_candidates: bool = True,
     ) -> list[Hit]:
         """
         Find the documents with the highest scores.
@@ -190,12 +190,11 @@ class InvertedIndex:
         :param top_k: Maximum number of documents to return; 0 for none.
         :param text: The query's text, for BM25.
         :param bm25_weight: Factor of BM25 scores in the sum.
-        :param found_by: Those of the query's tokens by which documents are found, before these are scored by all; None
-            for all.
-        :param among: The ids of the documents to search; None searches all.
-        :param also: The ids of documents to return beside them, whatever they score.
-        :param by_bm25: Whether documents are found by their BM25 scores, too; otherwise by the key tokens alone, and
-            BM25 is added to the scores of those.
+        :param candidate_tokens: Tokens of the query that select the candidates, which are scored by all; None for all
+            tokens.
+        :param allowed_ids: Ids of the documents to search; None searches all.
+        :param extra_ids: Ids of documents to add to the candidates, whatever they score.
+        :param bm25_candidates: Whether BM25 selects candidates, too; otherwise it is only added to their scores.
         :returns: Hits, highest score first, equal scores by id. Other documents that share nothing with the query are
             not found.
         :raises ValueError: The index has no BM25, but there is a `bm25_weight`.
@@ -206,13 +205,13 @@ class InvertedIndex:
                 msg = "This index has no BM25: make it with `with_bm25=True`."
                 raise ValueError(msg)
             lexical = self._bm25.score(text) * np.float32(bm25_weight)
-        strongest = tokens if found_by is None else found_by
+        strongest = tokens if candidate_tokens is None else candidate_tokens
         columns, weights = self._known(strongest)
         scores = self._postings.score(columns, weights)
-        candidates = self._candidates(scores + lexical if by_bm25 else scores, top_k, among)
-        found = self._sums(candidates, strongest) + lexical[candidates] * by_bm25
+        candidates = self._candidates(scores + lexical if bm25_candidates else scores, top_k, allowed_ids)
+        found = self._sums(candidates, strongest) + lexical[candidates] * bm25_candidates
         best = candidates[self._ranking(candidates, found)[:top_k]]
-        others = [self._position[each] for each in also if each in self._position]
+        others = [self._position[each] for each in extra_ids if each in self._position]
         returned = np.unique(np.concatenate([best, np.array(others, dtype=np.int64)]))
         key_tokens = self._sums(returned, tokens)
         order = self._ranking(returned, key_tokens + lexical[returned])
@@ -238,15 +237,17 @@ class InvertedIndex:
         rounded = scores.round(_DIGITS).tolist()
         return sorted(range(len(rounded)), key=lambda i: (-rounded[i], self._ids[positions[i]]))
 
-    def _candidates(self, scores: NDArray[np.float32], top_k: int, among: Sequence[str] | None) -> NDArray[np.int64]:
+    def _candidates(
+        self, scores: NDArray[np.float32], top_k: int, allowed_ids: Sequence[str] | None
+    ) -> NDArray[np.int64]:
         """Return the documents that may be among the best, allowing for what float32 sums are off by."""
         if top_k <= 0:
             return np.zeros(0, dtype=np.int64)
         eligible = self._alive
-        if among is not None:
+        if allowed_ids is not None:
             eligible = np.zeros_like(self._alive)
-            eligible[[self._position[document_id] for document_id in among if document_id in self._position]] = True
-        if among is not None or len(self) < len(self._ids):
+            eligible[[self._position[each] for each in allowed_ids if each in self._position]] = True
+        if allowed_ids is not None or len(self) < len(self._ids):
             scores = np.where(eligible, scores, 0)
         bound = lower_bound_of_kth(scores, top_k) if top_k <= len(scores) else np.float32(0)
         threshold = max(bound * np.float32(1 - 1e-5), np.finfo(np.float32).tiny)

@@ -23,7 +23,7 @@ from haystack_integrations.components.embedders.keytok import KeyTokenSparseEmbe
 from haystack_integrations.components.retrievers.keytok import SparseRetriever
 from keytok_haystack.engines import MappingError
 from keytok_haystack.engines.opensearch import OpenSearchServer
-from keytok_haystack.engines.server import Server, Told
+from keytok_haystack.engines.server import NamedScores, Server
 from keytok_haystack.evaluation.measures import mean_ndcg
 
 WITH_DENSE = ("in-memory", *DENSE_STORES)
@@ -269,9 +269,9 @@ def test_an_opensearch_that_scores_cosines_in_another_way_is_refused():
 
     with pytest.raises(MappingError, match="does not tell its version"):  # 2.19, say, that answers as Elasticsearch
         server.check_cosines(version("7.10.2"))
-    assert server.told(version("7.10.2")) == Told(tokens=False, rescoring=False)
-    assert server.told(version("2.19.1")) == Told(tokens=True, rescoring=False)
-    assert server.told(version("3.2.0")) == Told(tokens=True, rescoring=True)
+    assert server.named_scores(version("7.10.2")) == NamedScores(tokens=False, rescoring=False)
+    assert server.named_scores(version("2.19.1")) == NamedScores(tokens=True, rescoring=False)
+    assert server.named_scores(version("3.2.0")) == NamedScores(tokens=True, rescoring=True)
     for number in ("2.19.0", "3.5.0", "10.0.0-SNAPSHOT"):
         server.check_cosines(version(number))
     for number in ("1.3.20", "2.9.0", "2.18.0"):
@@ -396,7 +396,9 @@ def test_run_async_in_several_event_loops(kind, make_store):
 
 
 @pytest.mark.parametrize("kind", ["opensearch-knn", "elasticsearch-9"])
-@pytest.mark.parametrize("told", [Told(tokens=False, rescoring=False), Told(tokens=True, rescoring=False)])
+@pytest.mark.parametrize(
+    "told", [NamedScores(tokens=False, rescoring=False), NamedScores(tokens=True, rescoring=False)]
+)
 def test_an_engine_that_tells_less_finds_and_explains_the_same(kind, told, make_store, monkeypatch):
     store = make_store(kind, dimension=4)
     random = np.random.default_rng(3)
@@ -422,7 +424,7 @@ def test_an_engine_that_tells_less_finds_and_explains_the_same(kind, told, make_
         asked = {key: value for key, value in query.items() if key != "query_embedding" or "dense_weight" in weights}
         expected = SparseRetriever(store, first_phase=1.0, **weights).run(**asked)["documents"]
         with monkeypatch.context() as patch:
-            patch.setattr(Server, "told", lambda *_: told)
+            patch.setattr(Server, "named_scores", lambda *_: told)
             hits = SparseRetriever(store, **weights).run(**asked)["documents"]
         assert [hit.id for hit in hits] == [hit.id for hit in expected]
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], rel=1e-5)

@@ -60,7 +60,7 @@ def test_ranking_is_that_of_a_plain_sum_after_any_additions_replacements_and_rem
         assert len(index) == len(documents)
     assert index.search(query, top_k) == brute_force(documents, query)[:top_k]
     some = {identifier: tokens for identifier, tokens in documents.items() if identifier in IDS[::2]}
-    assert index.search(query, top_k, among=[*IDS[::2], "unknown"]) == brute_force(some, query)[:top_k]
+    assert index.search(query, top_k, allowed_ids=[*IDS[::2], "unknown"]) == brute_force(some, query)[:top_k]
 
 
 def random_documents(n: int, seed: int = 0) -> dict[str, dict[str, float]]:
@@ -156,8 +156,8 @@ def test_documents_that_share_nothing_with_the_query_are_not_found():
 def test_searching_among_no_documents_finds_none():
     index = InvertedIndex()
     index.add(["a"], [{"lift": 1.0}], [""])
-    assert index.search({"lift": 1.0}, 10, among=[]) == []
-    assert index.search({"lift": 1.0}, 10, among=["b"]) == []
+    assert index.search({"lift": 1.0}, 10, allowed_ids=[]) == []
+    assert index.search({"lift": 1.0}, 10, allowed_ids=["b"]) == []
 
 
 def test_a_replaced_document_is_found_by_its_new_tokens_only():

@@ -109,7 +109,7 @@ class KeyTokenExplainer:
     def _explain(self, document: Document, key_tokens: dict[str, float], about: dict[str, Any]) -> Document:
         stripped = {key: value for key, value in document.meta.items() if not (self.strip and key == self.field)}
         # a hit without its key tokens may have a sparse embedding all the same, whose indices the query's names are not
-        matched = [] if self.field in document.meta else _told_by_retriever(document, key_tokens)
+        matched = [] if self.field in document.meta else _matched_by_retriever(document, key_tokens)
         if not matched and (tokens := stored_key_tokens(document, self.field)):
             matched = matched_tokens(key_tokens, checked_key_tokens(tokens, f"document '{document.id}'"))
         shared = [each["token"] for each in matched]
@@ -128,7 +128,7 @@ class KeyTokenExplainer:
         return replace(document, meta={**stripped, **explanation})
 
 
-def _told_by_retriever(document: Document, key_tokens: dict[str, float]) -> list[dict[str, Any]]:
+def _matched_by_retriever(document: Document, key_tokens: dict[str, float]) -> list[dict[str, Any]]:
     """Return the matched tokens that a hit comes with; others than of this query may have been stored with it."""
     told = document.meta.get("matched_tokens")
     asked = [(unescape_feature(key), weight) for key, weight in key_tokens.items()]

@@ -18,7 +18,7 @@ from haystack_integrations.components.retrievers.keytok.adapters.store import (
     SearchQuery,
     SearchSettings,
     StoreAdapter,
-    tell_parts,
+    set_score_parts,
 )
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines import (
@@ -33,7 +33,7 @@ from keytok_haystack.engines import (
 from keytok_haystack.engines.failures import ClauseLimitError, missing_index
 from keytok_haystack.engines.mapping import dense_fields
 from keytok_haystack.engines.request import BM25_CLAUSE
-from keytok_haystack.engines.server import Told, server_of
+from keytok_haystack.engines.server import NamedScores, server_of
 from keytok_haystack.inverted_index import standard_tokens
 from keytok_haystack.sparse_vectors.rank_features import nearest_stored
 from keytok_haystack.weighting import strongest_tokens
@@ -61,7 +61,7 @@ class EngineAdapter(StoreAdapter):
         self._model: KeyTokenModel | None = None
         self._with_dense = False
         self._fields: dict[str, KeyTokenField] = {}
-        self._tells = Told(tokens=True, rescoring=True)
+        self._named_scores = NamedScores(tokens=True, rescoring=True)
         self._stores: dict[asyncio.AbstractEventLoop, Any] = {}
         self._has_warned = False
 
@@ -116,7 +116,7 @@ class EngineAdapter(StoreAdapter):
         # a separate client, since the store's would create a missing index, in which nothing can be found
         with self._server.connected() as client:
             version = self._server.version(client)
-            self._tells = self._server.told(version)
+            self._named_scores = self._server.named_scores(version)
             if with_dense:
                 self._server.check_cosines(version)
             self._fields = self._checked_fields(client)
@@ -183,7 +183,7 @@ class EngineAdapter(StoreAdapter):
         """
         with self._server.clear_errors():
             client = self._client()  # first, since OpenSearch's store then learns which fields are nested
-        asked = query if self._tells.rescoring else replace(query, first_phase=1.0)  # all tokens can be told then
+        asked = self._explainable(query)
         while (request := self._request(asked, filters, top_k)) is not None:
             try:
                 with self._server.clear_errors():
@@ -200,7 +200,7 @@ class EngineAdapter(StoreAdapter):
         """Return the best documents with their scores and matched tokens, best first."""
         with self._server.clear_errors():
             client = await self._async_client()
-        asked = query if self._tells.rescoring else replace(query, first_phase=1.0)  # all tokens can be told then
+        asked = self._explainable(query)
         while (request := self._request(asked, filters, top_k)) is not None:
             try:
                 with self._server.clear_errors():
@@ -212,6 +212,10 @@ class EngineAdapter(StoreAdapter):
             except ClauseLimitError as error:
                 asked = self._within_clause_limit(asked, query, filters, error)
         return []
+
+    def _explainable(self, query: SearchQuery) -> SearchQuery:
+        """Return a query whose tokens' scores the engine can tell: of rescoring, earlier versions tell none."""
+        return query if self._named_scores.rescoring else replace(query, first_phase=1.0)
 
     def _request(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> dict[str, Any] | None:
         """Return the arguments of the client's search for a query, or None if nothing can be found."""
@@ -241,16 +245,16 @@ class EngineAdapter(StoreAdapter):
             dense=dense,
             engine=self._server.engine,
             filters=engine_filters,
-            named=self._tells.tokens,
+            named=self._named_scores.tokens,
         )
-        options = {"include_named_queries_score": True} if self._tells.tokens else {}
+        options = {"include_named_queries_score": True} if self._named_scores.tokens else {}
         body = {**request, **self._returned(field, with_tokens=self._brings_tokens)}
         return {"index": self._server.index, "body": body, **_WHOLE, **options, **self._options()}
 
     @property
     def _brings_tokens(self) -> bool:
         """Whether hits bring all their key tokens, also because the engine does not tell the score of each."""
-        return self._settings.return_key_tokens or not self._tells.tokens
+        return self._settings.return_key_tokens or not self._named_scores.tokens
 
     def _is_of_known_indices(self, answer: Mapping[str, Any]) -> bool:
         """Return whether there are hits, all from indices that have been checked."""
@@ -290,19 +294,19 @@ class EngineAdapter(StoreAdapter):
                 sum(match["contribution"] for match in document.meta["matched_tokens"]) for document in documents
             ]
         }
-        if query.bm25_weight and query.dense_weight and self._tells.rescoring:
+        if query.bm25_weight and query.dense_weight and self._named_scores.rescoring:
             parts["bm25"] = [hit.get("matched_queries", {}).get(BM25_CLAUSE, 0.0) for hit in hits]
         rest = [hit["_score"] - sum(known) for hit, *known in zip(hits, *parts.values(), strict=True)]
-        both = query.bm25_weight and query.dense_weight and not self._tells.rescoring
+        both = query.bm25_weight and query.dense_weight and not self._named_scores.rescoring
         parts["bm25_and_dense" if both else "dense" if query.dense_weight else "bm25"] = rest
-        tell_parts(documents, parts)
+        set_score_parts(documents, parts)
         return documents
 
     def _tokens_of_query(
         self, hits: list[dict[str, Any]], documents: list[Document], query: SearchQuery
     ) -> list[Mapping[str, float]]:
         """Return the query's tokens that each hit has, with its weights: read off the score of each, if it is told."""
-        if not self._tells.tokens:
+        if not self._named_scores.tokens:
             return [stored_key_tokens(document, self._name) for document in documents]
         keys = list(query.tokens)
         told = [

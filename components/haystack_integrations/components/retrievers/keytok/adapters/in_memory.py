@@ -18,7 +18,7 @@ from haystack_integrations.components.retrievers.keytok.adapters.store import (
     SearchQuery,
     SearchSettings,
     StoreAdapter,
-    tell_parts,
+    set_score_parts,
 )
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.embedding_space import cosine
@@ -67,12 +67,12 @@ class InMemoryAdapter(StoreAdapter):
                 return index.find(
                     query.tokens,
                     window,
-                    found_by=tokens,
+                    candidate_tokens=tokens,
                     text=query.text,
                     bm25_weight=query.bm25_weight,
-                    among=among,
-                    also=nearest,
-                    by_bm25=not (with_dense and query.tokens),
+                    allowed_ids=among,
+                    extra_ids=nearest,
+                    bm25_candidates=not (with_dense and query.tokens),
                 )
 
             hits = found_by(strongest)
@@ -95,7 +95,7 @@ class InMemoryAdapter(StoreAdapter):
             **({"dense": [dense[i] for i in best]} if with_dense else {}),
         }
         if len(parts) > 1:
-            tell_parts(documents, parts)
+            set_score_parts(documents, parts)
         return documents
 
     def _nearest(

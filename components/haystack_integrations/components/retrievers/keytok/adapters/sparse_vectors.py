@@ -17,7 +17,7 @@ from haystack_integrations.components.retrievers.keytok.adapters.store import (
     SearchQuery,
     SearchSettings,
     StoreAdapter,
-    tell_parts,
+    set_score_parts,
 )
 from keytok_haystack import KeyTokenModel
 from keytok_haystack.engines import MappingError
@@ -88,7 +88,7 @@ class SparseVectorAdapter(StoreAdapter):
         if query.dense_weight:
             keyed = [sum(match["contribution"] for match in document.meta["matched_tokens"]) for document in documents]
             dense = [(document.score or 0.0) - part for document, part in zip(documents, keyed, strict=True)]
-            tell_parts(documents, {"key_tokens": keyed, "dense": dense})
+            set_score_parts(documents, {"key_tokens": keyed, "dense": dense})
         return documents
 
     async def search_async(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:

@@ -79,9 +79,9 @@ class SearchSettings:
     return_key_tokens: bool
 
 
-def tell_parts(documents: Sequence[Document], parts: Mapping[str, Sequence[float]]) -> None:
+def set_score_parts(documents: Sequence[Document], parts: Mapping[str, Sequence[float]]) -> None:
     """
-    Tell in `meta["score_parts"]` of hits what each part gave to the score, and the rank among the hits by it.
+    Set `meta["score_parts"]` of hits: what each part gave to the score, and the rank among the hits by it.
 
     :param documents: The `n` hits.
     :param parts: The `n` scores of each part, by its name.
