@@ -216,7 +216,8 @@ class Workbench:
         if not hits:
             return {}
         stored = self.source.documents({"field": "id", "operator": "in", "value": list(hits)})
-        return {document.id: _with_tokens_of(hits[document.id], document) for document in stored}
+        by_id = {document.id: document for document in stored}  # others may have been deleted since
+        return {key: _with_tokens_of(hit, by_id.get(key, hit)) for key, hit in hits.items()}
 
     def why(
         self,
@@ -281,11 +282,10 @@ class Workbench:
 
     def _deep_ranking(self, name: str, inputs: Mapping[str, Any]) -> list[Document]:
         """Return a ranking that begins as the one that is shown, although more candidates are scored for it."""
-        shown = self._hits(self._retrievers, name, inputs)[0]
+        shown, _ = self._hits(self._retrievers, name, inputs)
+        deep, _ = self._hits(self._deep_retrievers, name, inputs, top_k=_DEPTH)
         ids = {hit.id for hit in shown}
-        return shown + [
-            hit for hit in self._hits(self._deep_retrievers, name, inputs, top_k=_DEPTH)[0] if hit.id not in ids
-        ]
+        return [*shown, *(hit for hit in deep if hit.id not in ids)]
 
     def _stored(self, document_id: str, query: _Query) -> Document:
         this = {"field": "id", "operator": "==", "value": document_id}
