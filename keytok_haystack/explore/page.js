@@ -7,6 +7,7 @@ const state = { q: "", edits: {}, filter: null, doc: null, system: "hybrid" };
 const OPERATORS = ["==", "!=", ">", ">=", "<", "<=", "in", "not in"]; // Haystack's
 let result = null;
 let newest = 0; // of answers that cross, only that to the last question is shown
+let lastLookUp = 0; // and only that about the last document
 
 /** Make an element; strings are text, never markup. */
 function el(name, attributes = {}, ...children) {
@@ -78,8 +79,8 @@ function showFilter() {
 }
 
 async function offerFilter() {
-  const fields = await (await fetch("api/fields")).json();
-  if (!Array.isArray(fields) || !fields.length) return;
+  const fields = await fetch("api/fields").then((answer) => (answer.ok ? answer.json() : [])).catch(() => []);
+  if (!fields.length) return; // without them, all else works
   $("field").append(...fields.map((name) => el("option", { value: name }, name)));
   $("operator").append(...OPERATORS.map((name) => el("option", { value: name }, name)));
   $("filter").hidden = false;
@@ -138,16 +139,17 @@ function tellWhy(reason, ranks = {}) {
 
 /** Say where a document is in the rankings, and open it: `{ document_id }`, or `{ text }`. */
 async function lookUp(which) {
-  const number = newest;
+  const [number, mine] = [newest, ++lastLookUp];
+  const isLate = () => number !== newest || mine !== lastLookUp;
   try {
     const why = await post("api/why", { question: state.q, edits: state.edits, filters: filters(), ...which });
-    if (number !== newest) return; // another question has been asked since
+    if (isLate()) return;
     const id = why.document.id;
     tellWhy(`${id}: ${why.reason}`, why.ranks);
     result.documents[id] = { ...why.document, parts: documentOf(id)?.parts ?? {}, isText: "text" in which };
     choose(id);
   } catch (error) {
-    if (number === newest) tellWhy(error.message);
+    if (!isLate()) tellWhy(error.message);
   }
 }
 
