@@ -167,6 +167,8 @@ def dense_share(model: KeyTokenModel, embeddings: NDArray[np.float32], tokens: I
         return None
     columns = model.vocabulary.columns_of(tokens)
     rows = model.decoder.weight[[column for column in columns if column < len(model.decoder)]].astype(np.float64)
+    if not len(rows):
+        return 0.0
     basis = orth(rows.T)  # also of rows that are equal, as those of words that occur in the same texts
     return float((prepared[0] @ basis) @ (prepared[1] @ basis)) / similarity
 

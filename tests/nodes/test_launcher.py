@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -173,6 +174,7 @@ def test_of_an_engine(make_store, kind):
 
     print("the address is", make_store.url(kind))
     store = make_store(kind)
+    print("the index is", store._index)
     store.write_documents([Document(id="a", meta={"key_tokens": {"shock": 1.0}})])
     assert SparseRetriever(store).run(key_tokens={"shock": 1.0})["documents"][0].id == "a"
 """
@@ -224,13 +226,16 @@ def test_on_ci_the_run_ends_where_maven_is_missing(run_tests):
 
 
 @pytest.mark.slow
-def test_an_own_cluster_is_used_in_place_of_a_node_and_left_as_it_was(run_tests, own_url):
-    before = request(f"{own_url}/_cat/indices?format=json&h=index&s=index")
+def test_an_own_cluster_is_used_in_place_of_a_node_and_left_as_it_was(run_tests, own_url, make_store):
+    kept = make_store("opensearch-knn")
     done = run_tests(OPENSEARCH_URL=own_url)
     assert done.returncode == 0, done.stdout
     assert "2 passed, 1 skipped" in done.stdout
     assert f"the address is {own_url}" in done.stdout
-    assert request(f"{own_url}/_cat/indices?format=json&h=index&s=index") == before
+    (made,) = re.findall(r"the index is (\S+)", done.stdout)
+    indices = {each["index"] for each in request(f"{own_url}/_cat/indices?format=json&h=index")}
+    assert kept._index in indices
+    assert made not in indices
 
 
 @pytest.mark.slow
