@@ -114,7 +114,7 @@ def demo_command(
     console.print(_hits_table(hits[:5]))
 
     console.rule("[bold]5. Measure[/bold]", align="left")
-    console.print(f"Every system answers all {len(query_texts)} queries, once with a model of half of the documents.")
+    console.print(f"Every system answers all {len(query_texts)} queries, also by a model of half of the documents.")
     definition = pipeline_yaml(f"query.{suffix}", {"text_embedder": {"model": embedder}}, **resources)
     alone = with_embeddings(definition, "text_embedder", query_texts, queries.embeddings)
     through_yaml: dict[str, dict[str, float]] = {}
