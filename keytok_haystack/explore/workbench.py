@@ -52,17 +52,19 @@ class _Query:
     """
     A question as systems take it.
 
-    :param text: Its text.
     :param embedding: Its embedding.
+    :param words: Its text for BM25, without the words whose tokens are muted.
     :param tokens: Its key tokens, edited.
     :param literals: Keys of its literal tokens.
+    :param unused: Literal tokens that are not among its key tokens, although nobody has muted them.
     :param confidence: Its confidence, if the model knows it.
     """
 
-    text: str
+    words: str
     embedding: list[float]
     tokens: dict[str, float]
     literals: list[str]
+    unused: list[str]
     confidence: float | None
 
 
@@ -105,7 +107,7 @@ class Workbench:
                 "it with SparseRetriever, or write it anew without --lean."
             )
             raise MappingError(msg) from error
-        self._has_vectors = self._can_search("dense")
+        self._has_vectors = self._can_search_vectors()
         dense_weight = DENSE_WEIGHT if self._has_vectors else 0.0
         self._retrievers["hybrid"] = self._retriever(dense_weight=dense_weight, bm25_weight=BM25_WEIGHT)
         # the nearest documents are as many as a retriever is made for, other hits as many as it is asked for
@@ -121,10 +123,10 @@ class Workbench:
         )
         return Pipeline.loads(definition).get_component("retriever")
 
-    def _can_search(self, system: str) -> bool:
-        """Return whether the index, which has key tokens of the model, has what a system needs, too."""
+    def _can_search_vectors(self) -> bool:
+        """Return whether the index, which has key tokens of the model, has dense vectors, too."""
         try:
-            self._retrievers[system].warm_up()
+            self._retrievers["dense"].warm_up()
         except MappingError:
             return False
         return True
@@ -145,7 +147,7 @@ class Workbench:
         """
         query = self._query(question, edits or {})
         hits: dict[str, Document] = {}
-        asked = self._asked(query, edits or {}, filters)
+        asked = self._asked(query, filters)
         systems = {name: self._ranking(name, inputs, hits) for name, inputs in asked.items()}
         parts = {hit["id"]: hits[hit["id"]].meta.get("score_parts", {}) for hit in systems["hybrid"]["hits"]}
         documents = self._stored_documents(hits)
@@ -154,11 +156,7 @@ class Workbench:
             "confidence": query.confidence,
             "note": note_of(query.confidence),
             "tokens": self._described(query),
-            "unused": [
-                unescape_feature(key)
-                for key in dict.fromkeys(query.literals)
-                if key not in query.tokens and unescape_feature(key) not in (edits or {})
-            ],
+            "unused": query.unused,
             "edits": dict(edits or {}),
             "systems": systems,
             "documents": {
@@ -175,18 +173,14 @@ class Workbench:
         types = self.source.field_types()
         return sorted(name for name, kind in types.items() if name != _FIELD and kind in _FILTERABLE)
 
-    def _asked(
-        self, query: _Query, edits: Mapping[str, float], filters: dict[str, Any] | None
-    ) -> dict[str, dict[str, Any]]:
+    def _asked(self, query: _Query, filters: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
         """Return what each system is asked."""
         embedding = {"query_embedding": query.embedding}
-        muted = [key for key in query.literals if key not in query.tokens and unescape_feature(key) in edits]
-        text = without_tokens(self.model, query.text, muted)
         asked: dict[str, dict[str, Any]] = {
-            "hybrid": {"key_tokens": query.tokens, "query": text, **(embedding if self._has_vectors else {})},
+            "hybrid": {"key_tokens": query.tokens, "query": query.words, **(embedding if self._has_vectors else {})},
             "key_tokens": {"key_tokens": query.tokens},
             "dense": {"key_tokens": {}, **embedding},
-            "bm25": {"key_tokens": {}, "query": text},
+            "bm25": {"key_tokens": {}, "query": query.words},
         }
         return {name: {**inputs, "filters": filters} for name, inputs in asked.items()}
 
@@ -248,10 +242,9 @@ class Workbench:
         query = self._query(question, edits or {})
         document = self._stored(document_id, query) if document_id is not None else self._of_text(str(text))
         described = self._explained(query, document, {})
-        asked = self._asked(query, edits or {}, filters)
         rankings = {
             name: self._deep_ranking(name, inputs)
-            for name, inputs in asked.items()
+            for name, inputs in self._asked(query, filters).items()
             if name != "dense" or self._has_vectors
         }
         if document_id is not None:
@@ -297,7 +290,7 @@ class Workbench:
             return found[0]
         # Elasticsearch may leave key tokens out of documents, but not out of the hits of a SparseRetriever
         system = "dense" if self._has_vectors else "key_tokens"
-        hits = self._retrievers[system].run(**self._asked(query, {}, this)[system])["documents"]
+        hits = self._retrievers[system].run(**self._asked(query, this)[system])["documents"]
         return _with_tokens_of(hits[0], found[0]) if hits else found[0]
 
     def _of_text(self, text: str) -> Document:
@@ -319,7 +312,12 @@ class Workbench:
             tokens[key] = tokens.get(key, _ADDED) * float(factor)
         positive = {key: weight for key, weight in tokens.items() if weight > 0}
         (confidence,) = as_floats(encoded.confidences, 1)
-        return _Query(question, embeddings[0].tolist(), positive, self.model.literal_tokens(question), confidence)
+        literals = self.model.literal_tokens(question)
+        left_out = [key for key in literals if key not in positive]
+        muted = [key for key in left_out if unescape_feature(key) in edits]
+        unused = [unescape_feature(key) for key in left_out if key not in muted]
+        words = without_tokens(self.model, question, muted)
+        return _Query(words, embeddings[0].tolist(), positive, literals, unused, confidence)
 
     def _described(self, query: _Query) -> list[dict[str, Any]]:
         """Return the tokens of a query, the strongest first."""

@@ -302,6 +302,9 @@ def test_an_index_without_dense_vectors_is_searched_without_them(
         assert parts.keys() == {"key tokens", "BM25"}
         assert sum(part["score"] for part in parts.values()) == pytest.approx(hit["score"], rel=1e-5)
     assert bench.why(small_texts[0], document_id="07")["ranks"].keys() == {"Hybrid", "Key tokens", "BM25"}
+    store.write_documents([Document(id="bare", content="nothing")])
+    reason = bench.why(small_texts[0], document_id="bare")["reason"]
+    assert reason == "It has no key tokens yet: keytok backfill adds them."
     assert bench.why(small_texts[0], text=small_texts[0])["ranks"] == {"Key tokens": 1}
 
 

@@ -101,9 +101,6 @@ class KeyTokenHybridRetriever:
         self.model = str(model)
         self.filters = filters
         self.top_k = top_k
-        self.filter_policy = (
-            filter_policy if isinstance(filter_policy, FilterPolicy) else FilterPolicy.from_str(filter_policy)
-        )
         self.dense_weight = dense_weight
         self.bm25_weight = bm25_weight
         self.first_phase = first_phase
@@ -128,6 +125,7 @@ class KeyTokenHybridRetriever:
             content_field=content_field,
             timeout=timeout,
         )
+        self.filter_policy = self._retriever.filter_policy
         self._explainer = KeyTokenExplainer(field=field)
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -51,6 +51,7 @@ class InMemoryAdapter(StoreAdapter):
         with_dense = query.embedding is not None and query.dense_weight > 0
         window = rescore_window(self._settings.rescored, top_k)
         strongest = strongest_tokens(query.tokens, query.first_phase)
+        nearest = self._nearest(query, filters) if with_dense else []
         kept = self._index
         if kept is None:
             kept = self._index = index_of(self._store, self._settings.field, with_bm25=query.bm25_weight > 0)
@@ -59,9 +60,7 @@ class InMemoryAdapter(StoreAdapter):
             if query.required:
                 having = kept.ids_with(query.required)
                 among = list(having if among is None else having.intersection(among))
-                nearest = self._nearest(query, filters, having) if with_dense else []
-            else:
-                nearest = self._nearest(query, filters) if with_dense else []
+                nearest = [each for each in nearest if each in having][: self._settings.nearest]
 
             def found_by(tokens: Mapping[str, float]) -> list[Hit]:
                 return index.find(
@@ -79,16 +78,16 @@ class InMemoryAdapter(StoreAdapter):
             if len(hits) < top_k and len(strongest) < len(query.tokens):
                 hits = found_by(query.tokens)
             # others may write and delete meanwhile, so each document is looked up once
-            stored = {hit.id: self._store.storage.get(hit.id) for hit in hits}
-            documents_of = {key: document for key, document in stored.items() if document is not None}
-            hits = [hit for hit in hits if hit.id in documents_of]
+            storage = self._store.storage
+            found = {hit.id: document for hit in hits if (document := storage.get(hit.id)) is not None}
+            hits = [hit for hit in hits if hit.id in found]
             dense = [0.0] * len(hits)
             if with_dense:
                 embedding = np.asarray(query.embedding, dtype=np.float64)
-                dense = [query.dense_weight * _cosine(embedding, documents_of[hit.id]) for hit in hits]
+                dense = [query.dense_weight * _cosine(embedding, found[hit.id]) for hit in hits]
             scores = [hit.score + more for hit, more in zip(hits, dense, strict=True)]
             best = sorted(range(len(hits)), key=lambda i: (-round(scores[i], 12), hits[i].id))[:top_k]
-            documents = [self._hit(documents_of[hits[i].id], scores[i], query.tokens, kept) for i in best]
+            documents = [self._hit(found[hits[i].id], scores[i], query.tokens, kept) for i in best]
         parts = {
             "key_tokens": [hits[i].key_tokens for i in best],
             **({"bm25": [hits[i].bm25 for i in best]} if query.bm25_weight else {}),
@@ -98,16 +97,13 @@ class InMemoryAdapter(StoreAdapter):
             set_score_parts(documents, parts)
         return documents
 
-    def _nearest(
-        self, query: SearchQuery, filters: dict[str, Any] | None, among: Container[str] | None = None
-    ) -> list[str]:
-        """Return the ids of the nearest documents, by the store's own search, `among` some if these are given."""
-        number = self._settings.nearest
-        if not number:
+    def _nearest(self, query: SearchQuery, filters: dict[str, Any] | None) -> list[str]:
+        """Return the ids of the nearest documents, by the store's own search; all if those needed are sieved out."""
+        if not self._settings.nearest:
             return []
-        top_k = number if among is None else max(len(self._store.storage), 1)
-        found = self._store.embedding_retrieval(list(query.embedding or ()), filters, top_k)
-        return [each.id for each in found if among is None or each.id in among][:number]
+        number = len(self._store.storage) if query.required else self._settings.nearest
+        embedding = list(query.embedding or ())
+        return [each.id for each in self._store.embedding_retrieval(embedding, filters, max(number, 1))]
 
     async def search_async(self, query: SearchQuery, filters: dict[str, Any] | None, top_k: int) -> list[Document]:
         """Search in a thread, as the store's own asynchronous methods do."""
